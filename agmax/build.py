@@ -1,0 +1,299 @@
+"""Turn a configuration into objects: the only module that sees both."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from agmax import optim, parallel, schedules
+from agmax.augment import pipeline as slots
+from agmax.augment.pipeline import Pipeline
+from agmax.checkpoints.store import Store
+from agmax.config.resolve import with_classes
+from agmax.config.schema import Config
+from agmax.data import datasets, order
+from agmax.data.resident import Resident
+from agmax.data.streaming import Streaming
+from agmax.errors import DataError, UsageError
+from agmax.evaluation.evaluate import Evaluator, Predictions, Source, predict
+from agmax.models import backbones
+from agmax.models.classifier import Classifier, QNetwork
+from agmax.objectives import objective as objectives
+from agmax.randomness import seed_for
+from agmax.reports.board import Board
+from agmax.run import Run
+from agmax.trainer import Trainer
+
+
+class Splits(NamedTuple):
+    """The images of a training, and the configuration with their number of classes."""
+
+    config: Config
+    train: datasets.Split
+    validation: datasets.Split | None
+    test: datasets.Split
+
+
+def refuse_unfinished(config: Config) -> None:
+    """Refuse the augmentations that this version resolves but does not run.
+
+    Raises:
+        UsageError: the configuration asks for one.
+    """
+    augment = config.augment
+    for slot, word, known in (
+        ("policy", augment.policy, {}),
+        ("crop", augment.crop, {**slots.CROPS, "random_resized": None}),
+        ("erase", augment.erase, slots.ERASERS),
+        ("mix", augment.mix, slots.MIXERS),
+    ):
+        if word != "none" and word not in known:
+            why = "this version reads the setting and does not run it yet"
+            raise UsageError(
+                "augmentation not there yet", where=f"augment.{slot}={word}", why=why, remedy="Leave it out"
+            )
+
+
+def split(config: Config, name: str) -> datasets.Split:
+    """Load one split of the configured data set, train_limit and validation applied."""
+    data = config.dataset
+    load = partial(
+        datasets.load,
+        data.name,
+        data.root,
+        num_classes=data.num_classes,
+        test_share=data.test_share,
+        seed=config.dataset_seed,
+    )
+    if name == "test" or (name == "validation" and not data.validation):
+        return load(split=name)
+    whole = load(split="train")
+    chosen, held_out = datasets.training_and_held_out(
+        whole.labels, limit=data.train_limit, validation=data.validation, seed=config.dataset_seed
+    )
+    if name == "validation":
+        return datasets.subset(whole, held_out)
+    unchanged = len(chosen) == len(whole.labels)
+    return whole if unchanged else datasets.subset(whole, chosen)
+
+
+def splits(config: Config) -> Splits:
+    """Load all that a training needs."""
+    train, test = split(config, "train"), split(config, "test")
+    config = counted(config, lambda: train)
+    has_validation = config.dataset.validation > 0 or _brings_validation(config)
+    return Splits(config, train, split(config, "validation") if has_validation else None, test)
+
+
+def counted(config: Config, data: Callable[[], datasets.Split]) -> Config:
+    """Return the configuration with a number of classes; the data are looked at where it leaves that to them."""
+    return with_classes(config, len(data().class_names)) if config.dataset.num_classes is None else config
+
+
+def _brings_validation(config: Config) -> bool:
+    root = Path(config.dataset.root).expanduser()
+    return config.dataset.name == "folder" and (root / "test").is_dir() and (root / "val").is_dir()
+
+
+def training_source(config: Config, data: datasets.Split, device: torch.device) -> Source:
+    """Make what delivers training samples: from memory, or decoded and cut by workers."""
+    size, augment = config.dataset.image_size, config.augment
+    if isinstance(data, datasets.Pixels):
+        if augment.crop == "random_resized":
+            why = "its crops are cut from files"
+            remedy = f"{config.dataset.name} is held in memory: write augment.crop=standard"
+            raise UsageError("crop not possible", where="augment.crop=random_resized", why=why, remedy=remedy)
+        return Resident(data, image_size=size, device=device)
+    crops = (augment.random_resized.scale, augment.random_resized.ratio)
+    return Streaming(
+        data,
+        image_size=size,
+        channels=config.dataset.channels,
+        num_workers=config.train.num_workers,
+        pin_memory=device.type == "cuda",
+        random_resized=crops if augment.crop == "random_resized" else None,
+        num_views=config.objective.num_views,
+        seed=config.train.seed,
+    )
+
+
+def test_source(config: Config, data: datasets.Split, device: torch.device) -> Source:
+    """Make what delivers the images of an evaluation."""
+    if isinstance(data, datasets.Pixels):
+        return Resident(data, image_size=config.test_image_size, device=device)
+    return Streaming(
+        data,
+        image_size=config.test_image_size,
+        channels=config.dataset.channels,
+        num_workers=config.train.num_workers,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def pipeline(config: Config) -> Pipeline:
+    """Make the augmentation pipeline: each slot's word of the configuration looked up in its table."""
+    refuse_unfinished(config)
+    augment = config.augment
+    settings = augment.model_dump()
+    on_pixels: list[slots.Images] = []
+    if augment.crop in slots.CROPS:
+        on_pixels.append(slots.CROPS[augment.crop](**settings[augment.crop]))
+    if augment.flip:
+        on_pixels.append(slots.flip())
+    on_floats = [slots.ERASERS[augment.erase](**settings[augment.erase])] if augment.erase != "none" else []
+    mix_settings = dict(settings.get(augment.mix, {}))
+    probability = mix_settings.pop("probability", 1.0)
+    mean, std = config.normalisation
+    return Pipeline(
+        num_views=config.objective.num_views,
+        num_classes=num_classes(config),
+        mean=mean,
+        std=std,
+        seed=config.train.seed,
+        on_pixels=on_pixels,
+        on_floats=on_floats,
+        mix=slots.MIXERS[augment.mix](**mix_settings) if augment.mix != "none" else None,
+        mix_probability=probability,
+        label_smoothing=config.objective.label_smoothing,
+    )
+
+
+def num_classes(config: Config) -> int:
+    """Return the number of classes.
+
+    Raises:
+        UsageError: it is neither given nor counted yet.
+    """
+    if config.dataset.num_classes is None:
+        raise UsageError(
+            "number of classes unknown", where="dataset.num_classes", remedy="Write it, e.g. --n-classes 10"
+        )
+    return config.dataset.num_classes
+
+
+def model(config: Config) -> Classifier:
+    """Make the classifier with its initial weights, on the CPU; equal rules give equal weights whatever the method."""
+    settings, rule = config.model, config.model.initialisation
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(config.model_seed, "init", "backbone"))
+        backbone = backbones.create(
+            settings.backbone,
+            num_classes=num_classes(config),
+            channels=config.input_channels,
+            image_size=config.dataset.image_size,
+            dropout=settings.dropout,
+            pretrained=settings.pretrained,
+            arguments=settings.arguments,
+        )
+        if rule.library == "torch" and not settings.pretrained:
+            backbones.reset_as_torch(backbone)
+        if rule.scope == "all":
+            backbones.reset_normal(backbone, rule.std)
+        if rule.zero_last_norm and not settings.pretrained:
+            backbones.zero_last_norms(backbone)
+        torch.manual_seed(seed_for(config.model_seed, "init", "q_network"))
+        q_network = _q_network(config)
+    classifier = Classifier(backbone, q_network)
+    return classifier.to(memory_format=torch.channels_last)
+
+
+def _q_network(config: Config) -> QNetwork | None:
+    objective = config.objective
+    if objective.name not in objectives.NEEDS_Q_NETWORK:
+        return None
+    q_network = QNetwork(objective.num_views, num_classes(config), objective.hidden_units)
+    if config.model.initialisation.scope in ("all", "q_network"):
+        backbones.reset_normal(q_network, config.model.initialisation.std)
+    return q_network
+
+
+def objective(config: Config) -> objectives.Objective:
+    """Make what training minimises."""
+    settings = config.objective
+    weights = {
+        "classification": settings.classification_weight,
+        "agreement": settings.agreement_weight,
+        "consistency": settings.consistency_weight,
+    }
+    return objectives.objective(settings.name, weights, subtract_entropy=settings.subtract_entropy)
+
+
+def optimizer(config: Config, classifier: Classifier) -> torch.optim.Optimizer:
+    """Make the optimizer of all the classifier's parameters."""
+    return optim.optimizer(classifier, **config.optimizer.model_dump())
+
+
+def learning_rate(config: Config, steps_per_epoch: int) -> Callable[..., float]:
+    """Make the learning rate, a function of the step."""
+    settings = config.schedule.model_dump(exclude={"patience"})
+    return partial(
+        schedules.learning_rate,
+        base=config.optimizer.lr,
+        epochs=config.train.epochs,
+        steps_per_epoch=steps_per_epoch,
+        **settings,
+    )
+
+
+def evaluator(config: Config, classifier: Classifier, data: datasets.Split, device: torch.device) -> Evaluator:
+    """Make what evaluates the classifier on a split, in the precision of evaluations."""
+    source = test_source(config, data, device)
+    mean, std = config.normalisation
+    number_format = parallel.autocast_format(config.evaluation.precision, device)
+    over_all = parallel.over_devices(classifier, device)
+
+    def answer() -> Predictions:
+        training_format, classifier.autocast = classifier.autocast, number_format
+        try:
+            batch_size = config.evaluation.batch_size
+            return predict(over_all, source, batch_size=batch_size, mean=mean, std=std, device=device)
+        finally:
+            classifier.autocast = training_format
+
+    return Evaluator(answer)
+
+
+def trainer(
+    config: Config, data: Splits, classifier: Classifier, *, device: torch.device, folder: Run, first_step: int = 0
+) -> Trainer:
+    """Put a training together; `classifier` is on the device, `first_step` is where an interrupted run goes on.
+
+    Raises:
+        DataError: the training images do not make one step.
+    """
+    classifier.autocast = parallel.autocast_format(config.train.precision, device)
+    source = training_source(config, data.train, device)
+    checkpoints = Store(folder.checkpoints)
+    checkpoints.sweep()
+    parts = {"validation": data.validation, "test": data.test}
+    steps_per_epoch = order.num_steps(len(source), config.train.batch_size)
+    if steps_per_epoch == 0:
+        raise DataError("too few training images", where=f"{len(source)} in the data set", why="a step needs two")
+    return Trainer(
+        model=classifier,
+        optimizer=optimizer(config, classifier),
+        objective=objective(config),
+        augment=pipeline(config),
+        data=source,
+        batch_size=config.train.batch_size,
+        epochs=config.train.epochs,
+        steps_per_epoch=steps_per_epoch,
+        seed=config.train.seed,
+        learning_rate=learning_rate(config, steps_per_epoch),
+        patience=config.schedule.patience,
+        evaluators={name: evaluator(config, classifier, part, device) for name, part in parts.items() if part},
+        device=device,
+        run=folder,
+        checkpoints=checkpoints,
+        report=Board(folder.path / "tensorboard", first_step=first_step),
+        description=description(config, data.train),
+        save_every_steps=config.train.save_every_steps,
+        log_every_steps=config.train.log_every_steps,
+    )
+
+
+def description(config: Config, data: datasets.Split) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, in plain types."""
+    return {"config": config.model_dump(mode="json"), "class_names": list(data.class_names)}

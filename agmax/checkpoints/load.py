@@ -1,0 +1,90 @@
+"""Read a checkpoint as data, never as a program, and check it before anything is used."""
+
+import pickle
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agmax.checkpoints.save import FORMAT, VERSION
+from agmax.errors import CheckpointError
+
+MAX_ENTRIES = 100_000
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this program onto the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, compressed, holds programs, or is not ours.
+    """
+    verify(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        why = str(error).splitlines()[0]
+        raise CheckpointError("checkpoint not loaded", where=path, why=why, remedy="Use another checkpoint") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError("not a checkpoint of this program", where=path)
+    if state.get("version") != VERSION:
+        why = f"format version {state.get('version')}, this program reads {VERSION}"
+        raise CheckpointError("checkpoint of another version", where=path, why=why)
+    return state
+
+
+def verify(path: Path) -> None:
+    """Check that a file is a whole, uncompressed checkpoint archive: names, sizes and every checksum.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CheckpointError("checkpoint not found", where=path, why=error.strerror or "") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError("not a checkpoint", where=path, why="it is no plain file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if len(entries) > MAX_ENTRIES:
+                raise CheckpointError("not a checkpoint", where=path, why=f"it has {len(entries)} entries")
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise CheckpointError("not a checkpoint", where=path, why="it holds compressed entries")
+            if sum(entry.file_size for entry in entries) > status.st_size:
+                raise CheckpointError("not a checkpoint", where=path, why="its entries are larger than the file")
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+        raise CheckpointError("damaged checkpoint", where=path, why=str(error), remedy="Use an older one") from error
+    if damaged is not None:
+        raise CheckpointError(
+            "damaged checkpoint", where=path, why=f"wrong checksum in {damaged}", remedy="Use an older one"
+        )
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], *, where: Path, saved: str, wanted: str) -> None:
+    """Give a model its weights; `saved` and `wanted` describe what the file holds and what the model is.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    own = model.state_dict()
+    missing = sorted(own.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - own.keys())
+    shapes = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & weights.keys()
+        if weights[key].shape != own[key].shape
+    ]
+    if missing or unexpected or shapes:
+        parts = [
+            f"{len(found)} {kind} ({', '.join(found[:5])}{', ...' if len(found) > 5 else ''})"
+            for kind, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(shapes)))
+            if found
+        ]
+        why = f"checkpoint: {saved}; configuration: {wanted}; weights: {', '.join(parts)}"
+        raise CheckpointError("weights do not fit the model", where=where, why=why)
+    model.load_state_dict(weights)

@@ -1,0 +1,259 @@
+"""The command line: modes, flags, and the setting that each flag stands for."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from agmax.config import reader
+from agmax.config.resolve import Setting
+from agmax.errors import UsageError
+
+MODES = {
+    "train": "train, evaluating after every epoch",
+    "eval": "evaluate a checkpoint (--resume); writes nothing",
+    "print-config": "show every setting and where it came from",
+    "summary": "show the model's layers, parameters and operations",
+}
+LISTS = ("configs", "parts", "models", "datasets")
+
+
+class Flag(NamedTuple):
+    """One flag: the setting or the part of a name it stands for, or a remark."""
+
+    flag: str
+    to: str = ""  # `key` or `key=value` of settings (several joined by blanks), or `part:NAME`
+    type: Any = None  # None: the flag takes no value
+    remark: str = ""  # printed when the flag is given; without `to` the flag does nothing more
+    refused: bool = False  # True: ignoring it would change the result, so it is an error
+
+
+_NEVER = "never did anything in the AgMax program"
+_LATER = "is not part of this version"
+_SPEECH = "Speech Commands is not supported"
+_RUNS = "every run has a folder of its own under train.runs_dir"
+
+FLAGS = (
+    # The 74 flags of the AgMax program. --config, --n-runs, --train, --eval, --summary, --resume and --dataset
+    # stand in _parser().
+    Flag(
+        "--best-top1", type=float, remark="the best result is kept in the run folder; nothing is carried between runs"
+    ),
+    Flag(
+        "--best-top5", type=float, remark="the best result is kept in the run folder; nothing is carried between runs"
+    ),
+    Flag("--best-model", type=str, remark="the best weights are <run folder>/checkpoints/best.pth"),
+    Flag("--adam", "optimizer.name=adam"),
+    Flag("--rmsprop", "optimizer.name=rmsprop"),
+    Flag("--steplr", "schedule.name=step schedule.warmup_epochs=5"),
+    Flag("--cosinelr", "schedule.name=cosine schedule.warmup_epochs=5"),
+    Flag("--multisteplr", "schedule.name=multistep schedule.warmup_epochs=0"),
+    Flag("--plateau", "schedule.name=plateau schedule.warmup_epochs=0"),
+    Flag("--decay-epochs", "schedule.decay_epochs", float),
+    Flag("--decay-rate", "schedule.decay_rate", float),
+    Flag("--warmup-lr", "schedule.warmup_lr", float),
+    Flag("--warmup-epochs", "schedule.warmup_epochs", float),
+    Flag("--ce-weight", "objective.classification_weight", float),
+    Flag("--mi-weight", "objective.agreement_weight", float),
+    Flag("--gamma", type=float, remark=_NEVER),
+    Flag("--step-size", type=int, remark=_NEVER),
+    Flag("--cycle-limit", type=int, remark="the cosine runs through once"),
+    Flag("--train-imagenet-size", "dataset.image_size", int),
+    Flag("--test-imagenet-size", "dataset.test_image_size", int),
+    Flag("--dl", type=str, remark="the distance of the Q network was always L1, and is"),
+    Flag("--n-units", "objective.hidden_units", int),
+    Flag("--dl-weight", "objective.consistency_weight", float),
+    Flag("--pool-size", type=int, remark="features are averaged over the whole image", refused=True),
+    Flag("--n-channels", type=int, remark=f"{_NEVER}; see model.channels"),
+    Flag("--n-classes", "dataset.num_classes", int),
+    Flag("--init-backbone", remark="write model.initialisation.scope=all", refused=True),
+    Flag("--init-extractor", remark="write model.initialisation.scope=all", refused=True),
+    Flag("--weights-std", "model.initialisation.std", float),
+    Flag("--weight-decay", "optimizer.weight_decay", float),
+    Flag("--batch-size", "train.batch_size", int),
+    Flag("--epochs", "train.epochs", int),
+    Flag("--lr", "optimizer.lr", float),
+    Flag("--dropout", "model.dropout", float),
+    Flag("--nesterov", "optimizer.nesterov=true"),
+    Flag("--momentum", "optimizer.momentum", float),
+    Flag("--rand-augment", "part:rand_augment"),
+    Flag("--rand-augment-mag", "augment.rand_augment.magnitude", int),
+    Flag("--auto-augment", "part:auto_augment"),
+    Flag("--cutout", "part:cutout"),
+    Flag("--no-basic-augment", "part:no_basic_augment"),
+    Flag("--cutmix", "part:cutmix"),
+    Flag("--mixup", "part:mixup"),
+    Flag("--cutmix-prob", "augment.cutmix.probability", float),
+    Flag("--alpha", "augment.mixup.alpha", float),
+    Flag("--beta", "augment.cutmix.beta", float),
+    Flag("--feature-extractor", "part:", str),
+    Flag("--fgsm", remark=_LATER, refused=True),
+    Flag("--jitter", remark=_LATER, refused=True),
+    Flag("--crop", remark=_LATER, refused=True),
+    Flag("--corruption", type=str, remark=_LATER, refused=True),
+    Flag("--save", remark="checkpoints are always kept: the newest two and the best"),
+    Flag("--imagenet-dir", "dataset.root", str),
+    Flag("--speech-commands-dir", type=str, remark=_SPEECH, refused=True),
+    Flag("--bg-noise-dir", type=str, remark=_SPEECH, refused=True),
+    Flag("--weights-dir", "train.runs_dir", str, remark=_RUNS),
+    Flag("--logs-dir", type=str, remark=f"{_RUNS}, logs included"),
+    Flag("--checkpoints-dir", type=str, remark=f"{_RUNS}; --resume takes any path"),
+    Flag("--save-extractor", remark=_LATER, refused=True),
+    Flag("--agmax", "part:agmax"),
+    Flag("--agmax-mse", "part:agmax_mse"),
+    Flag("--agmax-kl", "part:agmax_kl"),
+    Flag("--agmax-ce", "part:agmax_ce"),
+    Flag("--seed", "train.seed", int),
+    Flag("--num-workers", "train.num_workers", int),
+    Flag("--results-dir", type=str, remark=f"{_NEVER}; {_RUNS}"),
+    Flag("--smoothing", "objective.label_smoothing", float),
+    # Ours.
+    Flag("--device", "train.device", str),
+)
+
+DEFAULT_MODEL = "WideResNet28-10"
+"""The AgMax program's, where neither --config nor --feature-extractor is given."""
+
+
+class Request(NamedTuple):
+    """What the user asked for."""
+
+    mode: str
+    source: str | None  # a configuration's name or path
+    dataset: str | None
+    parts: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    resume: str | None  # None: not given; "": the newest run
+    num_runs: int
+    split: str
+    predictions: str | None
+    what: str  # to list
+    as_json: bool
+    debug: bool
+    remarks: tuple[str, ...]
+
+
+def parse(argv: Sequence[str]) -> Request:
+    """Read the command line.
+
+    Raises:
+        UsageError: a flag that this program does not follow, or an override that is none.
+        SystemExit: argparse's own, with status 2 for a wrong flag and 0 for --help.
+    """
+    arguments = _parser().parse_intermixed_args(list(argv))
+    overrides: list[str] = list(arguments.overrides)
+    if arguments.resume is not None and re.match(r"[a-z_]+(\.[a-z_]+)+=", arguments.resume):
+        overrides.insert(0, arguments.resume)  # `--resume train.epochs=5`: resume the newest, with an override
+        arguments.resume = ""
+    parts, settings, remarks = _flags(arguments)
+    settings += [_override(text) for text in overrides]
+    if arguments.n_runs < 1:
+        raise UsageError("wrong value", where=f"--n-runs={arguments.n_runs}", why="it must be 1 or more")
+    source = arguments.config
+    if source is None and parts and _mode(arguments) != "list":
+        source = arguments.feature_extractor or DEFAULT_MODEL
+    return Request(
+        mode=_mode(arguments),
+        source=source,
+        dataset=arguments.dataset,
+        parts=tuple(part for part in parts if part != source),
+        settings=tuple(settings),
+        resume=arguments.resume,
+        num_runs=arguments.n_runs,
+        split=arguments.split,
+        predictions=arguments.predictions,
+        what=arguments.list or "configs",
+        as_json=arguments.json,
+        debug=arguments.debug,
+        remarks=tuple(remarks),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="main.py" if sys.argv[0].endswith(".py") else "agmax",
+        description="Train and evaluate image classifiers with AgMax and Soft Augmentation.",
+        epilog="Settings are overridden as section.key=value, e.g. augment.cutmix.probability=0.5; see --print-config.",
+        allow_abbrev=False,
+    )
+    modes = parser.add_argument_group("modes").add_mutually_exclusive_group()
+    for mode, help_text in MODES.items():
+        modes.add_argument(f"--{mode}", action="store_true", help=help_text)
+    modes.add_argument("--list", nargs="?", const="configs", choices=LISTS, help="list what there is")
+    parser.add_argument("--config", metavar="NAME", help="parts joined by '-', a file of configs/, or a path")
+    parser.add_argument("--dataset", metavar="NAME", help="one of --list datasets")
+    resume_help = "a checkpoint, a run folder or a name; without value the newest run of this configuration"
+    parser.add_argument("--resume", nargs="?", const="", metavar="X", help=resume_help)
+    parser.add_argument("--n-runs", type=int, default=1, metavar="N", help="train with N seeds and summarise")
+    parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what --eval measures")
+    parser.add_argument("--predictions", metavar="FILE", help="where --eval writes its predictions (.npz)")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings")
+    group = parser.add_argument_group("settings as flags")
+    for row in FLAGS:
+        help_text = row.to.replace("part:", "adds the part ") if row.to else row.remark
+        if row.type is None:
+            group.add_argument(row.flag, action="store_true", default=None, help=help_text)
+        else:
+            group.add_argument(row.flag, type=_number(row.type), metavar="X", help=help_text)
+    return parser
+
+
+def _number(kind: Any) -> Any:
+    """Return the reader of a flag's value: numbers may be written as in YAML, words are kept."""
+
+    def convert(text: str) -> Any:
+        value = reader.parse_value(text)
+        whole = isinstance(value, float) and kind is int and value.is_integer()
+        return int(value) if whole else value
+
+    if kind is str:
+        return str
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def _mode(arguments: argparse.Namespace) -> str:
+    if arguments.list:
+        return "list"
+    chosen = [mode for mode in MODES if getattr(arguments, mode.replace("-", "_"))]
+    if not chosen:
+        raise UsageError(
+            "nothing to do", remedy="Give --train, --eval, --print-config, --summary or --list; see --help"
+        )
+    return chosen[0]
+
+
+def _flags(arguments: argparse.Namespace) -> tuple[list[str], list[Setting], list[str]]:
+    """Return the parts, the settings and the remarks of the flags that were given."""
+    parts: list[str] = []
+    settings: list[Setting] = []
+    remarks: list[str] = []
+    for row in FLAGS:
+        value = getattr(arguments, row.flag[2:].replace("-", "_"))
+        if value is None:
+            continue
+        if row.refused:
+            raise UsageError("flag not followed", where=row.flag, why=row.remark)
+        if row.remark:
+            remarks.append(f"{row.flag}: {row.remark}")
+        if row.to.startswith("part:"):
+            parts.append(row.to.removeprefix("part:") or str(value))
+            continue
+        for word in row.to.split():
+            key, _, constant = word.partition("=")
+            settings.append(Setting(key, reader.parse_value(constant) if constant else value, row.flag))
+    # A more particular flag wins over what another implies, whatever the order: --cosinelr --warmup-epochs 3.
+    settings.sort(
+        key=lambda setting: setting.origin in ("--steplr", "--cosinelr", "--multisteplr", "--plateau"), reverse=True
+    )
+    return parts, settings, remarks
+
+
+def _override(text: str) -> Setting:
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+        raise UsageError("not an override", where=text, remedy="Write section.key=value, or put -- before flags")
+    return Setting(key, reader.parse_value(value), "the command line")

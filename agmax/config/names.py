@@ -1,0 +1,203 @@
+"""Turn a configuration name such as `ResNet50-cutmix-agmax` into its parts, one small YAML fragment each."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import agmax
+from agmax.config import reader
+from agmax.errors import UsageError
+
+PACKAGE = Path(agmax.__file__).parent
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+"""The fragments: inside the installed package, or at the top of the repository."""
+
+SLOTS = ("policy", "crop", "erase", "mix")
+"""Order of the augment parts in a canonical name, by the slot that a part fills."""
+
+TIMM_RECIPE = "ResNet50"
+"""The model part whose recipe serves timm models that have no fragment."""
+
+
+EXAMPLE_NUMBERS = {"depth": 28, "width": 10}
+"""What `{depth}` and `{width}` are shown as in lists."""
+
+
+class Fragment(NamedTuple):
+    """One part of a name: a YAML file of settings."""
+
+    group: str  # dataset, model, augment or method
+    part: str  # as written in the name
+    about: str
+    document: reader.Document
+    settings: dict[str, Any]  # nested
+    additions: dict[str, Any]  # part -> settings laid on top where the name has that part too
+
+    @property
+    def slot(self) -> str | None:
+        """Return the slot of the pipeline that an augment part fills."""
+        filled = [slot for slot in SLOTS if slot in self.settings.get("augment", {})]
+        return filled[0] if filled else None
+
+
+class Name(NamedTuple):
+    """A name taken apart."""
+
+    canonical: str
+    model: Fragment
+    augment: list[Fragment]
+    methods: list[Fragment]
+
+    @property
+    def parts(self) -> list[str]:
+        return [fragment.part for fragment in (self.model, *self.augment, *self.methods)]
+
+
+@lru_cache
+def files(group: str) -> dict[str, Path]:
+    """Return the fragments of a group by part; `{depth}` in a file's name stands for a number."""
+    return {path.stem: path for path in sorted((CONFIGS / group).glob("*.yaml"))}
+
+
+@lru_cache
+def fragment(group: str, part: str) -> Fragment | None:
+    """Read the fragment of a part, or return None where the group has none."""
+    for stem, path in files(group).items():
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[0-9]+)", re.escape(stem))
+        match = re.fullmatch(pattern, part)
+        if match:
+            document = reader.read(path)._replace(path=f"configs/{group}/{path.name}")
+            settings = _fill(document.mapping, {key: int(value) for key, value in match.groupdict().items()})
+            about, additions = settings.pop("about", ""), settings.pop("with", {})
+            return Fragment(group, part, about, document, settings, additions)
+    return None
+
+
+def dataset_fragment(name: str) -> Fragment:
+    """Return the fragment of a data set.
+
+    Raises:
+        UsageError: there is no such data set; the nearest name is given.
+    """
+    found = fragment("dataset", name)
+    if found is None:
+        raise UsageError("unknown data set", where=name, remedy=nearest(name, files("dataset")))
+    return found
+
+
+def parse(name: str) -> Name:
+    """Take a name apart; the longest known part wins at each hyphen.
+
+    Raises:
+        UsageError: an unknown part, no model part or two, or two parts that fill one slot.
+    """
+    fragments = _split(name)
+    models = [item for item in fragments if item.group == "model"]
+    if len(models) != 1:
+        found = " and ".join(f"'{item.part}'" for item in models) or "none"
+        raise UsageError("a name needs one model part", where=name, why=f"it has {found}", remedy="See --list parts")
+    augment = [item for item in fragments if item.group == "augment"]
+    methods = sorted((item for item in fragments if item.group == "method"), key=lambda item: item.part)
+    for group in (augment, methods):
+        _refuse_clash(group, name)
+    augment.sort(key=lambda item: SLOTS.index(item.slot) if item.slot else -1)
+    filled = [item for item in augment if item.slot]
+    words = [item.part for item in filled] or ["standard"]
+    canonical = "-".join([models[0].part, *words, *(item.part for item in methods)])
+    return Name(canonical, models[0], augment, methods)
+
+
+def examples(group: str) -> list[Fragment]:
+    """Return every fragment of a group; one that stands for many parts is shown as `WideResNet28-10`."""
+    parts = [stem.format(**EXAMPLE_NUMBERS) for stem in files(group)]
+    return [found for part in parts if (found := fragment(group, part))]
+
+
+def compositions() -> list[str]:
+    """List the names of the published grid for every model part, in canonical order."""
+    policies, mixes = ("", "-auto_augment"), ("", "-cutout", "-cutmix", "-mixup")
+    augments = [(policy + mix) or "-standard" for policy in policies for mix in mixes]
+    models = [*(item.part for item in examples("model")), "WideResNet40-2"]
+    return [f"{model}{augment}{method}" for model in models for augment in augments for method in ("", "-agmax")]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Suggest the known word that is most like `word`, or list them all."""
+    known = sorted(known)
+    close = get_close_matches(word, known, n=1, cutoff=0.5) or get_close_matches(
+        word.lower(), [item.lower() for item in known], n=1, cutoff=0.5
+    )
+    if not close:
+        return f"Known: {', '.join(known)}"
+    return f"Did you mean '{next(item for item in known if item.lower() == close[0].lower())}'?"
+
+
+def _split(name: str) -> list[Fragment]:
+    words = name.split("-")
+    fragments: list[Fragment] = []
+    start = 0
+    while start < len(words):
+        for end in range(len(words), start, -1):
+            found = _part("-".join(words[start:end]))
+            if found:
+                break
+        else:
+            has_model = any(item.group == "model" for item in fragments)
+            found, end = (None if has_model else _timm_part(words[start])), start + 1
+        if found is None:
+            known = [stem for group in ("model", "augment", "method") for stem in files(group)]
+            raise UsageError(f"unknown part '{words[start]}'", where=name, remedy=nearest(words[start], known))
+        if found not in fragments:
+            fragments.append(found)
+        start = end
+    return fragments
+
+
+def _part(word: str) -> Fragment | None:
+    return fragment("model", word) or fragment("augment", word) or fragment("method", word)
+
+
+def _timm_part(word: str) -> Fragment | None:
+    """Make a model part of a timm model's name: the recipe of ResNet50, timm's own initial weights."""
+    if not re.fullmatch(r"[A-Za-z0-9_.]+", word):
+        return None
+    import timm  # slow, and needed for these names alone
+
+    if not timm.is_model(word):
+        return None
+    recipe = fragment("model", TIMM_RECIPE)
+    assert recipe is not None
+    settings = {**recipe.settings, "model": {"backbone": word}}
+    return Fragment("model", word, f"timm's {word} with the recipe of {TIMM_RECIPE}", recipe.document, settings, {})
+
+
+def _refuse_clash(fragments: list[Fragment], name: str) -> None:
+    setters: dict[str, tuple[str, Any]] = {}
+    for item in fragments:
+        for key, value in leaves(item.settings):
+            other, other_value = setters.setdefault(key, (item.part, value))
+            if other_value != value:
+                raise UsageError(f"'{other}' and '{item.part}' both set {key}; keep one", where=name)
+
+
+def leaves(mapping: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the (dotted key, value) pairs of a nested mapping."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            pairs += leaves(value, f"{prefix}{key}.")
+        else:
+            pairs.append((prefix + key, value))
+    return pairs
+
+
+def _fill(value: Any, numbers: dict[str, int]) -> Any:
+    """Replace the strings '{depth}' and '{width}' by the numbers of the name."""
+    if isinstance(value, dict):
+        return {key: _fill(inner, numbers) for key, inner in value.items()}
+    if isinstance(value, str) and value.startswith("{") and value[1:-1] in numbers:
+        return numbers[value[1:-1]]
+    return value

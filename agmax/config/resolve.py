@@ -1,0 +1,313 @@
+"""Lay defaults, fragments, files, flags and overrides over one another into one checked Config."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import ValidationError
+
+from agmax.config import names, reader
+from agmax.config.schema import OPEN_KEYS, Config, choices, sections_and_keys
+from agmax.errors import AgmaxError, ConfigErrors, UsageError
+
+DEFAULT_DATASET = "cifar10"
+SECTIONS, KEYS = sections_and_keys()
+
+
+class Setting(NamedTuple):
+    """One setting and where it came from."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+class Resolved(NamedTuple):
+    """A checked configuration, where each value came from, and what the user should be told."""
+
+    config: Config
+    origins: dict[str, str]
+    notes: list[str]
+
+
+class _Stack(NamedTuple):
+    """What a name or a file stands for, before the data set is known."""
+
+    name: str
+    layers: list[list[Setting]]
+    parts: list[str]
+    dataset: str | None  # the one that a file names
+    notes: list[str]
+
+
+def resolve(
+    source: str, *, dataset: str | None = None, parts: Sequence[str] = (), settings: Sequence[Setting] = ()
+) -> Resolved:
+    """Resolve a configuration name or file.
+
+    `parts` are added to it as if they stood in its name, `settings` win over everything, later ones over earlier.
+    Layers, later wins: defaults, data set, model, augment, method, the user's file, settings.
+
+    Raises:
+        UsageError: the name is unknown, or settings are; all of them are reported together.
+    """
+    return _lay(_with_parts(source, parts), dataset, settings)
+
+
+def resolve_saved(
+    mapping: dict[str, Any], origin: str, *, dataset: str | None = None, settings: Sequence[Setting] = ()
+) -> Resolved:
+    """Resolve the settings that a checkpoint carries, under those that were typed."""
+    layer = [Setting(key, value, origin) for key, value in names.leaves(mapping) if key != "name"]
+    return _lay(_Stack(mapping["name"], [layer], [], mapping["dataset"]["name"], []), dataset, settings)
+
+
+def _lay(stack: _Stack, dataset: str | None, settings: Sequence[Setting]) -> Resolved:
+    """Lay the data set under, or over, what a name or a file stands for, and the settings on top."""
+    notes = list(stack.notes)
+    for setting in settings:
+        if setting.key == "dataset.name":
+            dataset = str(setting.value)
+    name = dataset or stack.dataset or DEFAULT_DATASET
+    fragment = names.dataset_fragment(stack.dataset or name)
+    layers = [_layer(fragment.settings, fragment.document), *stack.layers]
+    if name != fragment.part:
+        other = names.dataset_fragment(name)
+        layers.append(_layer(other.settings, other.document))
+        notes.append(f"the data set {name} replaces {fragment.part} of the file, with {other.document.path}")
+    layers.append([Setting("name", stack.name, "the name of the configuration")])
+    layers.append(list(settings))
+    chosen = {setting.key: setting for layer in layers for setting in layer}
+    _derive(chosen)
+    config = _validate(chosen)
+    origins = {key: setting.origin for key, setting in chosen.items()}
+    return Resolved(config, origins, notes)
+
+
+def hidden_units(num_classes: int) -> int:
+    """Return the width of the Q network for a number of classes (AgMax, its rule for `--n-units 0`)."""
+    tens = len(str(num_classes)) - 1
+    return 128 * (2**tens if tens > 1 else 1) * (4 if num_classes >= 1000 else 1)
+
+
+def with_classes(config: Config, num_classes: int) -> Config:
+    """Return the configuration for a data set whose classes were counted."""
+    mapping = config.model_dump()
+    mapping["dataset"]["num_classes"] = num_classes
+    if config.objective.name == "agmax" and not config.objective.hidden_units:
+        mapping["objective"]["hidden_units"] = hidden_units(num_classes)
+    return Config.model_validate(mapping)
+
+
+def from_mapping(mapping: dict[str, Any], origin: str) -> Config:
+    """Check a nested mapping of settings, such as a checkpoint holds."""
+    return _validate({key: Setting(key, value, origin) for key, value in names.leaves(mapping)})
+
+
+def as_yaml(resolved: Resolved) -> str:
+    """Print a configuration as YAML, each value with where it came from."""
+    lines: list[str] = []
+    _print(resolved.config.model_dump(mode="json"), "", resolved.origins, lines)
+    return "\n".join(lines) + "\n"
+
+
+def differences(old: Config, new: Config, *, ignore: Sequence[str] = ()) -> list[str]:
+    """Describe the settings that differ, one a line; `ignore` holds dotted keys or beginnings of them."""
+    before, after = dict(names.leaves(old.model_dump())), dict(names.leaves(new.model_dump()))
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not key.startswith(tuple(ignore))
+    ]
+
+
+def _stack(source: str, seen: tuple[str, ...] = ()) -> _Stack:
+    path = _path(source)
+    if path is not None:
+        return _file_stack(path, seen)
+    parsed = names.parse(source)
+    notes = [] if parsed.canonical == source else [f"{source} is written {parsed.canonical}"]
+    return _Stack(parsed.canonical, _part_layers(parsed), parsed.parts, None, notes)
+
+
+def _path(source: str) -> Path | None:
+    """Return the file that `source` names, or None where it is a name to take apart."""
+    if "\0" in source or len(source) > 4096:
+        raise UsageError("not a configuration name", where=source[:60], why="it is too long or holds a NUL")
+    if source.endswith((".yaml", ".yml")) or "/" in source:
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise UsageError("no such configuration file", where=source, remedy="Names are listed by --list")
+        return path
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", source):
+        why = "a name is made of letters, digits and . _ -"
+        raise UsageError("not a configuration name", where=source[:60], why=why, remedy="Names are listed by --list")
+    path = names.CONFIGS / f"{source}.yaml"
+    if path.is_file() and names.CONFIGS.resolve() not in path.resolve().parents:
+        raise UsageError("configuration leads out of configs/", where=path, remedy="Give it as a path")
+    return path if path.is_file() else None
+
+
+def _file_stack(path: Path, seen: tuple[str, ...]) -> _Stack:
+    document = reader.read(path)
+    mapping = dict(document.mapping)
+    base, name = mapping.pop("base", None), mapping.pop("name", None)
+    for key, value in (("base", base), ("name", name)):
+        if value is not None and not isinstance(value, str):
+            raise UsageError("wrong value", where=document.where(key), why=f"{key} is {value!r}, not a name")
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", name):
+        raise UsageError(
+            "not a configuration name", where=document.where("name"), why="letters, digits and . _ - make it"
+        )
+    layer = _layer(mapping, document)
+    dataset = next((str(setting.value) for setting in layer if setting.key == "dataset.name"), None)
+    if base is None:
+        if not any(setting.key == "model.backbone" for setting in layer):
+            remedy = "Write `base: NAME` on top, or model.backbone and all else that differs from the defaults"
+            raise UsageError("incomplete configuration", where=document.path, why="it names no model", remedy=remedy)
+        return _Stack(name or _name_of(path), [layer], [], dataset, [])
+    if str(path) in seen:
+        raise UsageError("configurations that stand on each other", where=document.where("base"), why=" -> ".join(seen))
+    if base.endswith((".yaml", ".yml")):
+        base = str(path.parent / base)
+    below = _stack(base, (*seen, str(path)))
+    return below._replace(
+        name=name or path.stem, layers=[*below.layers, layer], dataset=dataset or below.dataset, notes=[]
+    )
+
+
+def _name_of(path: Path) -> str:
+    """Return the canonical name of a file whose name is made of parts, else the file's name."""
+    try:
+        return names.parse(path.stem).canonical
+    except UsageError:
+        return re.sub(r"[^A-Za-z0-9._-]", "_", path.stem)
+
+
+def _part_layers(parsed: names.Name) -> list[list[Setting]]:
+    """Return one layer a part, then what the model's fragment adds for the methods of this name."""
+    fragments = [parsed.model, *parsed.augment, *parsed.methods]
+    layers = [_layer(fragment.settings, fragment.document) for fragment in fragments]
+    for method in parsed.methods:
+        if method.part in parsed.model.additions:
+            addition = parsed.model.additions[method.part]
+            layers.append(_layer(addition, parsed.model.document, prefix=f"with.{method.part}."))
+    return layers
+
+
+def _with_parts(source: str, parts: Sequence[str]) -> _Stack:
+    """Add parts given as flags: to a name as if they stood in it, to a file on top of it."""
+    if _path(source) is None:
+        present = names.parse(source).parts if parts else ()
+        return _stack("-".join([source, *(part for part in parts if part not in present)]))
+    stack = _stack(source)
+    for part in parts:
+        fragment = names.fragment("augment", part) or names.fragment("method", part)
+        assert fragment is not None
+        stack.layers.append(_layer(fragment.settings, fragment.document))
+    return stack
+
+
+def _layer(mapping: dict[str, Any], document: reader.Document, prefix: str = "") -> list[Setting]:
+    """Flatten one source of settings and refuse keys that do not exist."""
+    settings: list[Setting] = []
+    errors: list[AgmaxError] = []
+    for key, value in names.leaves(mapping):
+        where = document.where(prefix + key)
+        if key in SECTIONS:
+            if value is not None:
+                why = f"it is a section, not a value: write {key}.<setting>"
+                errors.append(UsageError(f"wrong value for {key}", where=where, why=why))
+            continue
+        problem = _unknown(key, where)
+        if problem:
+            errors.append(problem)
+        settings.append(Setting(key, value, where))
+    if errors:
+        raise ConfigErrors(errors)
+    return settings
+
+
+def _unknown(key: str, where: str) -> UsageError | None:
+    if key in KEYS or key.startswith(OPEN_KEYS):
+        return None
+    above = next((known for known in KEYS if key.startswith(f"{known}.")), None)
+    if above:
+        return UsageError(f"unknown key {key}", where=where, why=f"{above} takes one value, not a section")
+    last = key.rpartition(".")[2]
+    same_word = [known for known in KEYS if known.rpartition(".")[2] == last]
+    return UsageError(f"unknown key {key}", where=where, remedy=names.nearest(key, same_word or KEYS))
+
+
+def _derive(chosen: dict[str, Setting]) -> None:
+    """Follow the rules that span settings: pretrained weights are never drawn anew, the Q network fits the classes."""
+    given = {key: setting.value for key, setting in chosen.items()}
+    if given.get("model.pretrained") is True and given.get("model.initialisation.scope") == "all":
+        chosen["model.initialisation.scope"] = Setting("model.initialisation.scope", "q_network", "model.pretrained")
+    num_classes = given.get("dataset.num_classes")
+    if given.get("objective.name") == "agmax" and not given.get("objective.hidden_units") and type(num_classes) is int:
+        key = "objective.hidden_units"
+        chosen[key] = Setting(key, hidden_units(num_classes), "dataset.num_classes")
+
+
+def _validate(chosen: dict[str, Setting]) -> Config:
+    errors: list[AgmaxError] = []
+    mapping: dict[str, Any] = {}
+    for key, setting in chosen.items():
+        problem = _unknown(key, setting.origin)
+        if problem:
+            errors.append(problem)
+            continue
+        *path, last = key.split(".")
+        section = mapping
+        for word in path:
+            section = section.setdefault(word, {})
+        section[last] = setting.value
+    try:
+        config = Config.model_validate(mapping)
+    except ValidationError as failure:
+        explained = {str(error): error for item in failure.errors() for error in _explain(item, chosen)}
+        raise ConfigErrors([*errors, *explained.values()]) from failure
+    if errors:
+        raise ConfigErrors(errors)
+    return config
+
+
+def _explain(item: Any, chosen: dict[str, Setting]) -> list[UsageError]:
+    """Turn one of pydantic's errors into our messages: key, value, where it stands, what is allowed."""
+    if item["type"] == "value_error":  # a rule that spans settings
+        errors = []
+        for text in str(item["ctx"]["error"]).splitlines():
+            key, _, why = text.partition(": ")
+            origin = chosen[key].origin if key in chosen else "default"
+            errors.append(UsageError(f"settings do not fit: {key}", where=origin, why=why))
+        return errors
+    key = ".".join(str(word) for word in item["loc"])
+    setting = next((chosen[known] for known in _shortened(key) if known in chosen), Setting(key, None, "nowhere"))
+    allowed = choices(setting.key) if setting.key in KEYS else ()
+    why = f"one of {', '.join(allowed)}" if allowed else item["msg"].replace("Input should be", "it must be")
+    remedy = names.nearest(str(setting.value), allowed) if allowed else ""
+    if allowed and remedy.startswith("Known"):
+        remedy = ""
+    value = repr(setting.value) if len(repr(setting.value)) <= 60 else repr(setting.value)[:57] + "..."
+    return [UsageError(f"wrong value {setting.key}={value}", where=setting.origin, why=why, remedy=remedy)]
+
+
+def _shortened(key: str) -> list[str]:
+    """Return the key and what stands above it, nearest first: `a.b.0.int` gives a.b.0.int, a.b.0, a.b, a."""
+    words = key.split(".")
+    return [".".join(words[:end]) for end in range(len(words), 0, -1)]
+
+
+def _print(mapping: dict[str, Any], prefix: str, origins: dict[str, str], lines: list[str]) -> None:
+    indent = "  " * prefix.count(".")
+    for key, value in mapping.items():
+        dotted = prefix + key
+        if isinstance(value, dict) and value:
+            lines.append(f"{indent}{key}:")
+            _print(value, f"{dotted}.", origins, lines)
+        else:
+            text = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True).splitlines()[0]
+            lines.append(f"{indent}{key}: {text}  # {origins.get(dotted, 'default')}")

@@ -1,0 +1,343 @@
+"""Every setting with its type, default and range; units stand under each field."""
+
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Numbers = Annotated[list[float], Field(min_length=1)]
+ModelArguments = dict[str, bool | int | float | str]
+
+
+class Section(BaseModel):
+    """A group of settings: unknown keys, wrong types, NaN and changes after reading are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Dataset(Section):
+    name: str = "cifar10"
+    """One of `--list datasets`."""
+    root: str = "data"
+    """Folder that holds the files, or receives the download."""
+    num_classes: Annotated[int, Field(ge=2)] | None = None
+    """Number of classes; null counts the class folders."""
+    channels: Literal[1, 3] = 3
+    """Channels of the images as the model gets them from the data set."""
+    image_size: Annotated[int, Field(ge=8)] = 32
+    """Side of the square training images, in pixels."""
+    test_image_size: Annotated[int, Field(ge=8)] | None = None
+    """Side of the square test images, in pixels; null is image_size."""
+    mean: Numbers = [0.5]
+    """Mean of each channel on the scale from 0 to 1."""
+    std: Annotated[list[Positive], Field(min_length=1)] = [0.5]
+    """Standard deviation of each channel on the scale from 0 to 1."""
+    statistics: Literal["own", "agmax"] = "own"
+    """Normalise by mean and std, or by the constants of the AgMax program (agmax_mean, agmax_std)."""
+    agmax_mean: Numbers | None = None
+    """Mean used by the AgMax program."""
+    agmax_std: Numbers | None = None
+    """Standard deviation used by the AgMax program."""
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training images kept apart for validation, the same in every class."""
+    train_limit: Count | None = None
+    """Train on so many images, equally many of each class; null is all."""
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share kept for testing where the files have no test split (data set `folder`)."""
+    seed: Seed | None = None
+    """Seed of subset and split; null is train.seed."""
+    license: str = ""
+    """Licence of the data, as its source states it."""
+    source: str = ""
+    """Where the data come from."""
+
+
+class Initialisation(Section):
+    library: Literal["timm", "torch"] = "timm"
+    """Starting weights before `scope`: as timm makes the model, or torch's default of every layer."""
+    scope: Literal["none", "q_network", "all"] = "none"
+    """What is drawn anew from N(0, std), with biases 0 and batch-norm weights 1."""
+    std: NonNegative = 0.2
+    """Standard deviation of those weights."""
+    zero_last_norm: bool = False
+    """With scope all or library torch: the last batch-norm weight of every residual block starts at 0."""
+
+
+class Model(Section):
+    backbone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
+    """Name in timm's registry (`--list models`)."""
+    arguments: ModelArguments = {}
+    """Further arguments of that model, as timm names them."""
+    channels: Literal[1, 3] | None = None
+    """Input channels; null follows the data set (3 with pretrained weights); gray images are repeated."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Drop probability (timm's drop_rate)."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights."""
+    initialisation: Initialisation = Initialisation()
+    seed: Seed | None = None
+    """Seed of the initial weights; null is train.seed."""
+
+
+class Standard(Section):
+    padding: Annotated[int, Field(ge=0)] = 4
+    """Pixels of black border from which a crop of the image's size is cut."""
+
+
+class RandomResized(Section):
+    scale: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.08, 1.0]
+    """Smallest and largest area, as a share of the image."""
+    ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [0.75, 4 / 3]
+    """Smallest and largest width over height."""
+
+
+class Soft(Section):
+    sigma: NonNegative = 0.375
+    """Standard deviation of the offset, as a share of the side."""
+    power: Positive = 2.0
+    """Power k of the softening curve."""
+    max_confidence: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Confidence of an image that is wholly visible."""
+    background: NonNegative = 0.01
+    """Standard deviation of the background colour, in units of the normalised image."""
+
+
+class AutoAugment(Section):
+    table: Literal["cifar10", "svhn", "imagenet"] = "cifar10"
+    """Which learned table of sub-policies (Cubuk et al. 2019)."""
+    scale: Literal["agmax", "torchvision"] = "agmax"
+    """Which program's meaning of the magnitudes."""
+
+
+class RandAugment(Section):
+    definition: Literal["torchvision", "agmax"] = "torchvision"
+    """Which program's operations and probabilities."""
+    num_operations: Count = 2
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+
+
+class CutOut(Section):
+    share: Share = 0.5
+    """Side of the erased square, as a share of the image's side."""
+
+
+class MixUp(Section):
+    alpha: NonNegative = 0.2
+    """The ratio is drawn from Beta(alpha, alpha)."""
+
+
+class CutMix(Section):
+    probability: Share = 1.0
+    """Share of the batches that are mixed."""
+    beta: Positive = 1.0
+    """The ratio is drawn from Beta(beta, beta)."""
+
+
+class Augment(Section):
+    crop: Literal["none", "standard", "random_resized", "soft"] = "standard"
+    flip: bool = True
+    """Mirror every second view, left to right."""
+    policy: Literal["none", "auto_augment", "rand_augment"] = "none"
+    erase: Literal["none", "cutout"] = "none"
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    standard: Standard = Standard()
+    random_resized: RandomResized = RandomResized()
+    soft: Soft = Soft()
+    auto_augment: AutoAugment = AutoAugment()
+    rand_augment: RandAugment = RandAugment()
+    cutout: CutOut = CutOut()
+    mixup: MixUp = MixUp()
+    cutmix: CutMix = CutMix()
+
+
+class Objective(Section):
+    name: Literal["classification", "agmax", "agmax_mse", "agmax_kl", "agmax_ce"] = "classification"
+    num_views: Annotated[int, Field(ge=1, le=8)] = 1
+    """Views of each image in a training batch."""
+    hidden_units: Annotated[int, Field(ge=0)] = 0
+    """Width of the Q network; 0 follows the number of classes (128, 512, 4096)."""
+    classification_weight: NonNegative = 1.0
+    agreement_weight: NonNegative = 1.0
+    consistency_weight: NonNegative = 4.0
+    """Weight of the Q network's distance to the views (agmax)."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of every target spread evenly over all classes."""
+    subtract_entropy: bool = False
+    """Measure classification as KL divergence: cross-entropy less the targets' entropy."""
+
+
+class Optimizer(Section):
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    lr: Positive = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegative = 5e-4
+    decay_bias_and_norm: bool = True
+    """Apply weight decay to biases and normalisation layers too."""
+
+
+class Schedule(Section):
+    name: Literal["constant", "cosine", "linear", "multistep", "step", "plateau"] = "cosine"
+    interval: Literal["epoch", "step"] = "epoch"
+    """Where the learning rate changes; warm-up changes it at every step."""
+    warmup_epochs: NonNegative = 0.0
+    warmup_lr: NonNegative = 0.0
+    """Learning rate from which the warm-up rises; its first step lies above."""
+    milestones: list[Positive] | None = None
+    """Epochs at which multistep divides; null follows the number of epochs (30, 60, 120 or more)."""
+    gamma: Positive = 0.1
+    """Factor of multistep."""
+    decay_epochs: Positive = 2.4
+    """Epochs between two decays of step."""
+    decay_rate: Positive = 0.97
+    """Factor of step."""
+    patience: Annotated[int, Field(ge=0)] = 5
+    """Epochs without improvement that plateau waits."""
+    factor: Positive = 0.1
+    """Factor of plateau."""
+
+
+class Train(Section):
+    epochs: Count = 200
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Images of a step, over all devices."""
+    seed: Seed = 0
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Arithmetic of the model; auto is bf16 where the device does it fast."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = False
+    """Choose algorithms that give the same bits at every run on a GPU."""
+    runs_dir: str = "runs"
+    save_every_steps: Count | None = None
+    """Save in the middle of epochs too; the end of every epoch is always saved."""
+    num_workers: Annotated[int, Field(ge=0)] = 4
+    """Processes that decode files; data sets in memory use none."""
+    log_every_steps: Count = 50
+    """Steps between two progress lines where the output is no terminal."""
+
+
+class Evaluation(Section):
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    batch_size: Count = 256
+
+
+class Config(Section):
+    name: str = "unnamed"
+    """Name of the run folders."""
+    dataset: Dataset = Dataset()
+    model: Model
+    augment: Augment = Augment()
+    objective: Objective = Objective()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> "Config":
+        problems = [text for is_wrong, text in self._rules() if is_wrong]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _rules(self) -> list[tuple[bool, str]]:
+        """Return (broken, message) for every rule that spans several settings; messages start with a key."""
+        data, objective, optimizer, schedule = self.dataset, self.objective, self.optimizer, self.schedule
+        two_view_methods = ("agmax_mse", "agmax_kl", "agmax_ce")
+        scale, ratio = self.augment.random_resized.scale, self.augment.random_resized.ratio
+        milestones = schedule.milestones or []
+        return [
+            (
+                objective.name == "agmax" and objective.num_views < 2,
+                "objective.num_views: agmax needs at least 2 views. Write objective.num_views=2",
+            ),
+            (
+                objective.name in two_view_methods and objective.num_views != 2,
+                f"objective.num_views: {objective.name} compares 2 views. Write objective.num_views=2",
+            ),
+            (
+                optimizer.name == "sgd" and optimizer.nesterov and optimizer.momentum == 0,
+                "optimizer.nesterov: needs momentum. Write optimizer.nesterov=false or a momentum above 0",
+            ),
+            (
+                data.statistics == "agmax" and (data.agmax_mean is None or data.agmax_std is None),
+                f"dataset.statistics: the AgMax program has no constants for {data.name}. Write dataset.statistics=own",
+            ),
+            (
+                data.channels != len(data.mean) or data.channels != len(data.std),
+                f"dataset.mean: mean and std need {data.channels} numbers each, one a channel",
+            ),
+            (
+                self.model.channels == 1 and data.channels == 3,
+                "model.channels: colour images do not fit a model with 1 channel. Write model.channels=3",
+            ),
+            (scale[0] > scale[1] or scale[1] == 0, "augment.random_resized.scale: write the smaller number first"),
+            (ratio[0] > ratio[1], "augment.random_resized.ratio: write the smaller number first"),
+            (milestones != sorted(milestones), "schedule.milestones: write them in rising order"),
+            (
+                0 < self.train.epochs <= schedule.warmup_epochs,
+                f"schedule.warmup_epochs: {schedule.warmup_epochs:g} epochs of warm-up leave nothing of "
+                f"{self.train.epochs}. Write fewer, or more train.epochs",
+            ),
+        ]
+
+    @property
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """Return mean and std of each channel of the model's input."""
+        data = self.dataset
+        mean, std = data.mean, data.std
+        if data.statistics == "agmax":
+            assert data.agmax_mean is not None and data.agmax_std is not None
+            mean, std = data.agmax_mean, data.agmax_std
+        repeat = self.input_channels // len(mean)
+        return mean * repeat, std * repeat
+
+    @property
+    def input_channels(self) -> int:
+        """Return the channels of the model's input."""
+        return self.model.channels or (3 if self.model.pretrained else self.dataset.channels)
+
+    @property
+    def dataset_seed(self) -> int:
+        return self.train.seed if self.dataset.seed is None else self.dataset.seed
+
+    @property
+    def model_seed(self) -> int:
+        return self.train.seed if self.model.seed is None else self.model.seed
+
+    @property
+    def test_image_size(self) -> int:
+        return self.dataset.test_image_size or self.dataset.image_size
+
+
+OPEN_KEYS = ("model.arguments.",)
+"""Sections whose keys are the user's own."""
+
+
+def sections_and_keys(model: type[BaseModel] = Config, prefix: str = "") -> tuple[set[str], set[str]]:
+    """Return the dotted names of all sections and of all settings."""
+    sections: set[str] = set()
+    keys: set[str] = set()
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            sections.add(prefix + name)
+            inner = sections_and_keys(field.annotation, f"{prefix}{name}.")
+            sections |= inner[0]
+            keys |= inner[1]
+        else:
+            keys.add(prefix + name)
+    return sections, keys
+
+
+def choices(key: str) -> tuple[str, ...]:
+    """Return the words a setting can take, empty where it is no choice."""
+    model: Any = Config
+    *path, last = key.split(".")
+    for name in path:
+        model = model.model_fields[name].annotation
+    annotation = model.model_fields[last].annotation
+    return tuple(str(value) for value in get_args(annotation)) if get_origin(annotation) is Literal else ()

@@ -1,0 +1,318 @@
+"""The data sets: a name and a folder -> pixels in memory, or the files of images."""
+
+import gzip
+import os
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agmax.errors import DataError, DownloadError, UsageError
+from agmax.randomness import generator
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts the four IDX files."""
+
+
+class Pixels(NamedTuple):
+    """Images of one split, whole in memory."""
+
+    images: Tensor  # uint8 [N, C, H, W]
+    labels: Tensor  # int64 [N]
+    class_names: tuple[str, ...]
+
+
+class Files(NamedTuple):
+    """Images of one split, as files to decode."""
+
+    paths: tuple[str, ...]
+    labels: Tensor  # int64 [N]
+    class_names: tuple[str, ...]
+
+
+Split = Pixels | Files
+
+
+def load(
+    name: str, root: str, *, split: str, num_classes: int | None = None, test_share: float = 0.2, seed: int = 0
+) -> Split:
+    """Load the `train`, `validation` or `test` split of a data set.
+
+    `validation` is there only where the files bring one; else take `held_out` of the training images.
+
+    Raises:
+        DataError: the files are missing, empty, or their classes are not `num_classes`.
+        DownloadError: the data set could not be downloaded.
+        UsageError: the data set has no such split.
+    """
+    if split == "validation" and name != "folder":
+        raise UsageError("no validation split", where=name, remedy="Set dataset.validation to a share, e.g. 0.1")
+    loaded: Split
+    if name == "folder":
+        loaded = _folder(Path(root).expanduser(), split, test_share=test_share, seed=seed)
+    else:
+        loaded = DATASETS[name](Path(root).expanduser(), split == "train")
+    _check(loaded, name, root, split, num_classes)
+    return loaded
+
+
+def subset(data: Split, indices: Tensor) -> Split:
+    """Return the images at `indices` [M], in that order."""
+    if isinstance(data, Pixels):
+        return data._replace(images=data.images[indices], labels=data.labels[indices])
+    return data._replace(paths=tuple(data.paths[i] for i in indices.tolist()), labels=data.labels[indices])
+
+
+def training_and_held_out(labels: Tensor, *, limit: int | None, validation: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Choose the positions to train on and those to validate on; no image is in both.
+
+    The first are `limit` images, equally many of each class, or all that are left; the second are the same share of
+    every class. Both depend on `seed` and on the labels [N] alone, and neither changes with the size of the other.
+
+    Raises:
+        DataError: there are not enough images for both.
+    """
+    rng = generator(seed, "subset")
+    order = torch.from_numpy(rng.permutation(len(labels)))
+    held_out = _take(labels, order.flip(0), _shares(labels, round(validation * len(labels))))
+    if limit is None:
+        keep = torch.ones(len(labels), dtype=torch.bool)
+        keep[held_out] = False
+        return keep.nonzero().flatten(), held_out
+    counts = torch.bincount(labels)
+    if limit + len(held_out) > len(labels):
+        why = f"{limit} to train on and {len(held_out)} to validate on are asked of {len(labels)} images"
+        raise DataError("too few images", where="dataset.train_limit", why=why)
+    chosen = _take(labels, order, _equal(counts - torch.bincount(labels[held_out], minlength=len(counts)), limit))
+    return chosen, held_out
+
+
+def _take(labels: Tensor, order: Tensor, wanted: Tensor) -> Tensor:
+    """Return the first `wanted[k]` positions of each class k in `order`, sorted."""
+    chosen = [order[labels[order] == k][: int(count)] for k, count in enumerate(wanted)]
+    return torch.cat(chosen).sort().values if chosen else torch.empty(0, dtype=torch.int64)
+
+
+def _shares(labels: Tensor, total: int) -> Tensor:
+    """Split `total` over the classes in proportion to their sizes, by largest remainder."""
+    exact = torch.bincount(labels).double() * total / max(len(labels), 1)
+    counts = exact.floor().long()
+    counts[(exact - counts).argsort(descending=True, stable=True)[: total - int(counts.sum())]] += 1
+    return counts
+
+
+def _equal(available: Tensor, total: int) -> Tensor:
+    """Split `total` as evenly over the classes as what is available allows; the first classes get what is left over."""
+    level = total // len(available)
+    while int(available.clamp(max=level + 1).sum()) <= total and level < int(available.max()):
+        level += 1
+    counts = available.clamp(max=level)
+    counts[(available > level).nonzero().flatten()[: total - int(counts.sum())]] += 1
+    return counts
+
+
+def _check(data: Split, name: str, root: str, split: str, num_classes: int | None) -> None:
+    where = f"{name}, {split}, {root}"
+    if len(data.labels) == 0:
+        raise DataError("data set without images", where=where)
+    found = len(data.class_names)
+    if num_classes is not None and found != num_classes:
+        shown = ", ".join(data.class_names[:5]) + (", ..." if found > 5 else "")
+        remedy = f"Write dataset.num_classes={found}, or mend the folders"
+        raise DataError(
+            "wrong number of classes", where=where, why=f"{found} ({shown}), not {num_classes}", remedy=remedy
+        )
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= found:
+        raise DataError(
+            "label out of range", where=where, why=f"labels go from {low} to {high}, classes to {found - 1}"
+        )
+
+
+# --- in memory ---------------------------------------------------------------------------------------------------
+
+
+def _digits(root: Path, train: bool) -> Pixels:
+    """Read the embedded digits: columns are 1 for a test image, the label, and 64 gray values from 0 to 16.
+
+    The 360 test images are those of scikit-learn's
+    `train_test_split(range(1797), test_size=360, stratify=labels, random_state=0)`.
+    """
+    text = gzip.decompress(resources.files("agmax.data").joinpath("digits.csv.gz").read_bytes())
+    table = np.array([line.split(",") for line in text.decode().splitlines()], dtype=np.int64)
+    table = table[table[:, 0] == (0 if train else 1)]
+    images = np.rint(table[:, 2:] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return Pixels(torch.from_numpy(images), torch.from_numpy(table[:, 1].copy()), tuple("0123456789"))
+
+
+def _cifar10(root: Path, train: bool) -> Pixels:
+    from torchvision import datasets
+
+    return _cifar(datasets.CIFAR10, root, train)
+
+
+def _cifar100(root: Path, train: bool) -> Pixels:
+    from torchvision import datasets
+
+    return _cifar(datasets.CIFAR100, root, train)
+
+
+def _cifar(kind: type, root: Path, train: bool) -> Pixels:
+    data = _fetch(lambda download: kind(root, train=train, download=download), root)
+    images = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
+    return Pixels(images, torch.tensor(data.targets, dtype=torch.int64), tuple(data.classes))
+
+
+def _svhn(root: Path, train: bool) -> Pixels:
+    parts = [_svhn_split(root, split) for split in (("train", "extra") if train else ("test",))]
+    images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+    return Pixels(images, labels, parts[0].class_names)
+
+
+def _svhn_core(root: Path, train: bool) -> Pixels:
+    return _svhn_split(root, "train" if train else "test")
+
+
+def _svhn_split(root: Path, split: str) -> Pixels:
+    from torchvision import datasets
+
+    data = _fetch(lambda download: datasets.SVHN(root, split=split, download=download), root)
+    return Pixels(torch.from_numpy(data.data), torch.from_numpy(data.labels.astype(np.int64)), tuple("0123456789"))
+
+
+def _fashion_mnist(root: Path, train: bool) -> Pixels:
+    from torchvision import datasets
+
+    names = tuple(datasets.FashionMNIST.classes)
+    prefix = "train" if train else "t10k"
+    for folder in (root, DEBIAN_FASHION_MNIST):  # files gzipped again have other checksums than torchvision's
+        images, labels = folder / f"{prefix}-images-idx3-ubyte.gz", folder / f"{prefix}-labels-idx1-ubyte.gz"
+        if images.is_file() and labels.is_file() and not (root / "FashionMNIST").is_dir():
+            return Pixels(_idx(images)[:, None], _idx(labels).long(), names)
+    data = _fetch(lambda download: datasets.FashionMNIST(root, train=train, download=download), root)
+    return Pixels(data.data[:, None], data.targets.long(), names)
+
+
+def _idx(path: Path) -> Tensor:
+    """Read a gzipped IDX file of bytes: two zeros, type 8, number of axes, their lengths, the values."""
+    try:
+        raw = gzip.decompress(path.read_bytes())
+        if raw[:3] != b"\0\0\x08":
+            raise ValueError("it is no IDX file of bytes")
+        shape = np.frombuffer(raw, ">u4", count=raw[3], offset=4)
+        values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(tuple(map(int, shape)))
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError("damaged file", where=path, why=str(error)) from error
+    return torch.from_numpy(values.copy())
+
+
+def _fetch(make: Callable[[bool], Any], root: Path) -> Any:
+    """Open a torchvision data set, downloading it where it is not there yet."""
+    try:
+        return make(False)
+    except (RuntimeError, OSError) as error:
+        if root.exists() and not root.is_dir():
+            raise DataError("data folder is a file", where=root) from error
+    try:
+        return make(True)
+    except (RuntimeError, OSError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        remedy = f"Where there is no network, put the files into {root.resolve()} as torchvision lays them out"
+        raise DownloadError(
+            "data set not found and not downloaded", where=root.resolve(), why=why, remedy=remedy
+        ) from error
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def _imagenet(root: Path, train: bool) -> Files:
+    return _tree(root / ("train" if train else "val"))
+
+
+def _imagenet_v2(root: Path, train: bool) -> Files:
+    if train:
+        raise UsageError("no training split", where="imagenet-v2", why="it is a test set", remedy="Use it with --eval")
+    return _tree(root, class_names=[str(k) for k in range(1000)])
+
+
+def _folder(root: Path, split: str, *, test_share: float, seed: int) -> Files:
+    """Read the user's own tree; without <root>/train, a share of every class is the test set."""
+    if not (root / "train").is_dir():
+        if split == "validation":
+            raise UsageError("no validation split", where=root, remedy="Set dataset.validation to a share, e.g. 0.1")
+        whole = _tree(root)
+        train, test = training_and_held_out(whole.labels, limit=None, validation=test_share, seed=seed)
+        chosen = subset(whole, train if split == "train" else test)
+        assert isinstance(chosen, Files)
+        return chosen
+    folders = {"train": ["train"], "validation": ["val", "valid", "validation"], "test": ["test", "val"]}[split]
+    if split == "validation" and not (root / "test").is_dir():
+        folders = []  # val is the test set then
+    present = [name for name in folders if (root / name).is_dir()]
+    if not present:
+        raise DataError(
+            f"no {split} images", where=root.resolve(), why=f"expected a folder {' or '.join(folders or ['val'])}"
+        )
+    files = _tree(root / present[0])
+    if split != "train":
+        names = _class_folders(root / "train")
+        if list(files.class_names) != names:
+            differ = sorted(set(names) ^ set(files.class_names))
+            why = f"{len(names)} in train, {len(files.class_names)} here; they differ in {', '.join(differ[:5])}"
+            raise DataError("classes of train and test differ", where=(root / present[0]).resolve(), why=why)
+    return files
+
+
+def _class_folders(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        expected = f"expected {folder}/<class>/<image>"
+        raise DataError(
+            "data folder not found" if isinstance(error, FileNotFoundError) else "data folder not readable",
+            where=folder.resolve(),
+            why=f"{error.strerror}; {expected}",
+            remedy="Set dataset.root to the folder that holds it",
+        ) from error
+
+
+def _tree(folder: Path, class_names: Sequence[str] | None = None) -> Files:
+    """List <folder>/<class>/**/<image>; classes in alphabetical order unless given."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    names = list(class_names) if class_names is not None else _class_folders(folder)
+    if not names:
+        raise DataError("no class folders", where=folder.resolve(), why=f"expected {folder}/<class>/<image>")
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        found = sorted(
+            os.path.join(base, file)
+            for base, _, files in os.walk(folder / name, followlinks=True)
+            for file in files
+            if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith(".")
+        )
+        if not found:
+            extensions = " ".join(IMG_EXTENSIONS)
+            raise DataError("class without images", where=(folder / name).resolve(), why=f"looked for {extensions}")
+        paths += found
+        labels += [label] * len(found)
+    return Files(tuple(paths), torch.tensor(labels, dtype=torch.int64), tuple(names))
+
+
+DATASETS: dict[str, Callable[[Path, bool], Split]] = {
+    "digits": _digits,
+    "fashion_mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "svhn": _svhn,
+    "svhn-core": _svhn_core,
+    "imagenet": _imagenet,
+    "imagenet-v2": _imagenet_v2,
+}
+"""Every data set but `folder`, which may bring a validation split of its own."""

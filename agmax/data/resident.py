@@ -1,0 +1,37 @@
+"""A data set that lives whole in memory as uint8: no workers, no decoding in the loop."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from agmax.batch import Sample
+from agmax.data.datasets import Pixels
+
+
+class Resident:
+    """Deliver samples of images that are already on the device."""
+
+    def __init__(self, data: Pixels, *, image_size: int, device: torch.device) -> None:
+        self.class_names = data.class_names
+        self.labels = data.labels
+        self._images = resized(data.images, image_size).to(device)
+        self._labels = data.labels.to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[Sample]:
+        """Deliver a sample for each tensor of positions, in order; every epoch has the same pixels."""
+        for indices in batches:
+            chosen = indices.to(self._images.device)
+            yield Sample(self._images[chosen], self._labels[chosen], indices)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Bring uint8 images [N, C, H, W] to squares of `size` pixels, bilinear, once and for all epochs."""
+    if images.shape[-2:] == (size, size):
+        return images
+    chunks = images.split(4096)
+    return torch.cat([functional.resize(chunk, [size, size], antialias=True) for chunk in chunks])

@@ -1,0 +1,84 @@
+"""The errors a user can meet, each with its exit code; main() prints them as one line each."""
+
+from collections.abc import Sequence
+
+
+class AgmaxError(Exception):
+    """Say what is wrong, where, why, and what to do about it.
+
+    The text reads `what (where): why. remedy`. `exit_code` is the status the program ends with.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: object = "", why: str = "", remedy: str = "") -> None:
+        text = f"{what} ({where})" if str(where) else what
+        if why:
+            text += f": {why}"
+        if remedy:
+            text += f". {remedy}"
+        super().__init__(_printable(text))
+
+    @property
+    def lines(self) -> list[str]:
+        """Return the messages to print, one a line."""
+        return [str(self)]
+
+
+class UsageError(AgmaxError):
+    """A command line or a setting that cannot be followed."""
+
+    exit_code = 2
+
+
+class ConfigErrors(UsageError):
+    """Every error found in a configuration, reported together."""
+
+    def __init__(self, errors: Sequence[AgmaxError]) -> None:
+        Exception.__init__(self, "\n".join(str(error) for error in errors))
+        self.errors = tuple(errors)
+
+    @property
+    def lines(self) -> list[str]:
+        return [str(error) for error in self.errors]
+
+
+class DataError(AgmaxError):
+    """A data set that is missing, empty, or not what the configuration says."""
+
+    exit_code = 3
+
+
+class CheckpointError(AgmaxError):
+    """A checkpoint that is missing, damaged, unsafe, or made for another model."""
+
+    exit_code = 4
+
+
+class DownloadError(AgmaxError):
+    """A download that failed or brought something else."""
+
+    exit_code = 5
+
+
+class OutputError(AgmaxError):
+    """An output folder that cannot be written or is full."""
+
+    exit_code = 6
+
+
+class DivergedError(AgmaxError):
+    """A training whose loss is no longer a finite number."""
+
+    exit_code = 7
+
+
+class ResourceError(AgmaxError):
+    """A device that is not there or too small."""
+
+    exit_code = 8
+
+
+def _printable(text: str) -> str:
+    """Escape control characters, so that a file name cannot break the line or the terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

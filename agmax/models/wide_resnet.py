@@ -1,0 +1,74 @@
+"""Wide residual networks for small images (Zagoruyko and Komodakis 2016), as AgMax uses them."""
+
+from typing import Any
+
+from timm.models import register_model
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agmax.models.blocks import ImageNetwork, own_arguments
+
+
+class PreActivationBlock(nn.Module):
+    """Two 3x3 convolutions, each after batch-norm and ReLU, with dropout between them.
+
+    The 1x1 shortcut stands where stride or width change and acts on the activated input; all convolutions have biases.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int, drop_rate: float) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1)
+        self.drop_rate = drop_rate
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1)
+        changes = stride != 1 or in_channels != channels
+        self.shortcut = nn.Conv2d(in_channels, channels, 1, stride) if changes else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        activated = functional.relu(self.bn1(images))
+        residual = self.conv1(activated)
+        residual = functional.relu(self.bn2(residual))
+        residual = self.conv2(functional.dropout(residual, self.drop_rate, self.training))
+        shortcut = images if self.shortcut is None else self.shortcut(activated)
+        total: Tensor = residual + shortcut
+        return total
+
+
+class WideResNet(ImageNetwork):
+    """Three stages of (depth - 4) / 6 blocks with 16, 32 and 64 times `width` channels.
+
+    Raises:
+        ValueError: depth is not 6n + 4.
+    """
+
+    def __init__(
+        self, depth: int, width: int, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0
+    ) -> None:
+        super().__init__()
+        num_blocks, rest = divmod(depth - 4, 6)
+        if rest or num_blocks < 1 or width < 1:
+            raise ValueError(f"WideResNet{depth}-{width}: the depth must be 6n + 4, such as 16, 28 or 40")
+        self.conv = nn.Conv2d(in_chans, 16, 3, 1, 1)
+        channels = 16
+        for stage in range(3):
+            blocks = []
+            for block in range(num_blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(PreActivationBlock(channels, 16 * width * 2**stage, stride, drop_rate))
+                channels = 16 * width * 2**stage
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.bn = nn.BatchNorm2d(channels)
+        self.set_head(channels, num_classes, drop_rate=0.0)  # dropout stands inside the blocks
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        features = self.conv(images)
+        for stage in range(1, 4):
+            features = self.get_submodule(f"layer{stage}")(features)
+        return functional.relu(self.bn(features))
+
+
+@register_model
+def agmax_wide_resnet(**arguments: Any) -> WideResNet:
+    """Make a Wide ResNet; arguments depth and width."""
+    return WideResNet(**own_arguments(arguments))

@@ -1,0 +1,298 @@
+"""One function per mode: what the user asked for -> its result, said to people and returned for --json."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agmax import cli
+from agmax.config import names, resolve
+from agmax.config.resolve import Setting
+from agmax.errors import UsageError
+
+if TYPE_CHECKING:
+    from agmax.config.resolve import Resolved
+    from agmax.config.schema import Config
+    from agmax.resume import Saved
+    from agmax.run import Run
+    from agmax.trainer import Trainer
+
+Result = dict[str, Any]
+
+SMALLEST_TORCH = (2, 10)
+"""Older releases load checkpoints unsafely (CVE-2025-32434, CVE-2026-24747)."""
+
+
+def print_config(request: cli.Request) -> Result:
+    """Show every setting and where it came from."""
+    if request.source is None:
+        raise UsageError("no configuration", remedy="Give --config NAME; see --list")
+    resolved = resolve.resolve(request.source, dataset=request.dataset, parts=request.parts, settings=request.settings)
+    if not request.as_json:
+        print(resolve.as_yaml(resolved), end="")
+    return resolved.config.model_dump(mode="json")
+
+
+def list_all(request: cli.Request) -> Result:
+    """List the configurations, parts, models or data sets there are."""
+    listing = LISTINGS[request.what]()
+    if not request.as_json:
+        width = max(map(len, listing), default=0)
+        print("\n".join(f"{name:<{width}}  {about}".rstrip() for name, about in listing.items()))
+    return {"mode": "list", request.what: listing}
+
+
+def train(request: cli.Request) -> Result:
+    """Train, or continue a training; with --n-runs once for each of several seeds."""
+    _check_torch()
+    if request.num_runs == 1:
+        return _train_once(request)
+    from agmax import run
+    from agmax.reports import results
+    from agmax.resume import resolved
+
+    if request.resume:
+        raise UsageError("several runs cannot continue one", where="--n-runs", remedy="Give --resume without value")
+    first = resolved(request).config.train.seed
+    made = []
+    for seed in range(first, first + request.num_runs):
+        settings = (*request.settings, Setting("train.seed", seed, "--n-runs"))
+        made.append(_train_once(request._replace(settings=settings)))
+    summary = results.summary(made)
+    spread = summary["top1_spread"]
+    text = "%d runs: test top1 mean %.2f, standard deviation %.2f, min %.2f, max %.2f"
+    run.log.info(text, len(made), spread["mean"], spread["std"], spread["min"], spread["max"])
+    return summary
+
+
+def _train_once(request: cli.Request) -> Result:
+    from agmax import build, parallel, resume, run
+
+    run.log_to([])
+    resolved, saved = resume.training_start(request)
+    build.refuse_unfinished(resolved.config)
+    device = parallel.choose_device(resolved.config.train.device)
+    run.probe(resolved.config.train.runs_dir)
+    data = build.splits(resolved.config)
+    config = data.config
+    if config.train.deterministic:
+        parallel.make_deterministic()
+
+    continued = resume.run_to_continue(request, config)
+    if continued is not None:
+        result: Result | None = continued.read_json("result.json")
+        if result is not None:
+            run.log.info("%s is finished: test top1 %.2f %%", continued.path, result["top1"])
+            return result
+        saved = resume.newest(continued)
+    classifier = build.model(config)
+    if saved is not None:
+        _load_weights(classifier, saved, config)
+    folder = continued or run.Run.create(config.train.runs_dir, config.name, resume.stem(config))
+    first_step = saved.state["step"] if saved and continued else 0
+    trainer = build.trainer(config, data, classifier.to(device), device=device, folder=folder, first_step=first_step)
+    if continued is None:
+        folder.write_text("config.yaml", resolve.as_yaml(resolved._replace(config=config)))
+    run.log_to([folder.path / "train.log"])
+    _announce(request, resolved, trainer, folder, parallel.described(device))
+    if saved is not None:
+        _restore(trainer, saved, config)
+    if continued is not None:
+        folder.forget_after(trainer.step)
+    folder.write_json("environment.json", run.environment(**parallel.machine(device, trainer.classifier.autocast)))
+    trainer.fit()
+    return _finish(config, trainer, folder, data.test.class_names)
+
+
+def _load_weights(classifier: Any, saved: "Saved", config: "Config") -> None:
+    from agmax.checkpoints.load import load_weights
+
+    described = [
+        f"{item.model.backbone}, {item.dataset.num_classes} classes, {item.objective.name}"
+        for item in (saved.config, config)
+    ]
+    load_weights(classifier, saved.state["model"], where=saved.path, saved=described[0], wanted=described[1])
+
+
+def _announce(request: cli.Request, resolved: "Resolved", trainer: "Trainer", folder: "Run", devices: str) -> None:
+    """Say what is about to happen: steps, sizes, device, folder."""
+    from agmax.run import log
+
+    log.info(
+        "%s on %s: %d epochs of %d steps with %d images, checkpoints of %.1f MiB (three at most), on %s",
+        resolved.config.name,
+        resolved.config.dataset.name,
+        trainer.epochs,
+        trainer.steps_per_epoch,
+        len(trainer.data),
+        trainer.checkpoint_bytes / 2**20,
+        devices,
+    )
+    for note in (*request.remarks, *resolved.notes):
+        log.info("note: %s", note)
+    log.info("run folder %s", folder.path)
+
+
+def _restore(trainer: "Trainer", saved: "Saved", config: "Config") -> None:
+    """Continue after the checkpoint's step, saying what is different from then."""
+    from agmax.resume import NOT_THE_RESULT
+    from agmax.run import log
+
+    before = saved.config
+    has_same_optimizer = before.optimizer.name == config.optimizer.name
+    trainer.restore(saved.state, with_optimizer=has_same_optimizer)
+    log.info("continuing after step %d of %d, from %s", trainer.step, trainer.total_steps, saved.path)
+    for difference in resolve.differences(before, config, ignore=NOT_THE_RESULT):
+        log.info("changed %s", difference)
+    if not has_same_optimizer:
+        log.info("the optimizer starts anew")
+
+
+def _finish(config: "Config", trainer: "Trainer", folder: "Run", class_names: tuple[str, ...]) -> Result:
+    """Write the predictions and the result of a training that has reached its last epoch."""
+    from agmax.reports import results
+    from agmax.run import log
+    from agmax.trainer import best_key
+
+    predictions = {split: evaluator.latest() for split, evaluator in trainer.evaluators.items()}
+    results.write_predictions(folder.path / "predictions.npz", predictions)
+    rows = folder.rows()
+    result: Result = {
+        "mode": "train",
+        "config": config.name,
+        "dataset": config.dataset.name,
+        "split": "test",
+        **results.scores(predictions["test"], class_names),
+        "seed": config.train.seed,
+        "epochs": config.train.epochs,
+        "run_folder": str(folder.path),
+        "checkpoint": str(trainer.checkpoints.path(trainer.step)),
+        **results.training_times(rows),
+        "best": results.best_epoch(rows, best_key(rows[-1])),
+    }
+    folder.write_json("result.json", result)
+    log.info(results.line(result))
+    log.info("checkpoint %s", result["checkpoint"])
+    return result
+
+
+def evaluate(request: cli.Request) -> Result:
+    """Evaluate a checkpoint on a split; nothing is written but what --predictions names."""
+    _check_torch()
+    from agmax import build, parallel, resume, run
+    from agmax.reports import results
+
+    run.log_to([])
+    resolved, saved = resume.evaluation_start(
+        request, lambda config: build.counted(config, lambda: build.split(config, request.split))
+    )
+    for note in (*request.remarks, *resolved.notes):
+        run.log.info("note: %s", note)
+    device = parallel.choose_device(resolved.config.train.device)
+    data = build.split(resolved.config, request.split)
+    config = build.counted(resolved.config, lambda: data)
+    classifier = build.model(config)
+    if saved is not None:
+        _load_weights(classifier, saved, config)
+    evaluator = build.evaluator(config, classifier.to(device), data, device)
+    started = time.perf_counter()
+    predictions = evaluator.latest()
+    seconds = time.perf_counter() - started
+    if request.predictions:
+        results.write_predictions(Path(request.predictions), {request.split: predictions})
+    result: Result = {
+        "mode": "eval",
+        "config": config.name,
+        "dataset": config.dataset.name,
+        "split": request.split,
+        **results.scores(predictions, data.class_names),
+        "seed": config.train.seed,
+        "epochs": config.train.epochs,
+        "run_folder": saved.run_folder if saved else None,
+        "checkpoint": str(saved.path) if saved else None,
+        "images_per_second": len(predictions.labels) / seconds,
+        "seconds": seconds,
+    }
+    run.log.info(results.line(result))
+    return result
+
+
+def summary(request: cli.Request) -> Result:
+    """Show the model's layers and parameters, and the operations that one image takes."""
+    _check_torch()
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from agmax import build
+    from agmax.resume import resolved
+
+    config = resolved(request).config
+    classifier = build.model(config).eval()
+    size = config.test_image_size
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        classifier(torch.zeros(1, 1, config.input_channels, size, size))
+    count = {name: sum(p.numel() for p in child.parameters()) for name, child in classifier.named_children()}
+    result: Result = {
+        "mode": "summary",
+        "config": config.name,
+        "dataset": config.dataset.name,
+        "parameters": sum(count.values()),
+        "backbone_parameters": count["backbone"],
+        "q_network_parameters": count.get("q_network", 0),
+        "image_size": size,
+        "flops_per_image": counter.get_total_flops(),
+    }
+    if not request.as_json:
+        print(classifier)
+        print(
+            f"{result['parameters']:,} parameters: {count['backbone']:,} in the backbone with its classifier, "
+            f"{result['q_network_parameters']:,} in the Q network, which only training uses\n"
+            f"{result['flops_per_image'] / 1e6:,.1f} million floating-point operations for an image of {size}x{size}, "
+            "a multiply-add counted as two"
+        )
+    return result
+
+
+def _check_torch() -> None:
+    """Check the library that loads checkpoints, before any data is touched."""
+    import torch
+
+    found = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if found < SMALLEST_TORCH:
+        needed = ".".join(map(str, SMALLEST_TORCH))
+        remedy = "Run python3 -m pip install -r requirements.txt"
+        raise UsageError("torch is too old", where=torch.__version__, why=f"{needed} or newer is needed", remedy=remedy)
+
+
+def _configs() -> dict[str, str]:
+    files = {path.stem: f"configs/{path.name}" for path in sorted(names.CONFIGS.glob("*.yaml"))}
+    return files | {name: "" for name in names.compositions() if name not in files}
+
+
+def _parts() -> dict[str, str]:
+    groups = ("model", "augment", "method")
+    return {item.part: f"{item.group}: {item.about}" for group in groups for item in names.examples(group)}
+
+
+def _models() -> dict[str, str]:
+    import timm
+
+    from agmax.models import backbones  # noqa: F401  enters our networks
+
+    return dict.fromkeys(timm.list_models(), "")
+
+
+LISTINGS: dict[str, Callable[[], dict[str, str]]] = {
+    "configs": _configs,
+    "parts": _parts,
+    "models": _models,
+    "datasets": lambda: {item.part: item.about for item in names.examples("dataset")},
+}
+
+MODES: dict[str, Callable[[cli.Request], Result]] = {
+    "train": train,
+    "eval": evaluate,
+    "print-config": print_config,
+    "list": list_all,
+    "summary": summary,
+}

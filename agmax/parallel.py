@@ -1,0 +1,86 @@
+"""The one place that chooses devices and number formats, and puts a model on several GPUs."""
+
+import os
+import platform
+from typing import Any
+
+import torch
+from torch import nn
+
+from agmax.errors import ResourceError
+
+
+def choose_device(request: str) -> torch.device:
+    """Return the device for `auto`, `cpu` or `cuda`; auto is the visible GPUs, else the CPU.
+
+    Raises:
+        ResourceError: a GPU is asked for, here or by CUDA_VISIBLE_DEVICES, and is not there.
+    """
+    if request == "cpu":
+        return torch.device("cpu")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    num_asked = 0 if visible in ("", "-1", "NoDevFiles") else len(visible.split(","))
+    num_found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if num_asked > num_found:
+        why = f"{num_found} of these GPUs can be used"
+        remedy = "Name GPUs that nvidia-smi lists, or give --device cpu"
+        raise ResourceError("GPU not there", where=f"CUDA_VISIBLE_DEVICES={visible}", why=why, remedy=remedy)
+    if request == "cuda" and not num_found:
+        raise ResourceError(
+            "GPU not there", where="train.device=cuda", why="torch finds none", remedy="Give --device cpu"
+        )
+    return torch.device("cuda" if num_found else "cpu")
+
+
+def described(device: torch.device) -> str:
+    """Name the devices in use, for the first line of a training."""
+    if device.type == "cpu":
+        return f"the CPU ({torch.get_num_threads()} threads)"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{len(names)} GPU{'s' if len(names) > 1 else ''} ({', '.join(names)})"
+
+
+def autocast_format(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the number format of `fp32`, `bf16` or `auto` for autocast; None is float32."""
+    use_bf16 = precision == "bf16" or (precision == "auto" and _bf16_is_fast(device))
+    return torch.bfloat16 if use_bf16 else None
+
+
+def format_name(autocast: torch.dtype | None) -> str:
+    """Return `bf16` or `fp32`."""
+    return "bf16" if autocast == torch.bfloat16 else "fp32"
+
+
+def machine(device: torch.device, autocast: torch.dtype | None) -> dict[str, Any]:
+    """Describe the device, for the record: bits are the same only where all of this is."""
+    is_gpu = device.type == "cuda"
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if is_gpu else platform.processor(),
+        "num_gpus": torch.cuda.device_count() if is_gpu else 0,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "precision": format_name(autocast),
+    }
+
+
+def _bf16_is_fast(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    abilities = torch.cpu.get_capabilities()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+
+
+def make_deterministic() -> None:
+    """Choose algorithms that give the same bits at every run; on the CPU they do so anyway."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True)
+
+
+def over_devices(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return the model on all visible GPUs where there are several; its weights stay those of `model`."""
+    if device.type == "cuda" and torch.cuda.device_count() > 1:
+        return nn.DataParallel(model)
+    return model

@@ -1,0 +1,86 @@
+"""What a training or an evaluation leaves: its result, its predictions, the summary of several."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agmax.errors import OutputError
+from agmax.evaluation.evaluate import Predictions
+from agmax.evaluation.metrics import metrics, per_class
+
+Result = dict[str, Any]
+
+SUMMARISED = ("top1", "top5", "nll", "ece")
+
+
+def scores(predictions: Predictions, class_names: Sequence[str]) -> Result:
+    """Return the metrics of a split: num_images, top1, top5 (percent), nll (nats), ece (share), per_class (percent)."""
+    logits, labels, _ = predictions
+    return {
+        "num_images": len(labels),
+        **metrics(logits, labels),
+        "per_class": per_class(logits, labels, class_names),
+    }
+
+
+def line(result: Result) -> str:
+    """Say a result in one line; top5 is named by what it is where there are fewer classes."""
+    k = min(5, len(result["per_class"]))
+    return (
+        f"{result['split']} of {result['dataset']}, {result['num_images']} images: top1 {result['top1']:.2f} %, "
+        f"top{k} {result['top5']:.2f} %, nll {result['nll']:.4f}, ece {result['ece']:.4f}"
+    )
+
+
+def training_times(rows: Sequence[Mapping[str, Any]]) -> Result:
+    """Return the seconds spent training and the images a second (median of the epochs)."""
+    timings = [row["timing"] for row in rows]
+    speeds = [timing["images_per_second"] for timing in timings if timing["images_per_second"]]
+    return {
+        "images_per_second": statistics.median(speeds) if speeds else None,
+        "seconds": sum(timing["train_seconds"] for timing in timings),
+    }
+
+
+def best_epoch(rows: Sequence[Mapping[str, Any]], key: str) -> Result:
+    """Return the epoch whose metric `key` is highest, and how it was chosen."""
+    best = max(rows, key=lambda row: float(row[key]))
+    chosen_on = "validation" if key.startswith("validation") else "best_on_test (as the papers do)"
+    return {"chosen_on": chosen_on, "epoch": best["epoch"], key: best[key], "test_top1": best["test_top1"]}
+
+
+def summary(results: Sequence[Result]) -> Result:
+    """Summarise runs that differ in their seed alone: mean, sample standard deviation, min and max of each metric."""
+    shared = ("mode", "config", "dataset", "split", "num_images", "epochs")
+    made: Result = {key: results[0][key] for key in shared}
+    for metric in SUMMARISED:
+        values = [result[metric] for result in results]
+        made[metric] = statistics.mean(values)
+        made[f"{metric}_spread"] = {
+            "mean": statistics.mean(values),
+            "std": statistics.stdev(values),
+            "min": min(values),
+            "max": max(values),
+        }
+    return {**made, "seeds": [result["seed"] for result in results], "runs": list(results)}
+
+
+def write_predictions(path: Path, splits: Mapping[str, Predictions]) -> None:
+    """Write the logits (float16), labels and indices of each split to a .npz file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for split, (logits, labels, indices) in splits.items():
+        arrays[f"{split}_logits"] = logits.numpy().astype(np.float16)
+        arrays[f"{split}_labels"] = labels.numpy()
+        arrays[f"{split}_indices"] = indices.numpy()
+    try:
+        with path.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+    except OSError as error:
+        raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error

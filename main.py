@@ -1,0 +1,46 @@
+"""Train and evaluate image classifiers by configuration name: `python3 main.py --help`."""
+
+import sys
+
+if sys.version_info < (3, 11):
+    print(f"error: Python 3.11 or newer is needed (found {sys.version.split()[0]})", file=sys.stderr)
+    raise SystemExit(2)
+
+import io
+import json
+import traceback
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one mode and return the exit status; errors are printed as one line each."""
+    argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a class name must not break a terminal without Unicode
+    try:
+        from agmax import cli, modes
+        from agmax.errors import AgmaxError
+    except ModuleNotFoundError as error:
+        remedy = "Run python3 -m pip install -r requirements.txt"
+        print(f"error: missing package ({error.name}): it is not installed. {remedy}", file=sys.stderr)
+        return 2
+    try:
+        request = cli.parse(argv)
+        result = modes.MODES[request.mode](request)
+        if request.as_json:
+            print(json.dumps(result))
+        return 0
+    except AgmaxError as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted. Continue with --resume", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
