@@ -22,9 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from agmax import cli, modes
         from agmax.errors import AgmaxError
     except ModuleNotFoundError as error:
-        remedy = "Run python3 -m pip install -r requirements.txt"
-        print(f"error: missing package ({error.name}): it is not installed. {remedy}", file=sys.stderr)
-        return 2
+        return missing_package(error)
     try:
         request = cli.parse(argv)
         result = modes.MODES[request.mode](request)
@@ -37,9 +35,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:  # what only some modes need is imported there
+        return missing_package(error)
     except KeyboardInterrupt:
         print("error: interrupted. Continue with --resume", file=sys.stderr)
         return 130
+
+
+def missing_package(error: ModuleNotFoundError) -> int:
+    """Name the package that is not installed."""
+    if not error.name or error.name.startswith("agmax"):
+        raise error
+    remedy = "Run python3 -m pip install -r requirements.txt"
+    print(f"error: missing package ({error.name}): it is not installed. {remedy}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

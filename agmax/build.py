@@ -73,10 +73,11 @@ def split(config: Config, name: str) -> datasets.Split:
     chosen, held_out = datasets.training_and_held_out(
         whole.labels, limit=data.train_limit, validation=data.validation, seed=config.dataset_seed
     )
-    if name == "validation":
-        return datasets.subset(whole, held_out)
-    unchanged = len(chosen) == len(whole.labels)
-    return whole if unchanged else datasets.subset(whole, chosen)
+    wanted = held_out if name == "validation" else chosen
+    if len(wanted) == 0:
+        why = f"dataset.validation={data.validation} of {len(whole.labels)} images is {len(held_out)}"
+        raise DataError(f"no {name} images", where=data.name, why=why)
+    return whole if len(wanted) == len(whole.labels) else datasets.subset(whole, wanted)
 
 
 def splits(config: Config) -> Splits:
@@ -93,8 +94,7 @@ def counted(config: Config, data: Callable[[], datasets.Split]) -> Config:
 
 
 def _brings_validation(config: Config) -> bool:
-    root = Path(config.dataset.root).expanduser()
-    return config.dataset.name == "folder" and (root / "test").is_dir() and (root / "val").is_dir()
+    return config.dataset.name == "folder" and datasets.brings_validation(Path(config.dataset.root).expanduser())
 
 
 def training_source(config: Config, data: datasets.Split, device: torch.device) -> Source:

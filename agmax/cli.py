@@ -4,7 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from agmax.config import reader
 from agmax.config.resolve import Setting
@@ -138,10 +138,13 @@ def parse(argv: Sequence[str]) -> Request:
     """Read the command line.
 
     Raises:
-        UsageError: a flag that this program does not follow, or an override that is none.
-        SystemExit: argparse's own, with status 2 for a wrong flag and 0 for --help.
+        UsageError: a wrong flag, one that this program does not follow, or an override that is none.
+        SystemExit: argparse's own, with status 0, after --help.
     """
     arguments = _parser().parse_intermixed_args(list(argv))
+    for name, value in vars(arguments).items():
+        if value == [] and name != "overrides":  # what argparse makes of `--config=--`
+            raise UsageError("wrong command line", why=f"--{name.replace('_', '-')} has no value", remedy="See --help")
     overrides: list[str] = list(arguments.overrides)
     if arguments.resume is not None and re.match(r"[a-z_]+(\.[a-z_]+)+=", arguments.resume):
         overrides.insert(0, arguments.resume)  # `--resume train.epochs=5`: resume the newest, with an override
@@ -153,6 +156,10 @@ def parse(argv: Sequence[str]) -> Request:
     source = arguments.config
     if source is None and parts and _mode(arguments) != "list":
         source = arguments.feature_extractor or DEFAULT_MODEL
+    variants = [part for part in parts if part.startswith("agmax_")]
+    if variants:  # they replace the agreement of agmax, wherever that was named
+        parts = [part for part in parts if part != "agmax" and part not in variants[1:]]
+        source = source and re.sub(r"-agmax(?=-|$)", "", source)
     return Request(
         mode=_mode(arguments),
         source=source,
@@ -170,8 +177,15 @@ def parse(argv: Sequence[str]) -> Request:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong command line with one line, as every error is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError("wrong command line", why=message, remedy="See --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="main.py" if sys.argv[0].endswith(".py") else "agmax",
         description="Train and evaluate image classifiers with AgMax and Soft Augmentation.",
         epilog="Settings are overridden as section.key=value, e.g. augment.cutmix.probability=0.5; see --print-config.",
@@ -206,6 +220,8 @@ def _number(kind: Any) -> Any:
 
     def convert(text: str) -> Any:
         value = reader.parse_value(text)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(text)  # argparse names the flag
         whole = isinstance(value, float) and kind is int and value.is_integer()
         return int(value) if whole else value
 
@@ -231,6 +247,7 @@ def _flags(arguments: argparse.Namespace) -> tuple[list[str], list[Setting], lis
     parts: list[str] = []
     settings: list[Setting] = []
     remarks: list[str] = []
+    implied: dict[str, Setting] = {}
     for row in FLAGS:
         value = getattr(arguments, row.flag[2:].replace("-", "_"))
         if value is None:
@@ -245,6 +262,9 @@ def _flags(arguments: argparse.Namespace) -> tuple[list[str], list[Setting], lis
         for word in row.to.split():
             key, _, constant = word.partition("=")
             settings.append(Setting(key, reader.parse_value(constant) if constant else value, row.flag))
+            other = implied.setdefault(key, settings[-1]) if constant else settings[-1]
+            if other.value != settings[-1].value:
+                raise UsageError(f"{other.origin} and {row.flag} both set {key}; keep one")
     # A more particular flag wins over what another implies, whatever the order: --cosinelr --warmup-epochs 3.
     settings.sort(
         key=lambda setting: setting.origin in ("--steplr", "--cosinelr", "--multisteplr", "--plateau"), reverse=True

@@ -17,7 +17,7 @@ class AgmaxError(Exception):
             text += f": {why}"
         if remedy:
             text += f". {remedy}"
-        super().__init__(_printable(text))
+        super().__init__(printable(text))
 
     @property
     def lines(self) -> list[str]:
@@ -79,6 +79,6 @@ class ResourceError(AgmaxError):
     exit_code = 8
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Escape control characters, so that a file name cannot break the line or the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,5 +1,6 @@
 """One function per mode: what the user asked for -> its result, said to people and returned for --json."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from agmax import cli
 from agmax.config import names, resolve
-from agmax.config.resolve import Setting
+from agmax.config.resolve import Resolved, Setting
 from agmax.errors import UsageError
 
 if TYPE_CHECKING:
-    from agmax.config.resolve import Resolved
     from agmax.config.schema import Config
     from agmax.resume import Saved
     from agmax.run import Run
@@ -28,6 +28,7 @@ def print_config(request: cli.Request) -> Result:
     if request.source is None:
         raise UsageError("no configuration", remedy="Give --config NAME; see --list")
     resolved = resolve.resolve(request.source, dataset=request.dataset, parts=request.parts, settings=request.settings)
+    _print_notes(request, resolved)
     if not request.as_json:
         print(resolve.as_yaml(resolved), end="")
     return resolved.config.model_dump(mode="json")
@@ -114,7 +115,7 @@ def _load_weights(classifier: Any, saved: "Saved", config: "Config") -> None:
     load_weights(classifier, saved.state["model"], where=saved.path, saved=described[0], wanted=described[1])
 
 
-def _announce(request: cli.Request, resolved: "Resolved", trainer: "Trainer", folder: "Run", devices: str) -> None:
+def _announce(request: cli.Request, resolved: Resolved, trainer: "Trainer", folder: "Run", devices: str) -> None:
     """Say what is about to happen: steps, sizes, device, folder."""
     from agmax.run import log
 
@@ -152,11 +153,9 @@ def _finish(config: "Config", trainer: "Trainer", folder: "Run", class_names: tu
     """Write the predictions and the result of a training that has reached its last epoch."""
     from agmax.reports import results
     from agmax.run import log
-    from agmax.trainer import best_key
 
     predictions = {split: evaluator.latest() for split, evaluator in trainer.evaluators.items()}
     results.write_predictions(folder.path / "predictions.npz", predictions)
-    rows = folder.rows()
     result: Result = {
         "mode": "train",
         "config": config.name,
@@ -167,8 +166,8 @@ def _finish(config: "Config", trainer: "Trainer", folder: "Run", class_names: tu
         "epochs": config.train.epochs,
         "run_folder": str(folder.path),
         "checkpoint": str(trainer.checkpoints.path(trainer.step)),
-        **results.training_times(rows),
-        "best": results.best_epoch(rows, best_key(rows[-1])),
+        **results.training_times(folder.rows()),
+        "best": folder.best(),
     }
     folder.write_json("result.json", result)
     log.info(results.line(result))
@@ -226,7 +225,9 @@ def summary(request: cli.Request) -> Result:
     from agmax import build
     from agmax.resume import resolved
 
-    config = resolved(request).config
+    typed = resolved(request)
+    _print_notes(request, typed)
+    config = typed.config
     classifier = build.model(config).eval()
     size = config.test_image_size
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
@@ -251,6 +252,11 @@ def summary(request: cli.Request) -> Result:
             "a multiply-add counted as two"
         )
     return result
+
+
+def _print_notes(request: cli.Request, resolved: Resolved) -> None:
+    for note in (*request.remarks, *resolved.notes):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _check_torch() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -92,6 +93,29 @@ class Run:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             raise OutputError("cannot write", where=self.metrics_path, why=error.strerror or str(error)) from error
+
+    def would_be_best(self, row: dict[str, Any]) -> bool:
+        """Tell whether a row is better than all those written: the first of equals stays the best."""
+        key = best_key(row)
+        return all(_score(row, key) > _score(other, key) for other in self.rows())
+
+    def best(self) -> dict[str, Any]:
+        """Return the best row, and how it was chosen."""
+        rows = self.rows()
+        key = best_key(rows[-1])
+        row = max(rows, key=lambda row: _score(row, key))
+        chosen_on = "validation" if key.startswith("validation") else "best_on_test (as the papers do)"
+        return {"chosen_on": chosen_on, "epoch": row["epoch"], key: row[key], "test_top1": row["test_top1"]}
+
+
+def best_key(row: dict[str, Any]) -> str:
+    """Return the metric by which the best epoch is chosen: on validation images where there are any."""
+    return "validation_top1" if "validation_top1" in row else "test_top1"
+
+
+def _score(row: dict[str, Any], key: str) -> float:
+    value = float(row[key])
+    return -1.0 if math.isnan(value) else value
 
 
 def probe(runs_dir: str) -> None:

@@ -50,6 +50,8 @@ class Journal(Protocol):
 
     def append(self, row: dict[str, Any]) -> None: ...
 
+    def would_be_best(self, row: dict[str, Any]) -> bool: ...
+
 
 class Checkpoints(Protocol):
     """Where the states go."""
@@ -113,6 +115,7 @@ class Trainer:
         self.step = 0
         self.plateau = Plateau()
         self.sums: dict[str, float | Tensor] = {}
+        self._first_step, self._started = 0, 0.0
 
     @property
     def total_steps(self) -> int:
@@ -127,8 +130,9 @@ class Trainer:
 
     def fit(self) -> None:
         """Train from the present step to the last epoch."""
-        at_end_of_epoch = self.step > 0 and self.step % self.steps_per_epoch == 0
-        if at_end_of_epoch and all(row["step"] != self.step for row in self.run.rows()):
+        self._first_step, self._started = self.step, time.perf_counter()
+        is_last_of_epoch = self.step % self.steps_per_epoch == 0 and self.checkpoints.path(self.step).exists()
+        if is_last_of_epoch and all(row["step"] != self.step for row in self.run.rows()):
             self.finish_epoch(seconds=0.0, num_images=0)  # it was interrupted between its last step and its row
         while self.step < self.total_steps:
             started, first = time.perf_counter(), self.step
@@ -193,7 +197,7 @@ class Trainer:
             "images_per_second": num_images / seconds if seconds else None,
             "evaluation_seconds": time.perf_counter() - started,
         }
-        if is_best(row, self.run.rows()):
+        if self.run.would_be_best(row):
             self.checkpoints.keep_best(self.step)
         self.run.append(row)
         self.report(row)
@@ -253,17 +257,18 @@ class Trainer:
     def _progress(self, samples: Iterable[Sample], epoch: int, start: int) -> Iterable[Sample]:
         title = f"epoch {epoch + 1}/{self.epochs}"
         bar = tqdm(samples, title, self.steps_per_epoch, initial=start, leave=False, disable=None)
-        started = time.perf_counter()
-        for done, sample in enumerate(bar):
+        for done, sample in enumerate(bar, start=start + 1):
             yield sample
-            if done + 1 == TIMED_STEPS and (self.step < 2 * TIMED_STEPS or start):
-                self._estimate((time.perf_counter() - started) / TIMED_STEPS)
-            if bar.disable and (start + done + 1) % self.log_every_steps == 0:
-                log.info("%s step %d/%d", title, start + done + 1, self.steps_per_epoch)
+            self._estimate()
+            if bar.disable and done % self.log_every_steps == 0:
+                log.info("%s step %d/%d", title, done, self.steps_per_epoch)
 
-    def _estimate(self, seconds_per_step: float) -> None:
-        minutes = (self.total_steps - self.step) * seconds_per_step / 60
-        log.info("about %.1f minutes of training left, at %.0f ms a step", minutes, 1000 * seconds_per_step)
+    def _estimate(self) -> None:
+        """Say once, after ten steps, how long it will take."""
+        if self.step - self._first_step == TIMED_STEPS:
+            seconds = (time.perf_counter() - self._started) / TIMED_STEPS
+            minutes = (self.total_steps - self.step) * seconds / 60
+            log.info("about %.1f minutes of training left, at %.0f ms a step", minutes, 1000 * seconds)
 
     def _say(self, row: dict[str, Any]) -> None:
         parts = [f"epoch {row['epoch']}/{self.epochs}", f"loss {row['train_loss']:.4f}"]
@@ -274,15 +279,3 @@ class Trainer:
         if speed:
             parts.append(f"{speed:.0f} images/s")
         log.info("  ".join(parts))
-
-
-def is_best(row: dict[str, Any], earlier: list[dict[str, Any]]) -> bool:
-    """Tell whether a row's top1 is above all earlier ones, on validation where there is one, else on test."""
-    key = best_key(row)
-    value = row[key] if not math.isnan(row[key]) else -1.0
-    return all(value > other[key] for other in earlier)
-
-
-def best_key(row: dict[str, Any]) -> str:
-    """Return the metric by which the best epoch is chosen."""
-    return "validation_top1" if "validation_top1" in row else "test_top1"

@@ -25,8 +25,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        why = str(error).splitlines()[0]
-        raise CheckpointError("checkpoint not loaded", where=path, why=why, remedy="Use another checkpoint") from error
+        raise CheckpointError("checkpoint not loaded", where=path, why=_reason(path, error)) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError("not a checkpoint of this program", where=path)
     if state.get("version") != VERSION:
@@ -63,6 +62,17 @@ def verify(path: Path) -> None:
         raise CheckpointError(
             "damaged checkpoint", where=path, why=f"wrong checksum in {damaged}", remedy="Use an older one"
         )
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Name what is refused in a file; torch's own text tells how to load it all the same."""
+    try:
+        refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # the file is damaged in some other way
+        refused = []
+    if refused:
+        return f"it holds programs, which are never run: {', '.join(sorted(refused)[:5])}"
+    return f"{type(error).__name__}: {str(error).splitlines()[0]}"
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], *, where: Path, saved: str, wanted: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import agmax
 from agmax.config import reader
-from agmax.errors import UsageError
+from agmax.errors import ConfigErrors, UsageError
 
 PACKAGE = Path(agmax.__file__).parent
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
@@ -71,30 +71,34 @@ def fragment(group: str, part: str) -> Fragment | None:
         if match:
             document = reader.read(path)._replace(path=f"configs/{group}/{path.name}")
             settings = _fill(document.mapping, {key: int(value) for key, value in match.groupdict().items()})
+            _refuse_misshapen(settings, document)
             about, additions = settings.pop("about", ""), settings.pop("with", {})
             return Fragment(group, part, about, document, settings, additions)
     return None
 
 
-def dataset_fragment(name: str) -> Fragment:
-    """Return the fragment of a data set.
+def dataset_fragment(name: str, where: str = "") -> Fragment:
+    """Return the fragment of a data set; `where` is the line of a file that names it.
 
     Raises:
         UsageError: there is no such data set; the nearest name is given.
     """
     found = fragment("dataset", name)
     if found is None:
-        raise UsageError("unknown data set", where=name, remedy=nearest(name, files("dataset")))
+        what = f"unknown data set {name}" if where else "unknown data set"
+        raise UsageError(what, where=where or name, remedy=nearest(name, files("dataset")))
     return found
 
 
-def parse(name: str) -> Name:
+def parse(name: str, *, ask_timm: bool = True) -> Name:
     """Take a name apart; the longest known part wins at each hyphen.
+
+    A word that is no part is a model part where timm has a model of that name; it is asked only if `ask_timm`.
 
     Raises:
         UsageError: an unknown part, no model part or two, or two parts that fill one slot.
     """
-    fragments = _split(name)
+    fragments = _split(name, ask_timm)
     models = [item for item in fragments if item.group == "model"]
     if len(models) != 1:
         found = " and ".join(f"'{item.part}'" for item in models) or "none"
@@ -135,7 +139,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"Did you mean '{next(item for item in known if item.lower() == close[0].lower())}'?"
 
 
-def _split(name: str) -> list[Fragment]:
+def _split(name: str, ask_timm: bool) -> list[Fragment]:
     words = name.split("-")
     fragments: list[Fragment] = []
     start = 0
@@ -145,8 +149,8 @@ def _split(name: str) -> list[Fragment]:
             if found:
                 break
         else:
-            has_model = any(item.group == "model" for item in fragments)
-            found, end = (None if has_model else _timm_part(words[start])), start + 1
+            may_be_model = ask_timm and all(item.group != "model" for item in fragments)
+            found, end = (_timm_part(words[start]) if may_be_model else None), start + 1
         if found is None:
             known = [stem for group in ("model", "augment", "method") for stem in files(group)]
             raise UsageError(f"unknown part '{words[start]}'", where=name, remedy=nearest(words[start], known))
@@ -174,6 +178,24 @@ def _timm_part(word: str) -> Fragment | None:
     return Fragment("model", word, f"timm's {word} with the recipe of {TIMM_RECIPE}", recipe.document, settings, {})
 
 
+def _refuse_misshapen(settings: dict[str, Any], document: reader.Document) -> None:
+    """Refuse a fragment that is not made of sections, `about` and `with`."""
+    errors: list[UsageError] = []
+    additions = settings.get("with")
+    sections = {f"with.{part}": value for part, value in additions.items()} if isinstance(additions, dict) else {}
+    for key, value in (settings | sections).items():
+        kind, why = (str, "it is one line of text") if key == "about" else (dict, "it is a section, not a value")
+        if not isinstance(value, kind):
+            errors.append(UsageError(f"wrong value for {key}", where=document.where(key), why=why))
+    for key in sections:
+        part = key.removeprefix("with.")
+        if part not in files("method"):
+            remedy = nearest(part, files("method"))
+            errors.append(UsageError(f"unknown part {part}", where=document.where(key), remedy=remedy))
+    if errors:
+        raise ConfigErrors(errors)
+
+
 def _refuse_clash(fragments: list[Fragment], name: str) -> None:
     setters: dict[str, tuple[str, Any]] = {}
     for item in fragments:
@@ -183,12 +205,12 @@ def _refuse_clash(fragments: list[Fragment], name: str) -> None:
                 raise UsageError(f"'{other}' and '{item.part}' both set {key}; keep one", where=name)
 
 
-def leaves(mapping: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return the (dotted key, value) pairs of a nested mapping."""
+def leaves(mapping: dict[str, Any], prefix: str = "", *, keep_empty: bool = False) -> list[tuple[str, Any]]:
+    """Return the (dotted key, value) pairs of a nested mapping; `keep_empty` counts an empty mapping as a value."""
     pairs: list[tuple[str, Any]] = []
     for key, value in mapping.items():
-        if isinstance(value, dict):
-            pairs += leaves(value, f"{prefix}{key}.")
+        if isinstance(value, dict) and (value or not keep_empty):
+            pairs += leaves(value, f"{prefix}{key}.", keep_empty=keep_empty)
         else:
             pairs.append((prefix + key, value))
     return pairs

@@ -1,6 +1,7 @@
 """Read YAML strictly: no surprises in numbers, no duplicate keys, no code, no bombs."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from agmax.errors import ConfigErrors, UsageError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+MAX_EVENTS = 20_000
 
 
 class Document(NamedTuple):
@@ -32,10 +34,14 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes the strings that this reader, or one of YAML 1.1, would take for something else."""
+
+
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]{0,19})", list("-+0123456789")),
     (
         "float",
         r"[-+]?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|(?:0|[1-9][0-9]*)(?=[eE]))(?:[eE][-+]?[0-9]+)?"
@@ -43,7 +49,8 @@ for _tag, _pattern, _first in (
         list("-+.0123456789"),
     ),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})\Z"), _first)
 
 
 def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
@@ -61,11 +68,12 @@ def read(path: Path) -> Document:
         UsageError: the file cannot be read, is not plain YAML, or repeats a key.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError("cannot read the configuration", where=path, why=error.strerror or str(error)) from error
     if len(raw) > MAX_BYTES:
-        raise UsageError("configuration too large", where=path, why=f"{len(raw)} bytes, at most {MAX_BYTES} are read")
+        raise UsageError("configuration too large", where=path, why=f"at most {MAX_BYTES} bytes are read")
     if raw.startswith(b"\xef\xbb\xbf"):
         raise UsageError("byte-order mark in a configuration", where=path, remedy="Save it as UTF-8 without BOM")
     try:
@@ -94,24 +102,39 @@ def parse(text: str, path: str) -> Document:
 def parse_value(text: str) -> Any:
     """Read one value as it would be read on the right of a colon in a file."""
     node = _compose(text, text)
+    if isinstance(node, yaml.MappingNode):
+        return parse(text, text).mapping
     return None if node is None else _construct(_Loader(""), node)
+
+
+def format_value(value: Any) -> str:
+    """Write one value on one line, such that `parse_value` reads it back."""
+    style = '"' if isinstance(value, str) and not value.isprintable() else None  # escaped: no line breaks
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_style=style, default_flow_style=True, width=sys.maxsize, allow_unicode=True
+    )
+    return text.splitlines()[0]
 
 
 def _compose(text: str, path: str) -> yaml.Node | None:
     try:
-        depth = 0
+        depth = num_documents = 0
         event: Any
-        for event in yaml.parse(text, Loader=_Loader):  # events come one by one: nothing is built before the checks
+        events = yaml.parse(text, Loader=_Loader)  # they come one by one: nothing is built before the checks
+        for number, event in enumerate(events):
             here = f"{path}:{event.start_mark.line + 1}" if event.start_mark else path
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise UsageError("anchor or alias in YAML", where=here, remedy="Write the value out")
             if getattr(event, "tag", None):
                 raise UsageError("tag in YAML", where=here, why=f"{event.tag} is not read", remedy="Write plain values")
-            if isinstance(event, yaml.DocumentStartEvent) and event.explicit and event.start_mark.index:  # type: ignore[union-attr]
+            num_documents += isinstance(event, yaml.DocumentStartEvent)
+            if num_documents > 1:
                 raise UsageError("second document in YAML", where=here, remedy="Keep one")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise UsageError("YAML nested too deeply", where=here, why=f"at most {MAX_DEPTH} levels are read")
+            if number > MAX_EVENTS:
+                raise UsageError("configuration too large", where=here, why="it holds thousands of values")
         node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
         return node
     except yaml.YAMLError as error:
@@ -147,7 +170,7 @@ def _mapping(
 
 def _construct(loader: _Loader, node: yaml.Node) -> Any:
     if isinstance(node, yaml.MappingNode):
-        return {key.value: _construct(loader, value) for key, value in node.value}
+        return {str(key.value): _construct(loader, value) for key, value in node.value}
     if isinstance(node, yaml.SequenceNode):
         return [_construct(loader, item) for item in node.value]
     return loader.construct_object(node)

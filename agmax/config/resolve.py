@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import ValidationError
 
 from agmax.config import names, reader
 from agmax.config.schema import OPEN_KEYS, Config, choices, sections_and_keys
-from agmax.errors import AgmaxError, ConfigErrors, UsageError
+from agmax.errors import AgmaxError, ConfigErrors, UsageError, printable
 
 DEFAULT_DATASET = "cifar10"
 SECTIONS, KEYS = sections_and_keys()
@@ -75,6 +74,7 @@ def _lay(stack: _Stack, dataset: str | None, settings: Sequence[Setting]) -> Res
     layers = [_layer(fragment.settings, fragment.document), *stack.layers]
     if name != fragment.part:
         other = names.dataset_fragment(name)
+        layers = [_without_data(layer, fragment) for layer in layers]
         layers.append(_layer(other.settings, other.document))
         notes.append(f"the data set {name} replaces {fragment.part} of the file, with {other.document.path}")
     layers.append([Setting("name", stack.name, "the name of the configuration")])
@@ -84,6 +84,17 @@ def _lay(stack: _Stack, dataset: str | None, settings: Sequence[Setting]) -> Res
     config = _validate(chosen)
     origins = {key: setting.origin for key, setting in chosen.items()}
     return Resolved(config, origins, notes)
+
+
+def _without_data(layer: list[Setting], fragment: names.Fragment) -> list[Setting]:
+    """Drop what a file says of a data set that is replaced, and the Q network's width that followed from it."""
+    facts = dict(names.leaves(fragment.settings))
+    units = hidden_units(facts["dataset.num_classes"] or 2)
+    return [
+        setting
+        for setting in layer
+        if setting.key not in facts and (setting.key, setting.value) != ("objective.hidden_units", units)
+    ]
 
 
 def hidden_units(num_classes: int) -> int:
@@ -137,8 +148,13 @@ def _path(source: str) -> Path | None:
     if "\0" in source or len(source) > 4096:
         raise UsageError("not a configuration name", where=source[:60], why="it is too long or holds a NUL")
     if source.endswith((".yaml", ".yml")) or "/" in source:
-        path = Path(source).expanduser()
-        if not path.is_file():
+        try:
+            path = Path(source).expanduser()
+            is_there = path.is_file()
+        except (OSError, RuntimeError) as error:  # a name too long, a folder not readable, no such home folder
+            why = getattr(error, "strerror", None) or str(error)
+            raise UsageError("cannot read the configuration", where=source, why=why) from error
+        if not is_there:
             raise UsageError("no such configuration file", where=source, remedy="Names are listed by --list")
         return path
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", source):
@@ -157,33 +173,39 @@ def _file_stack(path: Path, seen: tuple[str, ...]) -> _Stack:
     for key, value in (("base", base), ("name", name)):
         if value is not None and not isinstance(value, str):
             raise UsageError("wrong value", where=document.where(key), why=f"{key} is {value!r}, not a name")
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", name):
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", name):
         raise UsageError(
             "not a configuration name", where=document.where("name"), why="letters, digits and . _ - make it"
         )
     layer = _layer(mapping, document)
-    dataset = next((str(setting.value) for setting in layer if setting.key == "dataset.name"), None)
+    named = next((setting for setting in layer if setting.key == "dataset.name"), None)
+    dataset = names.dataset_fragment(str(named.value), named.origin).part if named else None
     if base is None:
         if not any(setting.key == "model.backbone" for setting in layer):
             remedy = "Write `base: NAME` on top, or model.backbone and all else that differs from the defaults"
             raise UsageError("incomplete configuration", where=document.path, why="it names no model", remedy=remedy)
         return _Stack(name or _name_of(path), [layer], [], dataset, [])
-    if str(path) in seen:
+    if str(path.resolve()) in seen:
         raise UsageError("configurations that stand on each other", where=document.where("base"), why=" -> ".join(seen))
     if base.endswith((".yaml", ".yml")):
         base = str(path.parent / base)
-    below = _stack(base, (*seen, str(path)))
+    below = _stack(base, (*seen, str(path.resolve())))
     return below._replace(
-        name=name or path.stem, layers=[*below.layers, layer], dataset=dataset or below.dataset, notes=[]
+        name=name or _word(path.stem), layers=[*below.layers, layer], dataset=dataset or below.dataset, notes=[]
     )
 
 
 def _name_of(path: Path) -> str:
     """Return the canonical name of a file whose name is made of parts, else the file's name."""
     try:
-        return names.parse(path.stem).canonical
+        return names.parse(path.stem, ask_timm=False).canonical
     except UsageError:
-        return re.sub(r"[^A-Za-z0-9._-]", "_", path.stem)
+        return _word(path.stem)
+
+
+def _word(text: str) -> str:
+    """Make a name for run folders of the name of a file."""
+    return re.sub(r"^\.|[^A-Za-z0-9._-]", "_", text)[:200]
 
 
 def _part_layers(parsed: names.Name) -> list[list[Setting]]:
@@ -205,34 +227,29 @@ def _with_parts(source: str, parts: Sequence[str]) -> _Stack:
     stack = _stack(source)
     for part in parts:
         fragment = names.fragment("augment", part) or names.fragment("method", part)
-        assert fragment is not None
+        if fragment is None:
+            why = "the file names its model"
+            raise UsageError("a second model", where=part, why=why, remedy="Write model.backbone=NAME to replace it")
         stack.layers.append(_layer(fragment.settings, fragment.document))
     return stack
 
 
 def _layer(mapping: dict[str, Any], document: reader.Document, prefix: str = "") -> list[Setting]:
-    """Flatten one source of settings and refuse keys that do not exist."""
+    """Flatten one source of settings; empty sections say nothing."""
     settings: list[Setting] = []
-    errors: list[AgmaxError] = []
-    for key, value in names.leaves(mapping):
-        where = document.where(prefix + key)
-        if key in SECTIONS:
-            if value is not None:
-                why = f"it is a section, not a value: write {key}.<setting>"
-                errors.append(UsageError(f"wrong value for {key}", where=where, why=why))
-            continue
-        problem = _unknown(key, where)
-        if problem:
-            errors.append(problem)
-        settings.append(Setting(key, value, where))
-    if errors:
-        raise ConfigErrors(errors)
+    for key, value in names.leaves(mapping, keep_empty=True):
+        is_empty_section = value in (None, {}) if key in SECTIONS else value == {} and f"{key}." in OPEN_KEYS
+        if not is_empty_section:
+            settings.append(Setting(key, value, document.where(prefix + key)))
     return settings
 
 
 def _unknown(key: str, where: str) -> UsageError | None:
     if key in KEYS or key.startswith(OPEN_KEYS):
         return None
+    if key in SECTIONS:
+        why = f"it is a section, not a value: write {key}.<setting>"
+        return UsageError(f"wrong value for {key}", where=where, why=why)
     above = next((known for known in KEYS if key.startswith(f"{known}.")), None)
     if above:
         return UsageError(f"unknown key {key}", where=where, why=f"{above} takes one value, not a section")
@@ -261,10 +278,14 @@ def _validate(chosen: dict[str, Setting]) -> Config:
             errors.append(problem)
             continue
         *path, last = key.split(".")
-        section = mapping
+        section: Any = mapping
         for word in path:
-            section = section.setdefault(word, {})
-        section[last] = setting.value
+            section = section.setdefault(word, {}) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section[last] = setting.value
+        else:
+            why = f"{'.'.join(path)} holds one value"
+            errors.append(UsageError(f"settings do not fit: {key}", where=setting.origin, why=why))
     try:
         config = Config.model_validate(mapping)
     except ValidationError as failure:
@@ -285,9 +306,18 @@ def _explain(item: Any, chosen: dict[str, Setting]) -> list[UsageError]:
             errors.append(UsageError(f"settings do not fit: {key}", where=origin, why=why))
         return errors
     key = ".".join(str(word) for word in item["loc"])
-    setting = next((chosen[known] for known in _shortened(key) if known in chosen), Setting(key, None, "nowhere"))
+    is_open = key.startswith(OPEN_KEYS)
+    near = [
+        setting
+        for known in _shortened(key)
+        for setting in chosen.values()
+        if setting.key == known or (is_open and setting.key.startswith(f"{known}."))
+    ]
+    setting = near[0] if near else Setting(key, None, "nowhere")
     allowed = choices(setting.key) if setting.key in KEYS else ()
     why = f"one of {', '.join(allowed)}" if allowed else item["msg"].replace("Input should be", "it must be")
+    if is_open:  # pydantic tells one error for every type that is allowed
+        why = "it must be a number, a word, true or false"
     remedy = names.nearest(str(setting.value), allowed) if allowed else ""
     if allowed and remedy.startswith("Known"):
         remedy = ""
@@ -306,8 +336,8 @@ def _print(mapping: dict[str, Any], prefix: str, origins: dict[str, str], lines:
     for key, value in mapping.items():
         dotted = prefix + key
         if isinstance(value, dict) and value:
-            lines.append(f"{indent}{key}:")
+            lines.append(f"{indent}{reader.format_value(key)}:")
             _print(value, f"{dotted}.", origins, lines)
         else:
-            text = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True).splitlines()[0]
-            lines.append(f"{indent}{key}: {text}  # {origins.get(dotted, 'default')}")
+            text = f"{reader.format_value(key)}: {reader.format_value(value)}"
+            lines.append(f"{indent}{text}  # {printable(origins.get(dotted, 'default'))}")

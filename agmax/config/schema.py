@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+
+def _no_boolean(value: Any) -> Any:
+    """Refuse true where 1 is meant: to Python they are equal."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("no_boolean", "Input should be 1 or 3")
+    return value
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -10,6 +19,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Numbers = Annotated[list[float], Field(min_length=1)]
+Channels = Annotated[Literal[1, 3], BeforeValidator(_no_boolean)]
 ModelArguments = dict[str, bool | int | float | str]
 
 
@@ -26,7 +36,7 @@ class Dataset(Section):
     """Folder that holds the files, or receives the download."""
     num_classes: Annotated[int, Field(ge=2)] | None = None
     """Number of classes; null counts the class folders."""
-    channels: Literal[1, 3] = 3
+    channels: Channels = 3
     """Channels of the images as the model gets them from the data set."""
     image_size: Annotated[int, Field(ge=8)] = 32
     """Side of the square training images, in pixels."""
@@ -72,7 +82,7 @@ class Model(Section):
     """Name in timm's registry (`--list models`)."""
     arguments: ModelArguments = {}
     """Further arguments of that model, as timm names them."""
-    channels: Literal[1, 3] | None = None
+    channels: Channels | None = None
     """Input channels; null follows the data set (3 with pretrained weights); gray images are repeated."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Drop probability (timm's drop_rate)."""
@@ -226,7 +236,7 @@ class Evaluation(Section):
 
 
 class Config(Section):
-    name: str = "unnamed"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$")] = "unnamed"
     """Name of the run folders."""
     dataset: Dataset = Dataset()
     model: Model

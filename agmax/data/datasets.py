@@ -2,7 +2,9 @@
 
 import gzip
 import os
+import zlib
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,9 @@ from agmax.randomness import generator
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the four IDX files."""
+
+VALIDATION_FOLDERS = ("val", "valid", "validation")
+"""How the user's own tree may call its validation images; without a folder test they are the test set."""
 
 
 class Pixels(NamedTuple):
@@ -71,7 +76,8 @@ def training_and_held_out(labels: Tensor, *, limit: int | None, validation: floa
     """Choose the positions to train on and those to validate on; no image is in both.
 
     The first are `limit` images, equally many of each class, or all that are left; the second are the same share of
-    every class. Both depend on `seed` and on the labels [N] alone, and neither changes with the size of the other.
+    every class. Both depend on `seed` and on the labels [N] alone, and while every class has images enough neither
+    changes with the size of the other.
 
     Raises:
         DataError: there are not enough images for both.
@@ -93,15 +99,16 @@ def training_and_held_out(labels: Tensor, *, limit: int | None, validation: floa
 
 def _take(labels: Tensor, order: Tensor, wanted: Tensor) -> Tensor:
     """Return the first `wanted[k]` positions of each class k in `order`, sorted."""
-    chosen = [order[labels[order] == k][: int(count)] for k, count in enumerate(wanted)]
+    grouped = order[labels[order].argsort(stable=True)].split(torch.bincount(labels).tolist())
+    chosen = [group[:count] for group, count in zip(grouped, wanted.tolist(), strict=True)]
     return torch.cat(chosen).sort().values if chosen else torch.empty(0, dtype=torch.int64)
 
 
 def _shares(labels: Tensor, total: int) -> Tensor:
     """Split `total` over the classes in proportion to their sizes, by largest remainder."""
-    exact = torch.bincount(labels).double() * total / max(len(labels), 1)
-    counts = exact.floor().long()
-    counts[(exact - counts).argsort(descending=True, stable=True)[: total - int(counts.sum())]] += 1
+    exact, whole = torch.bincount(labels) * total, max(len(labels), 1)  # in whole numbers, so that ties are ties
+    counts = exact // whole
+    counts[(exact % whole).argsort(descending=True, stable=True)[: total - int(counts.sum())]] += 1
     return counts
 
 
@@ -116,7 +123,7 @@ def _equal(available: Tensor, total: int) -> Tensor:
 
 
 def _check(data: Split, name: str, root: str, split: str, num_classes: int | None) -> None:
-    where = f"{name}, {split}, {root}"
+    where = f"{name}, {split}, {Path(root).expanduser().resolve()}"
     if len(data.labels) == 0:
         raise DataError("data set without images", where=where)
     found = len(data.class_names)
@@ -126,6 +133,9 @@ def _check(data: Split, name: str, root: str, split: str, num_classes: int | Non
         raise DataError(
             "wrong number of classes", where=where, why=f"{found} ({shown}), not {num_classes}", remedy=remedy
         )
+    if found < 2:
+        remedy = "A classifier needs two, each in a folder of its own"
+        raise DataError("a single class", where=where, why=f"found {data.class_names[0]} alone", remedy=remedy)
     low, high = int(data.labels.min()), int(data.labels.max())
     if low < 0 or high >= found:
         raise DataError(
@@ -181,7 +191,8 @@ def _svhn_split(root: Path, split: str) -> Pixels:
     from torchvision import datasets
 
     data = _fetch(lambda download: datasets.SVHN(root, split=split, download=download), root)
-    return Pixels(torch.from_numpy(data.data), torch.from_numpy(data.labels.astype(np.int64)), tuple("0123456789"))
+    images = torch.from_numpy(np.ascontiguousarray(data.data))  # MATLAB stores columns first
+    return Pixels(images, torch.from_numpy(data.labels.astype(np.int64)), tuple("0123456789"))
 
 
 def _fashion_mnist(root: Path, train: bool) -> Pixels:
@@ -189,23 +200,33 @@ def _fashion_mnist(root: Path, train: bool) -> Pixels:
 
     names = tuple(datasets.FashionMNIST.classes)
     prefix = "train" if train else "t10k"
+    is_downloaded = (root / "FashionMNIST" / "raw" / f"{prefix}-images-idx3-ubyte").is_file()
     for folder in (root, DEBIAN_FASHION_MNIST):  # files gzipped again have other checksums than torchvision's
         images, labels = folder / f"{prefix}-images-idx3-ubyte.gz", folder / f"{prefix}-labels-idx1-ubyte.gz"
-        if images.is_file() and labels.is_file() and not (root / "FashionMNIST").is_dir():
-            return Pixels(_idx(images)[:, None], _idx(labels).long(), names)
+        if images.is_file() and labels.is_file() and not is_downloaded:
+            return Pixels(*_idx_pair(images, labels), names)
     data = _fetch(lambda download: datasets.FashionMNIST(root, train=train, download=download), root)
     return Pixels(data.data[:, None], data.targets.long(), names)
+
+
+def _idx_pair(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
+    """Read images [N, 1, H, W] and their labels [N] from two IDX files."""
+    pixels, numbers = _idx(images), _idx(labels)
+    if pixels.ndim != 3 or numbers.shape != pixels.shape[:1]:
+        why = f"its shape is {list(numbers.shape)}, that of {images.name} {list(pixels.shape)}"
+        raise DataError("labels do not fit the images", where=labels, why=why)
+    return pixels[:, None], numbers.long()
 
 
 def _idx(path: Path) -> Tensor:
     """Read a gzipped IDX file of bytes: two zeros, type 8, number of axes, their lengths, the values."""
     try:
         raw = gzip.decompress(path.read_bytes())
-        if raw[:3] != b"\0\0\x08":
+        if raw[:3] != b"\0\0\x08" or len(raw) < 4:
             raise ValueError("it is no IDX file of bytes")
         shape = np.frombuffer(raw, ">u4", count=raw[3], offset=4)
         values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(tuple(map(int, shape)))
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError("damaged file", where=path, why=str(error)) from error
     return torch.from_numpy(values.copy())
 
@@ -217,9 +238,12 @@ def _fetch(make: Callable[[bool], Any], root: Path) -> Any:
     except (RuntimeError, OSError) as error:
         if root.exists() and not root.is_dir():
             raise DataError("data folder is a file", where=root) from error
+    except (AssertionError, KeyError, TypeError, ValueError) as error:  # as torchvision's readers fail
+        why = f"{type(error).__name__}: {error}"
+        raise DataError("damaged file", where=root.resolve(), why=why, remedy="Remove what is there") from error
     try:
         return make(True)
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, HTTPException) as error:
         why = f"{type(error).__name__}: {error}"
         remedy = f"Where there is no network, put the files into {root.resolve()} as torchvision lays them out"
         raise DownloadError(
@@ -231,7 +255,10 @@ def _fetch(make: Callable[[bool], Any], root: Path) -> Any:
 
 
 def _imagenet(root: Path, train: bool) -> Files:
-    return _tree(root / ("train" if train else "val"))
+    files = _tree(root / ("train" if train else "val"))
+    if not train and (root / "train").is_dir():
+        _check_classes(files, root / "val", root / "train")
+    return files
 
 
 def _imagenet_v2(root: Path, train: bool) -> Files:
@@ -242,30 +269,40 @@ def _imagenet_v2(root: Path, train: bool) -> Files:
 
 def _folder(root: Path, split: str, *, test_share: float, seed: int) -> Files:
     """Read the user's own tree; without <root>/train, a share of every class is the test set."""
+    if split == "validation" and not brings_validation(root):
+        why = "a folder val is the validation set only beside train and test"
+        raise UsageError(
+            "no validation split", where=root, why=why, remedy="Set dataset.validation to a share, e.g. 0.1"
+        )
     if not (root / "train").is_dir():
-        if split == "validation":
-            raise UsageError("no validation split", where=root, remedy="Set dataset.validation to a share, e.g. 0.1")
         whole = _tree(root)
         train, test = training_and_held_out(whole.labels, limit=None, validation=test_share, seed=seed)
         chosen = subset(whole, train if split == "train" else test)
         assert isinstance(chosen, Files)
         return chosen
-    folders = {"train": ["train"], "validation": ["val", "valid", "validation"], "test": ["test", "val"]}[split]
-    if split == "validation" and not (root / "test").is_dir():
-        folders = []  # val is the test set then
-    present = [name for name in folders if (root / name).is_dir()]
-    if not present:
-        raise DataError(
-            f"no {split} images", where=root.resolve(), why=f"expected a folder {' or '.join(folders or ['val'])}"
-        )
-    files = _tree(root / present[0])
+    names = {"train": ["train"], "validation": VALIDATION_FOLDERS, "test": ["test", *VALIDATION_FOLDERS]}[split]
+    folder = next((root / name for name in names if (root / name).is_dir()), None)
+    if folder is None:
+        raise DataError(f"no {split} images", where=root.resolve(), why=f"expected a folder {' or '.join(names)}")
+    files = _tree(folder)
     if split != "train":
-        names = _class_folders(root / "train")
-        if list(files.class_names) != names:
-            differ = sorted(set(names) ^ set(files.class_names))
-            why = f"{len(names)} in train, {len(files.class_names)} here; they differ in {', '.join(differ[:5])}"
-            raise DataError("classes of train and test differ", where=(root / present[0]).resolve(), why=why)
+        _check_classes(files, folder, root / "train")
     return files
+
+
+def brings_validation(root: Path) -> bool:
+    """Tell whether the user's own tree has training, validation and test images apart."""
+    present = {name for name in ("train", "test", *VALIDATION_FOLDERS) if (root / name).is_dir()}
+    return {"train", "test"} <= present and len(present) > 2
+
+
+def _check_classes(files: Files, folder: Path, training: Path) -> None:
+    """Compare the classes of `folder` with those of the training images: labels are positions in their list."""
+    names = _class_folders(training)
+    if names and list(files.class_names) != names:
+        differ = ", ".join(sorted(set(names) ^ set(files.class_names))[:5])
+        why = f"{len(names)} in {training.name}, {len(files.class_names)} in {folder.name}; they differ in {differ}"
+        raise DataError(f"classes of {training.name} and {folder.name} differ", where=folder.resolve(), why=why)
 
 
 def _class_folders(folder: Path) -> list[str]:
@@ -285,8 +322,9 @@ def _tree(folder: Path, class_names: Sequence[str] | None = None) -> Files:
     """List <folder>/<class>/**/<image>; classes in alphabetical order unless given."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    names = list(class_names) if class_names is not None else _class_folders(folder)
-    if not names:
+    present = _class_folders(folder)
+    names = list(class_names) if class_names is not None else present
+    if not present:
         raise DataError("no class folders", where=folder.resolve(), why=f"expected {folder}/<class>/<image>")
     paths: list[str] = []
     labels: list[int] = []

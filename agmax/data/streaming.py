@@ -1,6 +1,9 @@
 """A data set of files: worker processes decode each file once and cut the views out of it."""
 
+import os
 import signal
+import threading
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -13,6 +16,16 @@ from agmax.batch import Sample
 from agmax.data.datasets import Files
 from agmax.errors import DataError
 from agmax.randomness import seed_for
+
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+"""What Pillow raises on a file that is no image, damaged or far too large."""
 
 RESIZE_MARGIN = 32
 """Pixels by which the shorter side is larger than the centre crop (AgMax, its test transform)."""
@@ -49,7 +62,7 @@ class Streaming:
             collate_fn=_collate,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_obey_parent_alone,
         )
 
     def __len__(self) -> int:
@@ -60,7 +73,10 @@ class Streaming:
         self._order.keys = [[(epoch, index) for index in indices.tolist()] for indices in batches]
         for sample in self._loader:
             if isinstance(sample, DataError):
-                raise sample
+                try:
+                    raise sample
+                finally:
+                    del sample  # its traceback holds this frame: in a circle, the workers would stay
             yield sample
 
 
@@ -116,12 +132,14 @@ def decoded(path: str, channels: int) -> Image.Image:
     """Decode a file to RGB (3 channels) or gray (1).
 
     Raises:
-        DataError: the file is no image, or damaged.
+        DataError: the file is no image, damaged, or of more pixels than Pillow's Image.MAX_IMAGE_PIXELS.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB" if channels == 3 else "L")
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.convert("RGB" if channels == 3 else "L")
+    except UNREADABLE as error:
         raise DataError("image cannot be read", where=path, why=str(error) or type(error).__name__) from None
 
 
@@ -142,7 +160,18 @@ def _collate(items: list[_Item]) -> Sample | DataError:
     return Sample(torch.stack(images), torch.tensor(labels), torch.tensor(indices))
 
 
-def _ignore_signals(worker: int) -> None:
-    """Let the main process alone decide when to stop: a worker that dies first would spoil its save."""
+def _obey_parent_alone(worker: int) -> None:
+    """Let the main process alone decide when to stop: a worker that dies first would spoil its save.
+
+    Ctrl-C and a SIGTERM to the whole group reach the workers too; the parent's own SIGTERM must end them, for Python
+    waits for its workers when it leaves.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_leave_when_told, args=(os.getppid(),), daemon=True).start()
+
+
+def _leave_when_told(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)

@@ -45,13 +45,6 @@ def training_times(rows: Sequence[Mapping[str, Any]]) -> Result:
     }
 
 
-def best_epoch(rows: Sequence[Mapping[str, Any]], key: str) -> Result:
-    """Return the epoch whose metric `key` is highest, and how it was chosen."""
-    best = max(rows, key=lambda row: float(row[key]))
-    chosen_on = "validation" if key.startswith("validation") else "best_on_test (as the papers do)"
-    return {"chosen_on": chosen_on, "epoch": best["epoch"], key: best[key], "test_top1": best["test_top1"]}
-
-
 def summary(results: Sequence[Result]) -> Result:
     """Summarise runs that differ in their seed alone: mean, sample standard deviation, min and max of each metric."""
     shared = ("mode", "config", "dataset", "split", "num_images", "epochs")

@@ -1,0 +1,132 @@
+"""Rules of the architecture, as tests: who imports whom, tables that agree, a short main."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from agmax import build
+from agmax.augment import pipeline
+from agmax.config import names, resolve
+from agmax.config.schema import choices
+from agmax.objectives.objective import OBJECTIVES
+
+PACKAGE = REPOSITORY / "agmax"
+
+FOUNDATION = {"batch", "randomness", "errors"}
+COMPONENTS = {"augment", "data", "models", "objectives", "optim", "schedules", "parallel"}
+WORKERS = {"trainer", "evaluation", "checkpoints", "run", "reports"}
+
+MAY_IMPORT = {
+    "errors": set[str](),
+    "randomness": set[str](),
+    "batch": set[str](),
+    "config": {"errors"},
+    "cli": {"config", "errors"},
+    **dict.fromkeys(COMPONENTS, FOUNDATION),
+    "evaluation": FOUNDATION | COMPONENTS,
+    "checkpoints": FOUNDATION | COMPONENTS,
+    "run": FOUNDATION | COMPONENTS,
+    "reports": FOUNDATION | COMPONENTS | {"evaluation"},  # results are made of metrics
+    "trainer": FOUNDATION | COMPONENTS,
+    "build": FOUNDATION | COMPONENTS | WORKERS | {"config"},
+    "resume": FOUNDATION | {"cli", "config", "checkpoints", "run"},
+    "modes": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume"},
+}
+"""Module or package -> what it may import, itself apart."""
+
+
+def imported(path: Path) -> set[str]:
+    """Return the parts of agmax that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("agmax.")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "agmax":
+            found |= {f"agmax.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agmax."):
+            found.add(str(node.module))
+    return {name.split(".")[1] for name in found}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_the_layers_below(path: Path) -> None:
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if part != "__init__":
+        assert imported(path) <= MAY_IMPORT[part] | {part}
+
+
+@pytest.mark.parametrize("path", [*sorted((PACKAGE / "config").glob("*.py")), PACKAGE / "cli.py"], ids=lambda p: p.name)
+def test_configuration_and_command_line_import_no_torch(path: Path) -> None:
+    at_top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {alias.name for node in at_top if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {str(node.module) for node in at_top if isinstance(node, ast.ImportFrom)}
+    assert not {module.split(".")[0] for module in modules} & {"torch", "torchvision", "timm", "numpy"}
+
+
+def test_no_component_sees_a_configuration() -> None:
+    for part in COMPONENTS | WORKERS:
+        for path in [PACKAGE / f"{part}.py", *(PACKAGE / part).rglob("*.py")]:
+            if path.is_file():
+                assert "config" not in imported(path), path
+
+
+def test_main_is_short() -> None:
+    assert len((REPOSITORY / "main.py").read_text().splitlines()) < 60
+
+
+@pytest.mark.parametrize(
+    ("setting", "table"),
+    [
+        ("objective.name", OBJECTIVES),
+        ("augment.erase", pipeline.ERASERS),
+        ("augment.mix", pipeline.MIXERS),
+    ],
+)
+def test_tables_hold_exactly_the_words_of_the_schema(setting: str, table: dict[str, object]) -> None:
+    assert set(choices(setting)) - {"none"} == set(table)
+
+
+def test_every_word_of_a_slot_has_a_part_of_a_name_or_a_data_set() -> None:
+    fragments = [item for group in ("augment", "dataset") for item in names.examples(group)]
+    for slot in names.SLOTS:
+        written = {item.settings.get("augment", {}).get(slot) for item in fragments}
+        assert set(choices(f"augment.{slot}")) - {"none"} <= written
+
+
+def test_every_objective_has_a_method_part() -> None:
+    written = {item.settings.get("objective", {}).get("name") for item in names.examples("method")}
+    assert set(choices("objective.name")) <= written
+
+
+@pytest.mark.parametrize("group", ["dataset", "model", "augment", "method"])
+def test_every_fragment_says_what_it_is(group: str) -> None:
+    for item in names.examples(group):
+        assert item.about, item.document.path
+        assert item.part in item.document.path or "{" in item.document.path
+
+
+@pytest.mark.parametrize("dataset", list(names.files("dataset")))
+@pytest.mark.parametrize("path", sorted(names.CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_file_equals_its_composition_on_every_data_set(path: Path, dataset: str) -> None:
+    composed = names.parse(path.stem).canonical
+    assert composed != path.stem, "the composition would read the file again"
+    from_file, from_parts = (resolve.resolve(name, dataset=dataset).config for name in (path.stem, composed))
+    assert from_file == from_parts
+
+
+def test_requirements_and_package_ask_for_the_same() -> None:
+    import tomllib
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"] == (REPOSITORY / "requirements.txt").read_text().split()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("auto_augment", "policy"), ("rand_augment", "policy"), ("soft_crop", "crop")]
+)
+def test_parts_without_image_work_are_resolved_and_refused_when_run(name: str, why: str) -> None:
+    config = resolve.resolve(f"ResNet8-{name}", dataset="digits").config
+    with pytest.raises(build.UsageError, match=f"augment.{why}="):
+        build.refuse_unfinished(config)

@@ -1,0 +1,189 @@
+"""Checkpoints: whole or refused, never half, never a program."""
+
+import errno
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agmax.checkpoints import save as saving
+from agmax.checkpoints.load import load, load_weights
+from agmax.checkpoints.save import copy, save, sweep
+from agmax.checkpoints.store import Store
+from agmax.errors import CheckpointError, OutputError
+
+
+def state(value: float = 1.0) -> dict[str, Any]:
+    return {"model": {"weight": torch.full((40, 5), value)}, "step": 3, "sums": {"loss": 0.1}, "names": ["a", "b"]}
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    save(tmp_path / "a.pth", state())
+    loaded = load(tmp_path / "a.pth")
+    assert torch.equal(loaded.pop("model")["weight"], state()["model"]["weight"])
+    assert loaded == {"format": "agmax checkpoint", "version": 1, "step": 3, "sums": {"loss": 0.1}, "names": ["a", "b"]}
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+def test_no_flipped_bit_loads_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    save(path, state())
+    whole, expected = path.read_bytes(), load(path)
+    for position in range(0, len(whole), 97):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << (position % 8)
+        path.write_bytes(damaged)
+        try:
+            loaded = load(path)
+        except CheckpointError as error:
+            assert error.exit_code == 4 and str(path) in str(error)
+        else:  # a byte that carries nothing, such as padding or a time stamp
+            assert torch.equal(loaded.pop("model")["weight"], expected["model"]["weight"])
+            assert loaded == {key: value for key, value in expected.items() if key != "model"}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_file_cut_short_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "a.pth"
+    save(path, state())
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(CheckpointError, match="damaged checkpoint"):
+        load(path)
+
+
+def test_compressed_entries_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    save(tmp_path / "a.pth", state())
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as whole,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    with pytest.raises(CheckpointError, match="compressed"):
+        load(tmp_path / "b.pth")
+
+
+class Opens:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, ("PWNED", "w")
+
+
+def test_a_program_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": "agmax checkpoint", "version": 1, "model": Opens()}, "evil.pth")
+    with pytest.raises(CheckpointError, match="open"):
+        load(Path("evil.pth"))
+    assert not Path("PWNED").exists()
+
+
+def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "other.pth")
+    torch.save({"format": "agmax checkpoint", "version": 99}, tmp_path / "later.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "page.pth").write_text("<!doctype html>")
+    os.mkfifo(tmp_path / "pipe.pth")
+    for name, why in (
+        ("other.pth", "not a checkpoint of this program"),
+        ("list.pth", "not a checkpoint of this program"),
+        ("later.pth", "format version 99"),
+        ("page.pth", "not a zip file"),
+        ("pipe.pth", "no plain file"),
+        (".", "no plain file"),
+        ("none.pth", "not found"),
+    ):
+        with pytest.raises(CheckpointError, match=why):
+            load(tmp_path / name)
+
+
+@pytest.mark.parametrize("fault", ["save", "fsync", "replace"])
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    path = tmp_path / "a.pth"
+    save(path, state(1.0))
+    before = path.read_bytes()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    owner = saving.torch if fault == "save" else saving.os
+    monkeypatch.setattr(owner, fault, fail)
+    with pytest.raises(OutputError, match="disk full") as caught:
+        save(path, state(2.0))
+    assert caught.value.exit_code == 6
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+def test_a_file_that_does_not_read_back_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.pth"
+    save(path, state(1.0))
+    before = path.read_bytes()
+    original = torch.save
+
+    def broken(value: Any, file: Any) -> None:
+        original(value, file)
+        file.seek(200)
+        file.write(b"\xff" * 8)
+
+    monkeypatch.setattr(saving.torch, "save", broken)
+    with pytest.raises(OutputError):
+        save(path, state(2.0))
+    assert path.read_bytes() == before
+
+
+def test_leftovers_of_a_killed_save_are_swept(tmp_path: Path) -> None:
+    save(tmp_path / "step-00000001.pth", state())
+    (tmp_path / ".step-00000002.pth.tmp-123").write_bytes(b"half")
+    sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["step-00000001.pth"]
+
+
+def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for step in (5, 10, 15, 20):
+        store.save(step, state(step))
+        if step == 5:
+            store.keep_best(step)
+    assert sorted(os.listdir(tmp_path)) == ["best.pth", "step-00000015.pth", "step-00000020.pth"]
+    assert load(store.best)["model"]["weight"][0, 0] == 5
+    found = store.newest()
+    assert found is not None
+    assert found[0].name == "step-00000020.pth"
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_none_is_an_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.newest() is None
+    store.save(5, state(5))
+    store.save(10, state(10))
+    store.path(10).write_bytes(b"")
+    found = store.newest()
+    assert found is not None
+    assert found[1]["model"]["weight"][0, 0] == 5
+    store.path(5).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        store.newest()
+
+
+def test_a_copy_is_whole(tmp_path: Path) -> None:
+    save(tmp_path / "a.pth", state())
+    copy(tmp_path / "a.pth", tmp_path / "b.pth")
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
+    with pytest.raises(OutputError):
+        copy(tmp_path / "a.pth", tmp_path / "nowhere" / "b.pth")
+
+
+def test_misfitting_weights_are_counted_and_named() -> None:
+    model = torch.nn.Linear(2, 3)
+    wrong = {"weight": torch.zeros(3, 4), "extra": torch.zeros(1)}
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(model, wrong, where=Path("x.pth"), saved="this", wanted="that")
+    text = str(caught.value)
+    assert "checkpoint: this; configuration: that" in text
+    assert "1 missing (bias)" in text
+    assert "1 unexpected (extra)" in text
+    assert "weight (3, 4) instead of (3, 2)" in text

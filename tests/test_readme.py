@@ -1,0 +1,73 @@
+"""What the README shows is true: its commands resolve, its tables are the program's own."""
+
+import re
+import shlex
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+
+from agmax import cli, modes
+from agmax.config import names, resolve
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Return every `python3 main.py` line of the README, continued lines joined."""
+    text = "\n".join(blocks("sh")).replace("\\\n", " ")
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    return [line for line in lines if "main.py" in line and not line.startswith("tensorboard")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_understood_and_its_configuration_resolves(command: str) -> None:
+    words = shlex.split(command)
+    request = cli.parse(words[words.index("main.py") + 1 :])
+    assert request.mode in modes.MODES
+    if request.source and not request.source.endswith(".yaml"):
+        resolve.resolve(request.source, dataset=request.dataset, parts=request.parts, settings=request.settings)
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_every_yaml_example_resolves(text: str, tmp_path: Any) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert resolve.resolve(str(path)).config.model.backbone
+
+
+@pytest.mark.parametrize("group", ["model", "augment", "method", "dataset"])
+def test_the_tables_name_every_part(group: str) -> None:
+    for item in names.examples(group):
+        shown = item.part.replace("28-10", "&lt;depth&gt;-&lt;width&gt;")
+        assert f"| `{item.part}` |" in README or f"| `{shown}` |" in README or f"`{item.part}`" in README, item.part
+
+
+def test_the_published_table_is_quoted_right() -> None:
+    """ImageNet, ResNet50: mean gain of AgMax over the eight rows at 90 and at 270 epochs, as the text says."""
+    rows = re.findall(r"^\| (?:Standard|CutOut|MixUp|CutMix|AutoAugment)[^|]*\|(.*)\|$", README, flags=re.MULTILINE)
+    numbers = [[float(cell) for cell in row.split("|")] for row in rows]
+    assert len(numbers) == 8
+    gains = [sum(row[k + 1] - row[k] for row in numbers) / 8 for k in (0, 2)]
+    assert [f"{gain:+.2f}" for gain in gains] == ["+1.01", "+0.29"]
+    for gain in gains:
+        assert f"{gain:+.2f}" in README
+
+
+def test_exit_codes_are_documented() -> None:
+    from agmax import errors
+
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.AgmaxError) and kind.exit_code > 1:
+            assert f"| {kind.exit_code} |" in README
+
+
+def test_settings_in_the_text_exist() -> None:
+    for key in re.findall(
+        r"`((?:dataset|model|augment|objective|optimizer|schedule|train|evaluation)\.[a-z_.]+)", README
+    ):
+        assert key in resolve.KEYS | resolve.SECTIONS, key

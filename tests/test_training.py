@@ -1,0 +1,605 @@
+"""From --train to --eval: run folders, exact resume, and what the command line answers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, Answer, skip_or_fail, write_tree
+
+from agmax.checkpoints.load import load
+from agmax.trainer import Trainer
+
+Run = Callable[..., Answer]
+
+TINY = (
+    "--dataset=digits",
+    "dataset.train_limit=100",
+    "dataset.image_size=8",
+    "augment.standard.padding=1",
+    "train.batch_size=32",
+    "train.epochs=3",
+)
+"""Three epochs of four steps on 100 digits: a second."""
+
+
+def train(run: Run, name: str, *words: str) -> dict[str, Any]:
+    answer = run(f"--config={name}", "--train", *TINY, "--json", *words)
+    assert answer.status == 0, answer.err
+    result: dict[str, Any] = answer.json
+    return result
+
+
+def rows(folder: str | Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def loss_log(folder: str | Path) -> list[str]:
+    """Return metrics.jsonl without what depends on time; floats keep every bit as text."""
+    return [json.dumps({key: value for key, value in row.items() if key != "timing"}) for row in rows(folder)]
+
+
+def weights(path: str | Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = load(Path(path))["model"]
+    return state
+
+
+def assert_same_weights(first: str | Path, second: str | Path) -> None:
+    one, two = weights(first), weights(second)
+    assert one.keys() == two.keys()
+    assert [key for key, value in one.items() if not torch.equal(value, two[key])] == []
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# --- the whole way -------------------------------------------------------------------------------------------------
+
+
+def test_a_training_leaves_a_complete_run_folder(run: Run) -> None:
+    result = train(run, "ResNet8-cutout-agmax", "dataset.validation=0.05")
+    folder = Path(result["run_folder"])
+    assert folder == Path("runs/ResNet8-cutout-agmax/digits-s0")
+    names = {path.name for path in folder.iterdir()}
+    files = ["config.yaml", "environment.json", "metrics.jsonl", "predictions.npz", "result.json", "train.log"]
+    assert names == {*files, "checkpoints", "tensorboard"}
+    assert json.loads((folder / "result.json").read_text()) == result
+    environment = json.loads((folder / "environment.json").read_text())
+    assert torch.__version__.startswith(environment["torch"])
+    assert (environment["precision"], environment["device"]) == ("fp32", "cpu")
+    assert environment["threads"] == torch.get_num_threads()
+    last = rows(folder)[-1]
+    assert [row["epoch"] for row in rows(folder)] == [1, 2, 3]
+    assert last["step"] == 12
+    terms = ("classification", "agreement", "consistency")
+    assert last["train_loss"] == pytest.approx(sum(last[term] for term in terms))
+    assert last["test_top1"] == result["top1"]
+    assert {"validation_top1", "validation_nll", "test_ece", "lr", "target_entropy", "timing"} <= last.keys()
+    for key in ("mode", "config", "dataset", "split", "num_images", "top5", "nll", "ece", "seed", "epochs", "seconds"):
+        assert key in result
+
+
+def test_evaluation_of_the_saved_checkpoint_gives_exactly_the_same_numbers(run: Run) -> None:
+    trained = train(run, "ResNet8-cutout-agmax")
+    for words in (
+        ("--config=ResNet8-cutout-agmax", *TINY, "--resume"),
+        ("--resume", trained["checkpoint"]),
+        ("--resume", trained["run_folder"]),
+        ("--config=ResNet8-cutout-agmax", "--resume", trained["checkpoint"]),
+    ):
+        evaluated = run("--eval", "--json", *words).json
+        for key in ("dataset", "top1", "top5", "nll", "ece", "num_images", "per_class", "checkpoint"):
+            assert evaluated[key] == trained[key]
+        assert evaluated["mode"] == "eval"
+
+
+def test_predictions_hold_what_the_result_says(run: Run) -> None:
+    result = train(run, "ResNet8-standard", "dataset.validation=0.05")
+    saved = np.load(Path(result["run_folder"]) / "predictions.npz")
+    assert saved["test_logits"].dtype == np.float16
+    assert saved["test_logits"].shape == (360, 10)
+    assert saved["test_indices"].tolist() == list(range(360))
+    correct = (saved["test_logits"].argmax(1) == saved["test_labels"]).mean() * 100
+    assert correct == pytest.approx(result["top1"], abs=0.6)  # float16 can tie two logits
+    run("--eval", "--resume", result["checkpoint"], "--predictions=mine.npz")
+    again = np.load("mine.npz")
+    assert np.array_equal(again["test_logits"], saved["test_logits"])
+    assert len(saved["validation_labels"]) == 72  # 5 % of 1,437
+
+
+def test_tensorboard_shows_the_rows(run: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(run, "ResNet8-standard")
+    events = EventAccumulator(f"{result['run_folder']}/tensorboard")
+    events.Reload()
+    for name in ("train_loss", "test_top1", "lr"):
+        shown = [(event.step, event.value) for event in events.Scalars(name)]
+        expected = [(row["step"], row[name]) for row in rows(result["run_folder"])]
+        assert [step for step, _ in shown] == [step for step, _ in expected]
+        assert [value for _, value in shown] == pytest.approx([value for _, value in expected], rel=1e-6)
+
+
+def test_the_saved_configuration_trains_the_same_model_again(run: Run) -> None:
+    first = train(run, "ResNet8-mixup-agmax")
+    answer = run("--train", "--json", "--config", f"{first['run_folder']}/config.yaml")
+    assert answer.json["run_folder"].endswith("digits-s0-2")
+    assert loss_log(first["run_folder"]) == loss_log(answer.json["run_folder"])
+    assert_same_weights(first["checkpoint"], answer.json["checkpoint"])
+
+
+def test_the_first_line_says_steps_and_sizes(run: Run) -> None:
+    answer = run("--config=ResNet8-standard", "--train", *TINY)
+    first = answer.err.splitlines()[0]
+    assert "3 epochs of 4 steps with 100 images" in first
+    assert "on the CPU" in first
+    size = max(path.stat().st_size for path in Path("runs/ResNet8-standard/digits-s0/checkpoints").iterdir())
+    said = float(first.split("checkpoints of ")[1].split(" MiB")[0])
+    assert said == pytest.approx(size / 2**20, abs=0.1)
+    assert "minutes of training left" in answer.err
+
+
+# --- methods -------------------------------------------------------------------------------------------------------
+
+
+def test_agmax_without_its_weights_is_two_views_bit_for_bit(run: Run) -> None:
+    nothing = ("objective.agreement_weight=0", "objective.consistency_weight=0")
+    silent = train(run, "ResNet8-cutmix-agmax", *nothing)
+    control = train(run, "ResNet8-cutmix-two_views")
+    full = train(run, "ResNet8-cutmix-agmax")
+    for ours, theirs in zip(rows(silent["run_folder"]), rows(control["run_folder"]), strict=True):
+        for key in ("train_loss", "classification", "test_nll", "target_entropy"):
+            assert ours[key].hex() == theirs[key].hex()
+        assert ours["agreement"] == ours["consistency"] == 0
+    backbones = [
+        {key: value for key, value in weights(result["checkpoint"]).items() if key.startswith("backbone.")}
+        for result in (silent, control, full)
+    ]
+    assert all(torch.equal(value, backbones[1][key]) for key, value in backbones[0].items())
+    assert not all(torch.equal(value, backbones[2][key]) for key, value in backbones[0].items())
+
+
+@pytest.mark.parametrize("method", ["agmax_mse", "agmax_kl", "agmax_ce", "label_smoothing", "two_views"])
+def test_every_method_trains(run: Run, method: str) -> None:
+    result = train(run, f"ResNet8-mixup-{method}", "train.epochs=1")
+    last = rows(result["run_folder"])[-1]
+    assert ("agreement" in last) == method.startswith("agmax")
+    assert last["target_entropy"] > 0
+
+
+def test_seeds_change_the_result_and_equal_seeds_do_not(run: Run) -> None:
+    first, second, third = (train(run, "ResNet8-cutout", f"--seed={seed}") for seed in (0, 1, 0))
+    assert loss_log(first["run_folder"]) == loss_log(third["run_folder"])
+    assert loss_log(first["run_folder"]) != loss_log(second["run_folder"])
+
+
+def test_several_runs_are_summarised(run: Run) -> None:
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "--n-runs=3", "--seed=4", "--json", "train.epochs=1")
+    summary = answer.json
+    scores = [result["top1"] for result in summary["runs"]]
+    assert summary["seeds"] == [4, 5, 6]
+    assert len(set(scores)) > 1
+    spread = summary["top1_spread"]
+    assert (spread["min"], spread["max"]) == (min(scores), max(scores))
+    assert spread["mean"] == pytest.approx(np.mean(scores))
+    assert spread["std"] == pytest.approx(np.std(scores, ddof=1))
+    assert "3 runs: test top1 mean" in answer.err
+
+
+def test_evaluating_more_often_does_not_change_the_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = train(run, "ResNet8-cutout", "model.dropout=0.2")
+    step = Trainer.train_step
+
+    def evaluate_first(trainer: Trainer, sample: Any) -> Any:
+        for evaluator in trainer.evaluators.values():
+            evaluator()
+        return step(trainer, sample)
+
+    monkeypatch.setattr(Trainer, "train_step", evaluate_first)
+    busy = train(run, "ResNet8-cutout", "model.dropout=0.2")
+    assert loss_log(quiet["run_folder"]) == loss_log(busy["run_folder"])
+
+
+# --- resume --------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for a killed process: no handler of ours sees it."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """End the program before it makes the given step."""
+    original = Trainer.train_step
+
+    def dying(trainer: Trainer, sample: Any) -> Any:
+        if trainer.step == step:
+            raise Killed
+        return original(trainer, sample)
+
+    monkeypatch.setattr(Trainer, "train_step", dying)
+
+
+def interrupted_and_resumed(run: Run, monkeypatch: pytest.MonkeyPatch, step: int, *words: str) -> dict[str, Any]:
+    with monkeypatch.context() as patch:
+        kill_at(patch, step)
+        with pytest.raises(Killed):
+            run(*words, "--train")
+    answer = run(*words, "--train", "--resume", "--json")
+    assert answer.status == 0, answer.err
+    result: dict[str, Any] = answer.json
+    return result
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_resumed_at_any_step_a_training_is_the_same_bit_for_bit(
+    run: Run, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    words = ("--config=ResNet8-cutmix-agmax", *TINY, "train.save_every_steps=1", "model.dropout=0.1")
+    whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
+    resumed = interrupted_and_resumed(run, monkeypatch, step, *words)
+    assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
+    assert_same_weights(resumed["checkpoint"], whole["checkpoint"])
+    assert_same_weights(f"{resumed['run_folder']}/checkpoints/best.pth", f"{whole['run_folder']}/checkpoints/best.pth")
+    for key in ("top1", "nll", "ece", "best"):
+        assert resumed[key] == whole[key]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "multistep", "step", "plateau"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+def test_every_schedule_and_optimizer_resumes_bit_for_bit(
+    run: Run, monkeypatch: pytest.MonkeyPatch, schedule: str, optimizer: str
+) -> None:
+    words = (
+        "--config=ResNet8-mixup",
+        *TINY,
+        f"schedule.name={schedule}",
+        "schedule.warmup_epochs=0.5",
+        "schedule.milestones=[1, 2]",
+        "schedule.patience=0",
+        f"optimizer.name={optimizer}",
+        "optimizer.lr=0.01",
+        "train.save_every_steps=3",
+    )
+    whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
+    resumed = interrupted_and_resumed(run, monkeypatch, 10, *words)
+    assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
+
+
+@pytest.mark.parametrize("workers", [(0, 2), (2, 0)])
+def test_files_resume_bit_for_bit_whatever_the_number_of_workers(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: tuple[int, int]
+) -> None:
+    write_tree(tmp_path / "images", ["cat", "dog", "owl"], {"train": 7, "test": 3})
+    words = (
+        "--config=ResNet8-cutout-agmax",
+        "--dataset=folder",
+        f"dataset.root={tmp_path / 'images'}",
+        "dataset.image_size=16",
+        "train.batch_size=5",
+        "train.epochs=2",
+        "train.save_every_steps=1",
+    )
+    whole = run(*words, "--train", "--json", "train.runs_dir=whole", f"train.num_workers={workers[0]}").json
+    resumed = interrupted_and_resumed(run, monkeypatch, 7, *words, f"train.num_workers={workers[1]}")
+    assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
+    assert_same_weights(resumed["checkpoint"], whole["checkpoint"])
+
+
+def test_killed_between_the_last_step_of_an_epoch_and_its_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--config=ResNet8-cutout", *TINY, "schedule.name=plateau")
+    whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
+    with monkeypatch.context() as patch:
+        original = Trainer.finish_epoch
+
+        def dying(trainer: Trainer, **times: Any) -> None:
+            if trainer.step == 8:
+                raise Killed
+            original(trainer, **times)
+
+        patch.setattr(Trainer, "finish_epoch", dying)
+        with pytest.raises(Killed):
+            run(*words, "--train")
+    resumed = run(*words, "--train", "--resume", "--json").json
+    assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
+    assert resumed["best"] == whole["best"]
+
+
+def test_a_half_written_row_is_made_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--config=ResNet8-standard", *TINY)
+    whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
+    with monkeypatch.context() as patch:
+        kill_at(patch, 9)
+        with pytest.raises(Killed):
+            run(*words, "--train")
+    path = Path("runs/ResNet8-standard/digits-s0/metrics.jsonl")
+    path.write_text(path.read_text()[:-30])
+    resumed = run(*words, "--train", "--resume", "--json").json
+    assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
+
+
+KILL_ITSELF = """
+import os, signal, sys
+from agmax.trainer import Trainer
+from main import main
+original = Trainer.train_step
+def dying(trainer, sample):
+    if trainer.step == 27:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(trainer, sample)
+Trainer.train_step = dying
+main(sys.argv[1:])
+"""
+
+
+def test_killed_with_signal_9_in_the_middle_of_epoch_3_and_resumed(run: Run, tmp_path: Path) -> None:
+    words = ("--config=ResNet8-cutmix-agmax", "--train", "--dataset=digits", "--epochs=4", "--json")
+    more = ("dataset.image_size=16", "dataset.train_limit=640", "train.batch_size=64", "train.save_every_steps=5")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILL_ITSELF, *words, *more],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    folder = Path("runs/ResNet8-cutmix-agmax/digits-s0")
+    assert len(rows(folder)) == 2
+    resumed = run(*words, *more, "--resume")
+    assert "continuing after step 25 of 40" in resumed.err
+    whole = run(*words, *more, "train.runs_dir=whole")
+    assert loss_log(folder) == loss_log("whole/ResNet8-cutmix-agmax/digits-s0")
+    assert_same_weights(resumed.json["checkpoint"], whole.json["checkpoint"])
+
+
+def test_without_a_terminal_there_are_plain_lines(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, str(REPOSITORY / "main.py"), "--config=ResNet8-standard", "--train", *TINY, "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "dumb", "COLUMNS": "0"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "\r" not in process.stdout + process.stderr
+    assert json.loads(process.stdout)["mode"] == "train"
+    assert "epoch 3/3" in process.stderr
+
+
+def test_a_finished_run_prints_its_result_again(run: Run) -> None:
+    first = train(run, "ResNet8-standard")
+    before = tree(Path("runs"))
+    assert train(run, "ResNet8-standard", "--resume") == first
+    assert tree(Path("runs")) == before
+
+
+def test_a_run_without_a_checkpoint_starts_again_in_its_folder(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        kill_at(patch, 2)
+        with pytest.raises(Killed):
+            run("--config=ResNet8-standard", "--train", *TINY)
+    for resume in ("--resume", "--resume=runs/ResNet8-standard/digits-s0"):
+        with monkeypatch.context() as patch:
+            kill_at(patch, 1)
+            with pytest.raises(Killed):
+                run("--config=ResNet8-standard", "--train", *TINY, resume)
+    assert train(run, "ResNet8-standard", "--resume")["run_folder"] == "runs/ResNet8-standard/digits-s0"
+
+
+def test_resume_without_an_equal_run_says_what_was_looked_for(run: Run) -> None:
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "--resume")
+    assert answer.status == 4
+    assert "runs/ResNet8-standard/digits-s0[-n]" in answer.err
+    train(run, "ResNet8-standard")
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "--resume", "optimizer.lr=0.2")
+    assert answer.status == 4
+    assert "optimizer.lr: 0.1 -> 0.2" in answer.err
+
+
+def test_resume_with_other_settings_starts_a_new_folder_from_those_weights(run: Run) -> None:
+    first = train(run, "ResNet8-standard")
+    before = tree(Path(first["run_folder"]))
+    answer = run("--train", "--json", "--resume", first["run_folder"], "train.epochs=5", "optimizer.lr=0.01")
+    assert "changed optimizer.lr: 0.1 -> 0.01" in answer.err
+    assert "changed train.epochs: 3 -> 5" in answer.err
+    assert "continuing after step 12 of 20" in answer.err
+    assert answer.json["run_folder"] == "runs/ResNet8-standard/digits-s0-2"
+    assert [row["epoch"] for row in rows(answer.json["run_folder"])] == [4, 5]
+    assert tree(Path(first["run_folder"])) == before
+
+
+def test_weights_of_another_network_are_refused(run: Run) -> None:
+    first = train(run, "ResNet8-standard", "train.epochs=1")
+    folders = set(Path("runs").rglob("*"))
+    for words in (
+        ("--config=ResNet20-standard", "--train", *TINY),
+        ("--config=ResNet8-standard-agmax", "--train", *TINY),
+        ("--config=ResNet20-standard", "--eval"),
+        ("--config=ResNet8-standard", "--eval", "dataset.num_classes=10", "model.channels=3"),
+    ):
+        answer = run(*words, "--resume", first["checkpoint"])
+        assert answer.status == 4, answer.err
+        assert "checkpoint: agmax_resnet8, 10 classes, classification; configuration:" in answer.err
+    assert set(Path("runs").rglob("*")) == folders
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--config=ResNet8-standard", *TINY, "train.save_every_steps=1")
+    whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
+    with monkeypatch.context() as patch:
+        kill_at(patch, 7)
+        with pytest.raises(Killed):
+            run(*words, "--train")
+    newest = Path("runs/ResNet8-standard/digits-s0/checkpoints/step-00000007.pth")
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    answer = run(*words, "--train", "--resume", "--json")
+    assert "warning: damaged checkpoint" in answer.err
+    assert "continuing after step 6 of 12" in answer.err
+    assert loss_log(answer.json["run_folder"]) == loss_log(whole["run_folder"])
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_needs_a_checkpoint(run: Run) -> None:
+    answer = run("--config=ResNet8-standard", "--eval", "--dataset=digits")
+    assert answer.status == 2
+    assert "--resume" in answer.err
+
+
+def test_evaluation_writes_nothing_and_needs_no_training_images(run: Run, tmp_path: Path) -> None:
+    images = write_tree(tmp_path / "images", ["a", "b"], {"train": 4, "val": 3})
+    words = ("--dataset=folder", f"dataset.root={images}", "dataset.image_size=16", "train.num_workers=0")
+    trained = run("--config=ResNet8-standard", "--train", "--json", *words, "train.epochs=1", "train.batch_size=4").json
+    for path in sorted((images / "train").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    before = tree(tmp_path)
+    (images / "train").rmdir()
+    imagenet = ("--dataset=imagenet", f"dataset.root={images}", "dataset.num_classes=2", "dataset.image_size=16")
+    answer = run("--eval", "--json", "--resume", trained["checkpoint"], *imagenet)
+    assert answer.status == 0, answer.err
+    assert answer.json["num_images"] == 6
+    assert tree(tmp_path) == before
+
+
+def test_evaluation_leaves_a_read_only_folder_as_it_is(run: Run, tmp_path: Path) -> None:
+    trained = train(run, "ResNet8-standard", "train.epochs=1")
+    script = f"mount --bind runs runs && mount -o remount,ro,bind runs && {sys.executable} {REPOSITORY / 'main.py'}"
+    probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True)
+    if probe.returncode != 0:
+        skip_or_fail("needs user namespaces")
+    evaluated = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"{script} --eval --resume {trained['checkpoint']} --json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["top1"] == trained["top1"]
+    trains = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"{script} --config=ResNet8-standard --train --dataset=digits"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert trains.returncode == 6, trains.stderr
+    assert "cannot write the output folder (runs)" in trains.stderr
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_any_split_can_be_evaluated(run: Run, split: str) -> None:
+    trained = train(run, "ResNet8-standard", "dataset.validation=0.05")
+    answer = run("--eval", "--json", "--resume", trained["checkpoint"], f"--split={split}")
+    assert answer.json["num_images"] == {"train": 100, "validation": 72, "test": 360}[split]
+    if split == "validation":
+        assert answer.json["top1"] == rows(trained["run_folder"])[-1]["validation_top1"]
+
+
+def test_normalisation_travels_with_the_weights(run: Run) -> None:
+    trained = train(run, "ResNet8-standard", "dataset.mean=[0.5]", "dataset.std=[0.25]")
+    answer = run("--eval", "--json", "--config=ResNet8-standard", "--resume", trained["checkpoint"])
+    assert answer.json["nll"] == trained["nll"]
+
+
+def test_checkpoints_are_found_as_typed_then_in_checkpoints_then_in_the_runs(run: Run) -> None:
+    trained = train(run, "ResNet8-standard", "train.epochs=1")
+    source = Path(trained["checkpoint"])
+    assert run("--eval", "--resume", "ResNet8-standard/digits-s0").status == 0
+    Path("checkpoints").mkdir()
+    (Path("checkpoints") / "mine.pth").write_bytes(source.read_bytes())
+    assert run("--eval", "--json", "--resume", "mine.pth").json["checkpoint"] == "checkpoints/mine.pth"
+    Path("mine.pth").write_bytes(source.read_bytes())
+    assert run("--eval", "--json", "--resume", "mine.pth").json["checkpoint"] == "mine.pth"
+    assert run("--eval", "--resume", str(source.resolve())).status == 0
+    answer = run("--eval", "--resume", "nowhere.pth")
+    assert answer.status == 4
+    for text in ("checkpoints/nowhere.pth", "runs/nowhere.pth", "There are mine.pth, checkpoints/mine.pth"):
+        assert text in answer.err
+
+
+# --- faults --------------------------------------------------------------------------------------------------------
+
+
+def test_disk_use_is_bounded(run: Run) -> None:
+    result = train(run, "ResNet8-standard", "train.epochs=6", "train.save_every_steps=1")
+    names = sorted(path.name for path in Path(result["run_folder"], "checkpoints").iterdir())
+    assert names == ["best.pth", "step-00000023.pth", "step-00000024.pth"]
+
+
+@pytest.mark.parametrize(
+    "scores", [[0.0, 0.0, 0.0], [float("nan"), 5.0, float("nan")], [50.0, 50.0, 40.0], [1.0, 3.0, 2.0]]
+)
+def test_the_best_epoch_is_the_first_of_the_highest(
+    run: Run, monkeypatch: pytest.MonkeyPatch, scores: list[float]
+) -> None:
+    from agmax.evaluation import evaluate
+
+    values = iter([*scores, *scores])
+    monkeypatch.setattr(evaluate, "metrics", lambda *_: {"top1": next(values), "top5": 0.0, "nll": 0.0, "ece": 0.0})
+    result = train(run, "ResNet8-standard")
+    highest = max((score for score in scores if score == score), default=0.0)
+    assert result["best"]["epoch"] == scores.index(highest) + 1
+    assert load(Path(result["run_folder"], "checkpoints/best.pth"))["step"] == 4 * result["best"]["epoch"]
+
+
+def test_a_diverged_training_ends_before_its_weights_are_saved(run: Run) -> None:
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "optimizer.lr=1e30")
+    assert answer.status == 7, answer.err
+    assert "Lower optimizer.lr" in answer.err
+    assert list(Path("runs/ResNet8-standard/digits-s0/checkpoints").iterdir()) == []
+
+
+def test_an_output_folder_that_is_a_file_is_found_before_the_data_are_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agmax import build
+
+    monkeypatch.setattr(build, "splits", lambda config: pytest.fail("data were read"))
+    Path("taken").write_text("")
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "train.runs_dir=taken")
+    assert answer.status == 6
+    assert "taken" in answer.err
+
+
+def test_runs_that_start_in_the_same_instant_have_folders_of_their_own(tmp_path: Path) -> None:
+    from agmax.run import Run as RunFolder
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: RunFolder.create(str(tmp_path), "name", "digits-s0").path.name, range(24)))
+    assert sorted(made) == sorted(["digits-s0", *(f"digits-s0-{number}" for number in range(2, 25))])
+
+
+@pytest.mark.parametrize(("limit", "batch_size", "status"), [(1, 8, 3), (2, 8, 0), (5, 4, 0), (9, 4, 0)])
+def test_small_data_sets_train_or_say_why_not(run: Run, limit: int, batch_size: int, status: int) -> None:
+    words = (f"dataset.train_limit={limit}", f"train.batch_size={batch_size}")
+    answer = run("--config=ResNet8-cutmix-agmax", "--train", *TINY, "train.epochs=1", *words)
+    assert answer.status == status, answer.err
+
+
+@pytest.mark.parametrize("part", ["auto_augment", "rand_augment", "soft_crop"])
+def test_parts_that_are_not_run_yet_end_before_a_folder_is_made(run: Run, part: str) -> None:
+    answer = run(f"--config=ResNet8-{part}", "--train", *TINY)
+    assert answer.status == 2
+    assert "augment." in answer.err
+    assert not Path("runs").exists()
+
+
+def test_summary_counts_parameters_and_operations(run: Run) -> None:
+    """ResNet8 on 32x32: multiply-adds of each convolution, 2 operations each, worked out from the shapes."""
+    result = run("--config=ResNet8-standard-agmax", "--summary", "--dataset=cifar10", "--json").json
+    assert result["parameters"] == 78_042 + 3_978
+    assert (result["backbone_parameters"], result["q_network_parameters"]) == (78_042, 3_978)
+    macs = 27 * 16 * 1024 + 2 * 9 * 16 * 16 * 1024
+    macs += (9 * 16 * 32 + 9 * 32 * 32 + 16 * 32) * 256 + (9 * 32 * 64 + 9 * 64 * 64 + 32 * 64) * 64 + 640
+    assert result["flops_per_image"] == 2 * macs
+    assert "QNetwork" in run("--config=ResNet8-standard-agmax", "--summary").out
