@@ -94,7 +94,8 @@ def counted(config: Config, data: Callable[[], datasets.Split]) -> Config:
 
 
 def _brings_validation(config: Config) -> bool:
-    return config.dataset.name == "folder" and datasets.brings_validation(Path(config.dataset.root).expanduser())
+    root = Path(config.dataset.root).expanduser()
+    return config.dataset.name == "folder" and "validation" in datasets.split_folders(root)
 
 
 def training_source(config: Config, data: datasets.Split, device: torch.device) -> Source:
@@ -111,7 +112,7 @@ def training_source(config: Config, data: datasets.Split, device: torch.device) 
         data,
         image_size=size,
         channels=config.dataset.channels,
-        num_workers=config.train.num_workers,
+        num_workers=parallel.num_workers(config.train.num_workers),
         pin_memory=device.type == "cuda",
         random_resized=crops if augment.crop == "random_resized" else None,
         num_views=config.objective.num_views,
@@ -127,7 +128,7 @@ def test_source(config: Config, data: datasets.Split, device: torch.device) -> S
         data,
         image_size=config.test_image_size,
         channels=config.dataset.channels,
-        num_workers=config.train.num_workers,
+        num_workers=parallel.num_workers(config.train.num_workers),
         pin_memory=device.type == "cuda",
     )
 

@@ -71,6 +71,14 @@ def _bf16_is_fast(device: torch.device) -> bool:
     return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 
+def num_workers(asked: int | None) -> int:
+    """Return how many processes decode files: what is asked, or one for each usable core, at most 8."""
+    if asked is not None:
+        return asked
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, 8)
+
+
 def make_deterministic() -> None:
     """Choose algorithms that give the same bits at every run; on the CPU they do so anyway."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

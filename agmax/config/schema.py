@@ -224,8 +224,8 @@ class Train(Section):
     runs_dir: str = "runs"
     save_every_steps: Count | None = None
     """Save in the middle of epochs too; the end of every epoch is always saved."""
-    num_workers: Annotated[int, Field(ge=0)] = 4
-    """Processes that decode files; data sets in memory use none."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that decode files, null as many as there are cores, at most 8; data sets in memory use none."""
     log_every_steps: Count = 50
     """Steps between two progress lines where the output is no terminal."""
 

@@ -268,32 +268,41 @@ def _imagenet_v2(root: Path, train: bool) -> Files:
 
 
 def _folder(root: Path, split: str, *, test_share: float, seed: int) -> Files:
-    """Read the user's own tree; without <root>/train, a share of every class is the test set."""
-    if split == "validation" and not brings_validation(root):
+    """Read the user's own tree; of a flat one, a share of every class is the test set."""
+    folders = split_folders(root)
+    if split == "validation" and split not in folders:
         why = "a folder val is the validation set only beside train and test"
-        raise UsageError(
-            "no validation split", where=root, why=why, remedy="Set dataset.validation to a share, e.g. 0.1"
-        )
-    if not (root / "train").is_dir():
+        remedy = "Set dataset.validation to a share, e.g. 0.1"
+        raise UsageError("no validation split", where=root, why=why, remedy=remedy)
+    if not folders:
         whole = _tree(root)
         train, test = training_and_held_out(whole.labels, limit=None, validation=test_share, seed=seed)
         chosen = subset(whole, train if split == "train" else test)
         assert isinstance(chosen, Files)
         return chosen
-    names = {"train": ["train"], "validation": VALIDATION_FOLDERS, "test": ["test", *VALIDATION_FOLDERS]}[split]
-    folder = next((root / name for name in names if (root / name).is_dir()), None)
-    if folder is None:
-        raise DataError(f"no {split} images", where=root.resolve(), why=f"expected a folder {' or '.join(names)}")
-    files = _tree(folder)
-    if split != "train":
-        _check_classes(files, folder, root / "train")
+    if split not in folders:
+        names = "train" if split == "train" else " or ".join(("test", *VALIDATION_FOLDERS))
+        raise DataError(f"no {split} images", where=root.resolve(), why=f"expected a folder {names}")
+    files = _tree(folders[split])
+    if split != "train" and "train" in folders:
+        _check_classes(files, folders[split], folders["train"])
     return files
 
 
-def brings_validation(root: Path) -> bool:
-    """Tell whether the user's own tree has training, validation and test images apart."""
-    present = {name for name in ("train", "test", *VALIDATION_FOLDERS) if (root / name).is_dir()}
-    return {"train", "test"} <= present and len(present) > 2
+def split_folders(root: Path) -> dict[str, Path]:
+    """Return the folders of `train`, `validation` and `test` of the user's own tree, none of them for a flat one.
+
+    A tree is flat where other folders stand in the place of `train`. A folder val is the test set where there is no
+    test, and test alone is enough to evaluate.
+    """
+    there = [name for name in ("train", "test", *VALIDATION_FOLDERS) if (root / name).is_dir()]
+    if "train" not in there and (not there or set(_class_folders(root)) - set(there)):
+        return {}
+    found: dict[str, Path] = {name: root / name for name in ("train", "test") if name in there}
+    others = [root / name for name in there if name not in found]
+    if others:
+        found["validation" if len(found) == 2 else "test"] = others[0]
+    return found
 
 
 def _check_classes(files: Files, folder: Path, training: Path) -> None:

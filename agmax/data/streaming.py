@@ -1,8 +1,6 @@
 """A data set of files: worker processes decode each file once and cut the views out of it."""
 
-import os
 import signal
-import threading
 import warnings
 from collections.abc import Iterator
 
@@ -62,7 +60,7 @@ class Streaming:
             collate_fn=_collate,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_obey_parent_alone,
+            worker_init_fn=_ignore_interrupt,
         )
 
     def __len__(self) -> int:
@@ -160,18 +158,6 @@ def _collate(items: list[_Item]) -> Sample | DataError:
     return Sample(torch.stack(images), torch.tensor(labels), torch.tensor(indices))
 
 
-def _obey_parent_alone(worker: int) -> None:
-    """Let the main process alone decide when to stop: a worker that dies first would spoil its save.
-
-    Ctrl-C and a SIGTERM to the whole group reach the workers too; the parent's own SIGTERM must end them, for Python
-    waits for its workers when it leaves.
-    """
+def _ignore_interrupt(worker: int) -> None:
+    """Let the main process alone answer Ctrl-C, which reaches the workers too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    threading.Thread(target=_leave_when_told, args=(os.getppid(),), daemon=True).start()
-
-
-def _leave_when_told(parent: int) -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
-        pass
-    os._exit(0)

@@ -1,6 +1,5 @@
 """Make a backbone by its name in timm's registry, with the initial weights that a configuration asks for."""
 
-import inspect
 from typing import Any
 
 import timm
@@ -34,7 +33,7 @@ def create(
             "unknown network", where=f"model.backbone={name}", why="timm knows none of this name", remedy=remedy
         )
     options = {"num_classes": num_classes, "in_chans": channels, "drop_rate": dropout, **(arguments or {})}
-    if "img_size" not in options and _takes_image_size(name):
+    if "img_size" not in options and _is_made_for_one_size(name):
         options["img_size"] = image_size
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
@@ -48,15 +47,10 @@ def create(
     return model
 
 
-def _takes_image_size(name: str) -> bool:
-    """Tell whether a network is made for one image size, as transformers are."""
-    module = inspect.getmodule(timm.models.model_entrypoint(name))
-    own = [
-        kind
-        for _, kind in inspect.getmembers(module, inspect.isclass)
-        if kind.__module__ == getattr(module, "__name__", "")
-    ]
-    return any("img_size" in inspect.signature(kind.__init__).parameters for kind in own if issubclass(kind, nn.Module))
+def _is_made_for_one_size(name: str) -> bool:
+    """Tell whether timm says of a network that it is built for one image size, as transformers are."""
+    published = timm.models.get_pretrained_cfg(name)
+    return published is not None and bool(published.fixed_input_size)
 
 
 @torch.no_grad()
