@@ -15,9 +15,10 @@ from agmax.config.resolve import with_classes
 from agmax.config.schema import Config
 from agmax.data import datasets, order
 from agmax.data.resident import Resident
+from agmax.data.source import Source
 from agmax.data.streaming import Streaming
 from agmax.errors import DataError, UsageError
-from agmax.evaluation.evaluate import Evaluator, Predictions, Source, predict
+from agmax.evaluation.evaluate import Evaluator, Predictions, predict
 from agmax.models import backbones
 from agmax.models.classifier import Classifier, QNetwork
 from agmax.objectives import objective as objectives
@@ -28,9 +29,8 @@ from agmax.trainer import Trainer
 
 
 class Splits(NamedTuple):
-    """The images of a training, and the configuration with their number of classes."""
+    """The images of a training."""
 
-    config: Config
     train: datasets.Split
     validation: datasets.Split | None
     test: datasets.Split
@@ -58,34 +58,49 @@ def refuse_unfinished(config: Config) -> None:
 
 def split(config: Config, name: str) -> datasets.Split:
     """Load one split of the configured data set, train_limit and validation applied."""
+    if name == "test" or (name == "validation" and not config.dataset.validation):
+        return _load(config, name)
+    train, validation = _training_and_validation(config)
+    if name == "train":
+        return train
+    assert validation is not None
+    return validation
+
+
+def splits(config: Config) -> Splits:
+    """Load all that a training needs; the configuration has its number of classes."""
+    train, validation = _training_and_validation(config)
+    if validation is None and _brings_validation(config):
+        validation = _load(config, "validation")
+    return Splits(train, validation, _load(config, "test"))
+
+
+def _load(config: Config, name: str) -> datasets.Split:
     data = config.dataset
-    load = partial(
-        datasets.load,
+    return datasets.load(
         data.name,
         data.root,
+        split=name,
         num_classes=data.num_classes,
         test_share=data.test_share,
         seed=config.dataset_seed,
     )
-    if name == "test" or (name == "validation" and not data.validation):
-        return load(split=name)
-    whole = load(split="train")
+
+
+def _training_and_validation(config: Config) -> tuple[datasets.Split, datasets.Split | None]:
+    """Load the training images, less those that are held out for validation."""
+    data = config.dataset
+    whole = _load(config, "train")
+    if data.train_limit is None and not data.validation:
+        return whole, None
     chosen, held_out = datasets.training_and_held_out(
         whole.labels, limit=data.train_limit, validation=data.validation, seed=config.dataset_seed
     )
-    wanted = held_out if name == "validation" else chosen
-    if len(wanted) == 0:
-        why = f"dataset.validation={data.validation} of {len(whole.labels)} images is {len(held_out)}"
-        raise DataError(f"no {name} images", where=data.name, why=why)
-    return whole if len(wanted) == len(whole.labels) else datasets.subset(whole, wanted)
-
-
-def splits(config: Config) -> Splits:
-    """Load all that a training needs."""
-    train, test = split(config, "train"), split(config, "test")
-    config = counted(config, lambda: train)
-    has_validation = config.dataset.validation > 0 or _brings_validation(config)
-    return Splits(config, train, split(config, "validation") if has_validation else None, test)
+    if len(chosen) == 0 or (data.validation and len(held_out) == 0):
+        why = f"{data.validation:g} of {len(whole.labels)} images leaves {len(chosen)} and {len(held_out)}"
+        raise DataError("training or validation without images", where="dataset.validation", why=why)
+    validation = datasets.subset(whole, held_out) if data.validation else None
+    return datasets.subset(whole, chosen), validation
 
 
 def counted(config: Config, data: Callable[[], datasets.Split]) -> Config:
@@ -174,9 +189,19 @@ def num_classes(config: Config) -> int:
     return config.dataset.num_classes
 
 
-def model(config: Config) -> Classifier:
-    """Make the classifier with its initial weights, on the CPU; equal rules give equal weights whatever the method."""
+def model(config: Config, *, with_pretrained: bool = True) -> Classifier:
+    """Make the classifier with its initial weights, on the CPU; equal rules give equal weights whatever the method.
+
+    Without `with_pretrained` no weights are fetched, because a checkpoint's will take their place.
+
+    Raises:
+        UsageError: there is no such network, or it cannot take the images.
+    """
     settings, rule = config.model, config.model.initialisation
+    is_pretrained = settings.pretrained and with_pretrained
+    if config.test_image_size != config.dataset.image_size and backbones.is_made_for_one_size(settings.backbone):
+        why = f"{settings.backbone} is built for images of {config.dataset.image_size} pixels"
+        raise UsageError("settings do not fit: dataset.test_image_size", why=why, remedy="Leave it out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.model_seed, "init", "backbone"))
         backbone = backbones.create(
@@ -185,14 +210,14 @@ def model(config: Config) -> Classifier:
             channels=config.input_channels,
             image_size=config.dataset.image_size,
             dropout=settings.dropout,
-            pretrained=settings.pretrained,
+            pretrained=is_pretrained,
             arguments=settings.arguments,
         )
-        if rule.library == "torch" and not settings.pretrained:
+        if rule.library == "torch" and not is_pretrained:
             backbones.reset_as_torch(backbone)
         if rule.scope == "all":
             backbones.reset_normal(backbone, rule.std)
-        if rule.zero_last_norm and not settings.pretrained:
+        if rule.zero_last_norm and not is_pretrained:
             backbones.zero_last_norms(backbone)
         torch.manual_seed(seed_for(config.model_seed, "init", "q_network"))
         q_network = _q_network(config)
@@ -256,22 +281,29 @@ def evaluator(config: Config, classifier: Classifier, data: datasets.Split, devi
     return Evaluator(answer)
 
 
-def trainer(
-    config: Config, data: Splits, classifier: Classifier, *, device: torch.device, folder: Run, first_step: int = 0
-) -> Trainer:
-    """Put a training together; `classifier` is on the device, `first_step` is where an interrupted run goes on.
+def num_steps(config: Config, data: Splits) -> int:
+    """Return the steps of an epoch.
 
     Raises:
         DataError: the training images do not make one step.
     """
+    num_images = len(data.train.labels)
+    steps = order.num_steps(num_images, config.train.batch_size)
+    if steps == 0:
+        raise DataError("too few training images", where=f"{num_images} in the data set", why="a step needs two")
+    return steps
+
+
+def trainer(
+    config: Config, data: Splits, classifier: Classifier, *, device: torch.device, folder: Run, first_step: int = 0
+) -> Trainer:
+    """Put a training together; `classifier` is on the device, `first_step` is where an interrupted run goes on."""
     classifier.autocast = parallel.autocast_format(config.train.precision, device)
     source = training_source(config, data.train, device)
     checkpoints = Store(folder.checkpoints)
     checkpoints.sweep()
     parts = {"validation": data.validation, "test": data.test}
-    steps_per_epoch = order.num_steps(len(source), config.train.batch_size)
-    if steps_per_epoch == 0:
-        raise DataError("too few training images", where=f"{len(source)} in the data set", why="a step needs two")
+    steps_per_epoch = num_steps(config, data)
     return Trainer(
         model=classifier,
         optimizer=optimizer(config, classifier),

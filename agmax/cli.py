@@ -113,7 +113,7 @@ FLAGS = (
 )
 
 DEFAULT_MODEL = "WideResNet28-10"
-"""The AgMax program's, where neither --config nor --feature-extractor is given."""
+"""The AgMax program's, where flags name augmentations or methods and nothing names a model."""
 
 
 class Request(NamedTuple):
@@ -141,19 +141,26 @@ def parse(argv: Sequence[str]) -> Request:
         UsageError: a wrong flag, one that this program does not follow, or an override that is none.
         SystemExit: argparse's own, with status 0, after --help.
     """
-    arguments = _parser().parse_intermixed_args(list(argv))
+    arguments = _parser().parse_intermixed_args(_resume_alone(argv))
     for name, value in vars(arguments).items():
         if value == [] and name != "overrides":  # what argparse makes of `--config=--`
             raise UsageError("wrong command line", why=f"--{name.replace('_', '-')} has no value", remedy="See --help")
     overrides: list[str] = list(arguments.overrides)
-    if arguments.resume is not None and re.match(r"[a-z_]+(\.[a-z_]+)+=", arguments.resume):
-        overrides.insert(0, arguments.resume)  # `--resume train.epochs=5`: resume the newest, with an override
-        arguments.resume = ""
     parts, settings, remarks = _flags(arguments)
     settings += [_override(text) for text in overrides]
+    for flag, value, mode in (
+        ("--n-runs", arguments.n_runs > 1, "train"),
+        ("--split", arguments.split, "eval"),
+        ("--predictions", arguments.predictions, "eval"),
+    ):
+        if value and _mode(arguments) != mode:
+            raise UsageError("flag not followed", where=flag, why=f"it goes with --{mode}")
     if arguments.n_runs < 1:
         raise UsageError("wrong value", where=f"--n-runs={arguments.n_runs}", why="it must be 1 or more")
     source = arguments.config
+    if source is None and parts and arguments.resume:
+        why = "they add to a configuration"
+        raise UsageError("flags that name parts need --config", where=" ".join(parts), why=why, remedy="Give --config")
     if source is None and parts and _mode(arguments) != "list":
         source = arguments.feature_extractor or DEFAULT_MODEL
     variants = [part for part in parts if part.startswith("agmax_")]
@@ -168,13 +175,22 @@ def parse(argv: Sequence[str]) -> Request:
         settings=tuple(settings),
         resume=arguments.resume,
         num_runs=arguments.n_runs,
-        split=arguments.split,
+        split=arguments.split or "test",
         predictions=arguments.predictions,
         what=arguments.list or "configs",
         as_json=arguments.json,
         debug=arguments.debug,
         remarks=tuple(remarks),
     )
+
+
+def _resume_alone(argv: Sequence[str]) -> list[str]:
+    """Keep --resume from taking an override that follows it: `--resume train.epochs=5` resumes the newest run."""
+    words = list(argv)
+    for position, word in enumerate(words[:-1]):
+        if word == "--resume" and re.match(r"[a-z_]+(\.[a-z_]+)+=", words[position + 1]):
+            words[position] = "--resume="
+    return words
 
 
 class _Parser(argparse.ArgumentParser):
@@ -200,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     resume_help = "a checkpoint, a run folder or a name; without value the newest run of this configuration"
     parser.add_argument("--resume", nargs="?", const="", metavar="X", help=resume_help)
     parser.add_argument("--n-runs", type=int, default=1, metavar="N", help="train with N seeds and summarise")
-    parser.add_argument("--split", choices=("train", "validation", "test"), default="test", help="what --eval measures")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="what --eval measures (test)")
     parser.add_argument("--predictions", metavar="FILE", help="where --eval writes its predictions (.npz)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")

@@ -79,6 +79,12 @@ class ResourceError(AgmaxError):
     exit_code = 8
 
 
+class BusyError(AgmaxError):
+    """A run folder in which another program is training."""
+
+    exit_code = 9
+
+
 def printable(text: str) -> str:
     """Escape control characters, so that a file name cannot break the line or the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agmax import cli
 from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
-from agmax.errors import UsageError
+from agmax.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from agmax.config.schema import Config
@@ -74,11 +74,7 @@ def _train_once(request: cli.Request) -> Result:
     build.refuse_unfinished(resolved.config)
     device = parallel.choose_device(resolved.config.train.device)
     run.probe(resolved.config.train.runs_dir)
-    data = build.splits(resolved.config)
-    config = data.config
-    if config.train.deterministic:
-        parallel.make_deterministic()
-
+    config = build.counted(resolved.config, lambda: build.split(resolved.config, "train"))
     continued = resume.run_to_continue(request, config)
     if continued is not None:
         result: Result | None = continued.read_json("result.json")
@@ -86,23 +82,34 @@ def _train_once(request: cli.Request) -> Result:
             run.log.info("%s is finished: test top1 %.2f %%", continued.path, result["top1"])
             return result
         saved = resume.newest(continued)
-    classifier = build.model(config)
+    data = build.splits(config)
+    total_steps = config.train.epochs * build.num_steps(config, data)
+    if continued is None and saved is not None and saved.state["step"] >= total_steps:
+        why = f"{saved.path} is after step {saved.state['step']}, the training ends with step {total_steps}"
+        raise UsageError("nothing left to train", where="--resume", why=why, remedy="Raise train.epochs")
+    parallel.choose_algorithms(deterministic=config.train.deterministic)
+    classifier = build.model(config, with_pretrained=saved is None)
     if saved is not None:
         _load_weights(classifier, saved, config)
     folder = continued or run.Run.create(config.train.runs_dir, config.name, resume.stem(config))
-    first_step = saved.state["step"] if saved and continued else 0
-    trainer = build.trainer(config, data, classifier.to(device), device=device, folder=folder, first_step=first_step)
-    if continued is None:
-        folder.write_text("config.yaml", resolve.as_yaml(resolved._replace(config=config)))
-    run.log_to([folder.path / "train.log"])
-    _announce(request, resolved, trainer, folder, parallel.described(device))
-    if saved is not None:
-        _restore(trainer, saved, config)
-    if continued is not None:
-        folder.forget_after(trainer.step)
-    folder.write_json("environment.json", run.environment(**parallel.machine(device, trainer.classifier.autocast)))
-    trainer.fit()
-    return _finish(config, trainer, folder, data.test.class_names)
+    with folder.locked():
+        if continued is None:
+            folder.write_text("config.yaml", resolve.as_yaml(resolved._replace(config=config)))
+        run.log_to([folder.path / "train.log"])
+        first_step = saved.state["step"] if saved and continued else 0
+        trainer = build.trainer(
+            config, data, classifier.to(device), device=device, folder=folder, first_step=first_step
+        )
+        _announce(
+            request, resolved, trainer, folder, f"{_classes(data.train.class_names)}, on {parallel.described(device)}"
+        )
+        if saved is not None:
+            _restore(trainer, saved, config, is_same_run=continued is not None)
+        if continued is not None:
+            folder.forget_after(trainer.step)
+        _record_environment(folder, run.environment(**parallel.machine(device, trainer.classifier.autocast)))
+        trainer.fit()
+        return _finish(config, trainer, folder, data.test.class_names)
 
 
 def _load_weights(classifier: Any, saved: "Saved", config: "Config") -> None:
@@ -115,38 +122,62 @@ def _load_weights(classifier: Any, saved: "Saved", config: "Config") -> None:
     load_weights(classifier, saved.state["model"], where=saved.path, saved=described[0], wanted=described[1])
 
 
-def _announce(request: cli.Request, resolved: Resolved, trainer: "Trainer", folder: "Run", devices: str) -> None:
-    """Say what is about to happen: steps, sizes, device, folder."""
+def _announce(request: cli.Request, resolved: Resolved, trainer: "Trainer", folder: "Run", more: str) -> None:
+    """Say what is about to happen: steps, sizes, classes, device, folder."""
     from agmax.run import log
 
     log.info(
-        "%s on %s: %d epochs of %d steps with %d images, checkpoints of %.1f MiB (three at most), on %s",
+        "%s on %s: %d epochs of %d steps with %d images, checkpoints of %.1f MiB (three at most), %s",
         resolved.config.name,
         resolved.config.dataset.name,
         trainer.epochs,
         trainer.steps_per_epoch,
         len(trainer.data),
         trainer.checkpoint_bytes / 2**20,
-        devices,
+        more,
     )
     for note in (*request.remarks, *resolved.notes):
         log.info("note: %s", note)
     log.info("run folder %s", folder.path)
 
 
-def _restore(trainer: "Trainer", saved: "Saved", config: "Config") -> None:
-    """Continue after the checkpoint's step, saying what is different from then."""
+def _classes(names: tuple[str, ...]) -> str:
+    return printable(f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+
+
+def _restore(trainer: "Trainer", saved: "Saved", config: "Config", *, is_same_run: bool) -> None:
+    """Continue after the checkpoint's step, saying what is different from then.
+
+    A new folder begins with a checkpoint of its own: were it killed at once, it would still know where it came from.
+    """
     from agmax.resume import NOT_THE_RESULT
     from agmax.run import log
 
-    before = saved.config
-    has_same_optimizer = before.optimizer.name == config.optimizer.name
-    trainer.restore(saved.state, with_optimizer=has_same_optimizer)
+    before = saved.config.optimizer
+    has_same_optimizer = (before.name, before.decay_bias_and_norm) == (
+        config.optimizer.name,
+        config.optimizer.decay_bias_and_norm,
+    )
+    trainer.restore(saved.state, with_optimizer=has_same_optimizer, with_sums=is_same_run)
     log.info("continuing after step %d of %d, from %s", trainer.step, trainer.total_steps, saved.path)
-    for difference in resolve.differences(before, config, ignore=NOT_THE_RESULT):
+    for difference in resolve.differences(saved.config, config, ignore=NOT_THE_RESULT):
         log.info("changed %s", difference)
     if not has_same_optimizer:
         log.info("the optimizer starts anew")
+    if not is_same_run:
+        trainer.save()
+
+
+def _record_environment(folder: "Run", environment: Result) -> None:
+    """Write environment.json; where a run goes on elsewhere, say what its bits may depend on."""
+    from agmax.parallel import BITS_DEPEND_ON
+    from agmax.run import log
+
+    before: Result = folder.read_json("environment.json") or environment
+    for key in ("torch", *BITS_DEPEND_ON):
+        if before.get(key) != environment[key]:
+            log.warning("warning: not bit-exact: %s was %s, is %s", key, before.get(key), environment[key])
+    folder.write_json("environment.json", environment)
 
 
 def _finish(config: "Config", trainer: "Trainer", folder: "Run", class_names: tuple[str, ...]) -> Result:
@@ -182,6 +213,8 @@ def evaluate(request: cli.Request) -> Result:
     from agmax.reports import results
 
     run.log_to([])
+    if request.predictions:
+        results.probe(Path(request.predictions))
     resolved, saved = resume.evaluation_start(
         request, lambda config: build.counted(config, lambda: build.split(config, request.split))
     )
@@ -190,7 +223,7 @@ def evaluate(request: cli.Request) -> Result:
     device = parallel.choose_device(resolved.config.train.device)
     data = build.split(resolved.config, request.split)
     config = build.counted(resolved.config, lambda: data)
-    classifier = build.model(config)
+    classifier = build.model(config, with_pretrained=saved is None)
     if saved is not None:
         _load_weights(classifier, saved, config)
     evaluator = build.evaluator(config, classifier.to(device), data, device)

@@ -9,6 +9,9 @@ from torch import nn
 
 from agmax.errors import ResourceError
 
+BITS_DEPEND_ON = ("device", "device_name", "num_gpus", "threads", "cpu_capability", "precision")
+"""What a continued training must find as it was, to come to the same bits (keys of `machine`)."""
+
 
 def choose_device(request: str) -> torch.device:
     """Return the device for `auto`, `cpu` or `cuda`; auto is the visible GPUs, else the CPU.
@@ -79,12 +82,13 @@ def num_workers(asked: int | None) -> int:
     return min(usable, 8)
 
 
-def make_deterministic() -> None:
-    """Choose algorithms that give the same bits at every run; on the CPU they do so anyway."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    torch.use_deterministic_algorithms(True)
+def choose_algorithms(*, deterministic: bool) -> None:
+    """Let a GPU take its fastest algorithms, or those that give the same bits at every run; the CPU's always do."""
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def over_devices(model: nn.Module, device: torch.device) -> nn.Module:

@@ -13,8 +13,18 @@ from agmax.config.schema import Config
 from agmax.errors import CheckpointError, UsageError
 from agmax.run import Run, find, runs_of
 
-NOT_THE_RESULT = ("train.runs_dir", "train.log_every_steps", "train.num_workers", "train.device", "name")
+NOT_THE_RESULT = (
+    "name",
+    "train.device",
+    "train.log_every_steps",
+    "train.num_workers",
+    "train.runs_dir",
+    "train.save_every_steps",
+)
 """Settings that do not change what a training computes."""
+
+OF_THE_INPUT = ("image_size", "test_image_size", "mean", "std", "statistics", "agmax_mean", "agmax_std")
+"""Settings of the data set that belong to the weights: they tell what images must be like."""
 
 
 class Saved(NamedTuple):
@@ -30,7 +40,8 @@ class Saved(NamedTuple):
     @property
     def run_folder(self) -> str | None:
         """Return the run folder that the file lies in."""
-        return str(self.path.parent.parent) if self.path.parent.name == "checkpoints" else None
+        folder = self.path.parent.parent
+        return str(folder) if (folder / "config.yaml").is_file() else None
 
 
 def resolved(request: Request) -> Resolved:
@@ -52,10 +63,15 @@ def training_start(request: Request) -> tuple[Resolved, Saved | None]:
     if path.is_dir() and not Store(path / "checkpoints").saved() and (path / "config.yaml").is_file():
         return _of_run(request, path), None  # interrupted before its first checkpoint
     saved = _load(path)
-    return (_of_saved(request, saved) if request.source is None else resolved(request)), saved
+    if request.source is None:
+        return _of_saved(request, saved), saved
+    typed = resolved(request)
+    if not _names_data(request, typed):
+        typed = resolved(request._replace(dataset=saved.config.dataset.name))
+    return typed, saved
 
 
-def run_to_continue(request: Request, config: Config) -> Run | None:
+def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...] = NOT_THE_RESULT) -> Run | None:
     """Return the run folder that --resume continues: the one named, or the newest of an equal configuration.
 
     None stands for a new folder: there is no --resume, or it names weights to start from with other settings.
@@ -70,21 +86,25 @@ def run_to_continue(request: Request, config: Config) -> Run | None:
         candidates = [Run(path)] if path.is_dir() else []
     else:
         candidates = list(runs_of(config.train.runs_dir, config.name, stem(config)))
-    reasons: list[str] = []
+    nearest: tuple[list[str], Path] | None = None
     for candidate in candidates:
         try:
             there = resolve.resolve(str(candidate.path / "config.yaml")).config
         except UsageError:
             continue
-        differing = resolve.differences(there, config, ignore=NOT_THE_RESULT)
+        differing = resolve.differences(there, config, ignore=ignore)
         if not differing:
             return candidate
-        reasons.append(f"{candidate.path} differs in {'; '.join(differing[:3])}")
+        if nearest is None or len(differing) < len(nearest[0]):
+            nearest = differing, candidate.path
     if request.resume or request.num_runs > 1:
         return None
     looked = Path(config.train.runs_dir) / config.name / f"{stem(config)}[-n]"
-    why = f"no run has this configuration{': ' + reasons[0] if reasons else ''}"
-    raise CheckpointError("nothing to resume", where=looked, why=why, remedy="Leave --resume out to start a new run")
+    why = "no run has this configuration"
+    if nearest:
+        why += f"; {nearest[1]} differs in {', '.join(nearest[0][:5])}"
+    remedy = "Leave --resume out to start a new run" if request.mode == "train" else "Give --resume RUN or CHECKPOINT"
+    raise CheckpointError("nothing to resume", where=looked, why=why, remedy=remedy)
 
 
 def stem(config: Config) -> str:
@@ -115,25 +135,46 @@ def evaluation_start(request: Request, count: Callable[[Config], Config]) -> tup
     if request.resume:
         saved = _load(find(request.resume, _runs_dir(request)))
     else:
-        run = run_to_continue(request, count(resolved(request).config))
+        run = run_to_continue(request, count(resolved(request).config), ignore=(*NOT_THE_RESULT, "evaluation."))
         assert run is not None
         found = newest(run)
         if found is None:
             raise CheckpointError("no checkpoint yet", where=run.checkpoints, remedy="Train on with --train --resume")
         saved = found
-    return (_of_saved(request, saved) if request.source is None else _typed_on_saved_data(request, saved)), saved
+    return _with_input_of(saved, request), saved
 
 
-def _typed_on_saved_data(request: Request, saved: Saved) -> Resolved:
-    """Resolve what was typed, on the data set of the checkpoint and as it was normalised, unless another is typed."""
-    typed = resolved(request)
-    of_data = saved.state["config"]["dataset"]
+def _with_input_of(saved: Saved, request: Request) -> Resolved:
+    """Resolve what was typed, for weights that were trained with what is saved.
+
+    Without --config the saved settings stand below what was typed. With it the data set is still the saved one unless
+    another is typed, and images are sized and normalised as the weights have learnt them.
+    """
+    before, data = saved.config, saved.state["config"]["dataset"]
+    typed = resolved(request) if request.source else _of_saved(request, saved)
+    is_same_data = not _names_data(request, typed) or typed.config.dataset.name == before.dataset.name
+    keys = tuple(data) if is_same_data else OF_THE_INPUT
+    if not is_same_data and typed.config.dataset.channels != before.dataset.channels:
+        keys = ()
+    values = {f"dataset.{key}": data[key] for key in keys}
+    if is_same_data:
+        values |= {"dataset.seed": before.dataset_seed, "dataset.name": before.dataset.name}
+    values |= {"train.seed": before.train.seed, "train.epochs": before.train.epochs}
+    origin = str(saved.path)
+    own = ("configs/", origin)
+    settings = [
+        Setting(key, value, origin)
+        for key, value in values.items()
+        if key not in typed.origins or typed.origins[key].startswith(own)  # what the user's file says stays
+    ]
+    asked = request._replace(settings=(*settings, *request.settings))
+    return resolved(asked) if request.source else _of_saved(asked, saved)
+
+
+def _names_data(request: Request, typed: Resolved) -> bool:
+    """Tell whether the user named a data set, by a flag, an override or in a file."""
     origin = typed.origins["dataset.name"]
-    is_typed = request.dataset is not None or not origin.startswith("configs/dataset/")
-    if is_typed and typed.config.dataset.name != of_data["name"]:
-        return typed
-    settings = [Setting(f"dataset.{key}", value, str(saved.path)) for key, value in of_data.items()]
-    return resolved(request._replace(dataset=of_data["name"], settings=(*settings, *request.settings)))
+    return request.dataset is not None or not origin.startswith("configs/dataset/")
 
 
 def _of_saved(request: Request, saved: Saved) -> Resolved:

@@ -1,5 +1,6 @@
 """The run folder: everything a training leaves behind, and how it is found again."""
 
+import fcntl
 import json
 import logging
 import math
@@ -9,11 +10,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from agmax.errors import CheckpointError, OutputError
+from agmax.errors import BusyError, CheckpointError, OutputError
 
 log = logging.getLogger("agmax")
 
@@ -51,6 +53,29 @@ class Run:
         except OSError as error:
             raise OutputError("cannot write the run folder", where=parent, why=error.strerror or str(error)) from error
         raise OutputError("no free run folder", where=parent)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other programs from training in this folder; a program that is killed leaves no lock behind.
+
+        Raises:
+            BusyError: another program does so now.
+        """
+        path = self.path / ".lock"
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                remedy = "Wait for it, or start a new run without --resume"
+                raise BusyError("run folder in use", where=self.path, why=f"by {file.read()}", remedy=remedy) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file, all or nothing."""

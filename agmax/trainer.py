@@ -3,8 +3,7 @@
 import logging
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from agmax.augment.pipeline import Pipeline
 from agmax.batch import Sample
 from agmax.data import order
+from agmax.data.source import Source
 from agmax.errors import DivergedError
 from agmax.models.classifier import Classifier
 from agmax.objectives.classification import row_entropy
@@ -27,20 +27,6 @@ log = logging.getLogger("agmax")
 
 TIMED_STEPS = 10
 """Steps after which the remaining minutes are estimated."""
-
-
-class LearningRate(Protocol):
-    """A step of the training and the plateau's reductions -> the learning rate."""
-
-    def __call__(self, step: int, *, num_reductions: int) -> float: ...
-
-
-class Data(Protocol):
-    """Images to train on."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, batches: list[Tensor], *, epoch: int) -> Iterable[Sample]: ...
 
 
 class Journal(Protocol):
@@ -83,12 +69,12 @@ class Trainer:
         optimizer: optim.Optimizer,
         objective: Objective,
         augment: Pipeline,
-        data: Data,
+        data: Source,
         batch_size: int,
         epochs: int,
         steps_per_epoch: int,
         seed: int,
-        learning_rate: LearningRate,
+        learning_rate: Callable[..., float],
         patience: int,
         evaluators: Mapping[str, Evaluates],
         device: torch.device,
@@ -101,7 +87,8 @@ class Trainer:
     ) -> None:
         """`evaluators` has one for `test` and, where there is one, `validation`.
 
-        `description` is what a checkpoint says of itself, in plain types; `report` is called with every row.
+        `learning_rate` takes the step and `num_reductions`, those of the plateau. `description` is what a checkpoint
+        says of itself, in plain types; `report` is called with every row.
         """
         self.classifier, self.model = model, over_devices(model, device)
         self.optimizer, self.objective, self.augment = optimizer, objective, augment
@@ -131,33 +118,33 @@ class Trainer:
     def fit(self) -> None:
         """Train from the present step to the last epoch."""
         self._first_step, self._started = self.step, time.perf_counter()
-        is_last_of_epoch = self.step % self.steps_per_epoch == 0 and self.checkpoints.path(self.step).exists()
+        is_last_of_epoch = bool(self.sums) and self.step % self.steps_per_epoch == 0
         if is_last_of_epoch and all(row["step"] != self.step for row in self.run.rows()):
             self.finish_epoch(seconds=0.0, num_images=0)  # it was interrupted between its last step and its row
         while self.step < self.total_steps:
-            started, first = time.perf_counter(), self.step
-            self.train_epoch()
-            num_images = (self.step - first) * self.batch_size
+            started = time.perf_counter()
+            num_images = self.train_epoch()
             self.finish_epoch(seconds=time.perf_counter() - started, num_images=num_images)
 
-    def train_epoch(self) -> None:
-        """Train from the present step to the end of its epoch and save."""
+    def train_epoch(self) -> int:
+        """Train from the present step to the end of its epoch, save, and return the number of images seen."""
         epoch, start = divmod(self.step, self.steps_per_epoch)
         if start == 0:
-            self.sums = defaultdict(float)
+            if self.sums:  # those of the epoch before
+                self.plateau = plateau_after(self.plateau, self.means()["classification"], patience=self.patience)
+            self.sums = {}
         self.model.train()
         batches = order.shuffled(len(self.data), self.batch_size, seed=self.seed, epoch=epoch, start=start)
-        samples = self.data.batches(batches, epoch=epoch)
-        for sample in self._progress(samples, epoch, start):
-            losses = self.train_step(sample)
-            self._add(losses, len(sample.labels))
+        for sample in self._progress(self.data.batches(batches, epoch=epoch), epoch, start):
+            self._add(self.train_step(sample), len(sample.labels))
             self.step += 1
-            last = self.step % self.steps_per_epoch == 0
-            if not last and self.save_every_steps and self.step % self.save_every_steps == 0:
+            is_last = self.step % self.steps_per_epoch == 0
+            if self.step % self.log_every_steps == 0:
+                self.means()  # ends a training that diverged
+            if not is_last and self.save_every_steps and self.step % self.save_every_steps == 0:
                 self.save()
-        means = self.means()
-        self.plateau = plateau_after(self.plateau, means["classification"], patience=self.patience)
         self.save()
+        return sum(len(indices) for indices in batches)
 
     def train_step(self, sample: Sample) -> dict[str, Tensor]:
         """Make one step of gradient descent and return the named terms of its loss."""
@@ -192,6 +179,8 @@ class Trainer:
         started = time.perf_counter()
         for split, evaluate in self.evaluators.items():
             row |= {f"{split}_{name}": value for name, value in evaluate().items()}
+        losses = {name: value for name, value in row.items() if name.endswith("nll")}
+        self._refuse_broken([f"{name}={value}" for name, value in losses.items() if not math.isfinite(value)])
         row["timing"] = {
             "train_seconds": seconds,
             "images_per_second": num_images / seconds if seconds else None,
@@ -212,19 +201,30 @@ class Trainer:
             DivergedError: one of them is no finite number.
         """
         sums = {name: float(value) for name, value in self.sums.items()}
-        num_images = sums.pop("num_images")
+        num_images = sums.pop("num_images", 1.0)
         means = {name: value / num_images for name, value in sums.items()}
-        broken = [f"{name}={value}" for name, value in means.items() if not math.isfinite(value)]
-        if broken:
-            saved = self.checkpoints.saved()
-            why = f"{', '.join(broken)} in the epoch that ends with step {self.step}"
-            remedy = f"Lower optimizer.lr; the last good weights are {saved[-1]}" if saved else "Lower optimizer.lr"
-            raise DivergedError("training diverged", why=why, remedy=remedy)
+        self._refuse_broken([f"{name}={value}" for name, value in means.items() if not math.isfinite(value)])
         return means
 
+    def _refuse_broken(self, broken: list[str]) -> None:
+        if broken:
+            saved = self.checkpoints.saved()
+            remedy = f"Lower optimizer.lr; the last good weights are {saved[-1]}" if saved else "Lower optimizer.lr"
+            raise DivergedError("training diverged", where=f"step {self.step}", why=", ".join(broken), remedy=remedy)
+
     def save(self) -> None:
-        """Save the state after the present step."""
-        self.means()  # weights that are no numbers never push out good ones
+        """Save the state after the present step.
+
+        Raises:
+            DivergedError: a loss or a weight is no finite number; such weights never push out good ones.
+        """
+        self.means()
+        values = {name: value for name, value in self.classifier.state_dict().items() if value.is_floating_point()}
+        is_finite = torch.stack([value.isfinite().all() for value in values.values()])
+        if not is_finite.all():
+            self._refuse_broken(
+                [f"{name} is not finite" for name, good in zip(values, is_finite, strict=True) if not good][:3]
+            )
         self.checkpoints.save(self.step, self.state())
 
     def state(self) -> dict[str, Any]:
@@ -238,23 +238,28 @@ class Trainer:
             "sums": {name: float(value) for name, value in self.sums.items()},
         }
 
-    def restore(self, state: dict[str, Any], *, with_optimizer: bool = True) -> None:
-        """Continue after the step of `state`, whose weights are in the model already."""
+    def restore(self, state: dict[str, Any], *, with_optimizer: bool, with_sums: bool) -> None:
+        """Continue after the step of `state`, whose weights are in the model already.
+
+        What the optimizer remembers of each parameter is taken over, its settings are those it was made with.
+        `with_sums` also takes over the sums of the epoch, which belong to this very training.
+        """
         self.step = state["step"]
         self.plateau = Plateau(*state["plateau"])
-        self.sums = defaultdict(float, state["sums"])
+        self.sums = dict(state["sums"]) if with_sums else {}
         if with_optimizer:
-            self.optimizer.load_state_dict(state["optimizer"])
+            own = self.optimizer.state_dict()
+            self.optimizer.load_state_dict({**own, "state": state["optimizer"]["state"]})
 
     def _add(self, losses: dict[str, Tensor], num_images: int) -> None:
         """Add to the running sums, in float64 and on the device, so that no step waits for the result."""
         for name, value in losses.items():
-            self.sums[name] = self.sums[name] + value.double() * num_images
-        self.sums["num_images"] = self.sums["num_images"] + num_images
+            self.sums[name] = self.sums.get(name, 0.0) + value.double() * num_images
+        self.sums["num_images"] = self.sums.get("num_images", 0.0) + num_images
 
     # --- text ------------------------------------------------------------------------------------------------
 
-    def _progress(self, samples: Iterable[Sample], epoch: int, start: int) -> Iterable[Sample]:
+    def _progress(self, samples: Iterable[Sample], epoch: int, start: int) -> Iterator[Sample]:
         title = f"epoch {epoch + 1}/{self.epochs}"
         bar = tqdm(samples, title, self.steps_per_epoch, initial=start, leave=False, disable=None)
         for done, sample in enumerate(bar, start=start + 1):

@@ -369,6 +369,7 @@ def test_val_is_the_test_set_where_there_is_no_other(
     write_tree(tmp_path, ["a", "b"], folders, size=(8, 8))
     config = configured("folder", dataset__root=str(tmp_path))
     data = build.splits(config)
+    assert build.counted(config, lambda: data.train).dataset.num_classes == 2
     for part, folder in ((data.train, "train"), (data.test, test), (data.validation, validation)):
         if folder is None:
             assert part is None
@@ -378,7 +379,6 @@ def test_val_is_the_test_set_where_there_is_no_other(
             assert isinstance(part, Files)
             assert {Path(path).parent.parent.name for path in part.paths} == {folder}
             assert parents(part) == ["a"] * folders[folder] + ["b"] * folders[folder]
-    assert data.config.dataset.num_classes == 2
 
 
 def test_a_fifth_of_each_class_of_a_flat_tree_is_the_test_set(tmp_path: Path) -> None:
@@ -395,6 +395,23 @@ def test_a_fifth_of_each_class_of_a_flat_tree_is_the_test_set(tmp_path: Path) ->
         assert both == sorted(str(path) for path in (tmp_path / "flat").rglob("*.png"))
         tests.append(data.test.paths)
     assert tests[0] == tests[1] != tests[2]
+
+
+def test_splits_beside_classes_are_refused(tmp_path: Path) -> None:
+    write_tree(tmp_path, ["a", "b"], {"training": 1, "test": 1}, size=(8, 8))
+    with pytest.raises(DataError, match="it holds test beside training, and no train"):
+        build.splits(configured("folder", dataset__root=str(tmp_path)))
+
+
+def test_images_of_a_subset_keep_their_places_in_the_files(tmp_path: Path) -> None:
+    config = configured("digits", dataset__validation=0.1, dataset__train_limit=200)
+    whole, data = build.split(configured("digits"), "train"), build.splits(config)
+    assert data.validation is not None
+    for part in (data.train, data.validation):
+        source = build.test_source(config, part, CPU)
+        (sample,) = source.batches([torch.arange(30)], epoch=0)
+        assert torch.equal(sample.labels, whole.labels[sample.indices])
+        assert sample.indices.tolist() != list(range(30))
 
 
 def test_a_tree_of_test_images_alone_can_be_evaluated(tmp_path: Path) -> None:
@@ -487,7 +504,7 @@ def test_names_with_spaces_quotes_newlines_and_umlauts_are_read(tmp_path: Path) 
     config = configured("folder", dataset__root=str(root / "train"), dataset__test_share=0.5, train__num_workers=0)
     data = build.splits(config)
     assert data.train.class_names == tuple(sorted(ODD_NAMES))
-    source = build.test_source(data.config, data.train, CPU)
+    source = build.test_source(config, data.train, CPU)
     assert sum(len(sample.labels) for sample in source.batches(order.in_order(len(source), 2), epoch=0)) == 2
     (root / "train" / ODD_NAMES[2] / "0.png").write_bytes(b"")
     with pytest.raises(DataError) as failure:

@@ -213,7 +213,7 @@ def test_calibration_error_equals_the_reference_program(case: dict[str, Any]) ->
     assert value == pytest.approx(case["expected_ece_10_bins"], abs=1e-6)
 
 
-# --- forward passes of the published networks --------------------------------------------------------------------
+# --- shapes of the published networks -----------------------------------------------------------------------------
 
 RELEASED = golden("released_checkpoints.json")
 
@@ -228,7 +228,7 @@ def backbone_of(name: str, num_classes: int) -> nn.Module:
 
 @pytest.mark.parametrize("name", list(RELEASED["keys"]))
 def test_every_tensor_of_a_published_network_has_its_shape_here(name: str) -> None:
-    """Shapes in order of registration; the dead 1000-class head inside `features.` is not built here."""
+    """Compare the sorted shapes; the dead 1000-class head inside `features.` is not built here."""
     dead = ("feature_extractor.features.head.fc", "feature_extractor.features.classifier")
     published = {key: tuple(shape) for key, shape in RELEASED["keys"][name].items() if not key.startswith(dead)}
     ours = backbone_of(name, published["classifier.bias"][0]).state_dict()

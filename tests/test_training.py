@@ -16,6 +16,9 @@ import torch
 from conftest import REPOSITORY, Answer, skip_or_fail, write_tree
 
 from agmax.checkpoints.load import load
+from agmax.cli import parse
+from agmax.resume import evaluation_start
+from agmax.schedules import Plateau
 from agmax.trainer import Trainer
 
 Run = Callable[..., Answer]
@@ -274,6 +277,39 @@ def test_every_schedule_and_optimizer_resumes_bit_for_bit(
     assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("ResNet8-mixup-agmax", ["train.precision=bf16"]), ("WideResNet10-1-cutmix-agmax", ["--dropout=0.3"])],
+)
+def test_half_precision_and_dropout_resume_bit_for_bit(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, words: list[str]
+) -> None:
+    words = [f"--config={name}", *TINY, "train.save_every_steps=1", *words]
+    whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
+    resumed = interrupted_and_resumed(run, monkeypatch, 6, *words)
+    assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
+    assert_same_weights(resumed["checkpoint"], whole["checkpoint"])
+
+
+def test_the_row_of_an_epoch_holds_the_learning_rate_that_it_was_trained_with(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agmax import trainer as module
+
+    def reduced(state: Plateau, loss: float, *, patience: int) -> Plateau:
+        return state._replace(num_reductions=state.num_reductions + 1)
+
+    monkeypatch.setattr(module, "plateau_after", reduced)
+    result = train(run, "ResNet8-cutout", "schedule.name=plateau")
+    assert [row["lr"] for row in rows(result["run_folder"])] == pytest.approx([0.1, 0.01, 0.001])
+    assert load(Path(result["checkpoint"]))["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.001)
+
+
+def test_only_images_that_were_seen_are_counted(run: Run) -> None:
+    for row in rows(train(run, "ResNet8-standard")["run_folder"]):  # 32, 32, 32 and 4
+        assert row["timing"]["images_per_second"] * row["timing"]["train_seconds"] == pytest.approx(100)
+
+
 @pytest.mark.parametrize("workers", [(0, 2), (2, 0)])
 def test_files_resume_bit_for_bit_whatever_the_number_of_workers(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: tuple[int, int]
@@ -448,6 +484,83 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run: Run, monkeypatc
     assert loss_log(answer.json["run_folder"]) == loss_log(whole["run_folder"])
 
 
+def test_changed_settings_of_the_optimizer_act(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(run, "ResNet8-standard")
+    seen: list[Trainer] = []
+    monkeypatch.setattr(Trainer, "fit", lambda trainer: seen.append(trainer) or pytest.skip("seen"))
+    words = ("--train", "--resume", first["run_folder"], "train.epochs=5", "optimizer.weight_decay=0.1")
+    with pytest.raises(pytest.skip.Exception):
+        run(*words, "optimizer.momentum=0.5", "optimizer.nesterov=false")
+    (group,) = seen[0].optimizer.param_groups
+    assert (group["weight_decay"], group["momentum"], group["nesterov"]) == (0.1, 0.5, False)
+    assert any(state["momentum_buffer"].any() for state in seen[0].optimizer.state.values())
+    with pytest.raises(pytest.skip.Exception):
+        run(*words, "optimizer.decay_bias_and_norm=false")
+    assert len(seen[1].optimizer.param_groups) == 2
+
+
+@pytest.mark.parametrize("setting", ["optimizer.lr=0.01", "train.epochs=2"])
+def test_when_nothing_is_left_to_train_no_folder_is_made(run: Run, setting: str) -> None:
+    first = train(run, "ResNet8-standard")
+    answer = run("--train", "--resume", first["run_folder"], setting)
+    assert answer.status == 2
+    assert "nothing left to train" in answer.err and "Raise train.epochs" in answer.err
+    assert len(list(Path("runs/ResNet8-standard").iterdir())) == 1
+
+
+def test_a_run_begun_from_weights_and_killed_at_once_still_knows_them(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(run, "ResNet8-standard")
+    words = ("--train", "--json", "--resume", first["run_folder"], "train.epochs=5")
+    whole = run(*words, "train.runs_dir=whole").json
+    with monkeypatch.context() as patch:
+        kill_at(patch, 14)
+        with pytest.raises(Killed):
+            run(*words)
+    resumed = run("--config=ResNet8-standard", "--train", "--json", *TINY, "--resume", "train.epochs=5").json
+    assert resumed["run_folder"] == "runs/ResNet8-standard/digits-s0-2"
+    assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
+    assert_same_weights(resumed["checkpoint"], whole["checkpoint"])
+
+
+def test_weights_are_trained_on_with_the_data_set_they_know(run: Run) -> None:
+    first = train(run, "ResNet8-standard")
+    words = ("train.epochs=4", "dataset.image_size=8", "dataset.train_limit=100", "train.batch_size=32")
+    answer = run("--config=ResNet8-cutout", "--train", "--json", "--resume", first["checkpoint"], *words)
+    assert answer.status == 0, answer.err
+    assert answer.json["run_folder"] == "runs/ResNet8-cutout/digits-s0"
+    assert run("--train", "--cutmix", "--resume", first["checkpoint"]).status == 2
+
+
+def test_a_folder_in_use_is_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agmax.run import Run as RunFolder
+
+    with monkeypatch.context() as patch:
+        kill_at(patch, 5)
+        with pytest.raises(Killed):
+            run("--config=ResNet8-standard", "--train", *TINY)
+    folder = Path("runs/ResNet8-standard/digits-s0")
+    with RunFolder(folder).locked():
+        before = tree(folder)
+        answer = run("--config=ResNet8-standard", "--train", *TINY, "--resume")
+        assert answer.status == 9
+        assert f"process {os.getpid()} on" in answer.err
+        assert tree(folder) == before
+    assert train(run, "ResNet8-standard", "--resume")["run_folder"] == str(folder)
+
+
+def test_another_number_of_threads_is_said_to_change_the_bits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        kill_at(patch, 5)
+        with pytest.raises(Killed):
+            run("--config=ResNet8-standard", "--train", *TINY)
+    path = Path("runs/ResNet8-standard/digits-s0/environment.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "threads": 77}))
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "--resume")
+    assert f"warning: not bit-exact: threads was 77, is {torch.get_num_threads()}" in answer.err
+
+
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 
@@ -511,6 +624,58 @@ def test_normalisation_travels_with_the_weights(run: Run) -> None:
     assert answer.json["nll"] == trained["nll"]
 
 
+def test_a_split_is_the_one_that_was_trained_with_whatever_is_typed(run: Run) -> None:
+    trained = train(run, "ResNet8-standard", "dataset.validation=0.05", "--seed=3")
+    expected = rows(trained["run_folder"])[-1]["validation_nll"]
+    for words in ([], ["--config=ResNet8-standard"], ["--config=ResNet8-standard", "--dataset=digits"]):
+        answer = run("--eval", "--json", "--split=validation", "--resume", trained["checkpoint"], *words)
+        assert (answer.json["nll"], answer.json["seed"], answer.json["epochs"]) == (expected, 3, 3)
+
+
+def test_another_data_set_is_seen_as_the_weights_have_learnt_it(run: Run) -> None:
+    trained = train(run, "ResNet8-standard", "dataset.mean=[0.4]", "train.epochs=1")
+    for words in ((), ("--config=ResNet8-standard",)):
+        request = parse(["--eval", "--dataset=fashion_mnist", "--resume", trained["checkpoint"], *words])
+        config = evaluation_start(request, lambda config: config)[0].config
+        assert (config.dataset.name, config.dataset.mean, config.dataset.image_size) == ("fashion_mnist", [0.4], 8)
+    request = parse(["--eval", "--dataset=fashion_mnist", "dataset.mean=[0.7]", "--resume", trained["checkpoint"]])
+    assert evaluation_start(request, lambda config: config)[0].config.dataset.mean == [0.7]
+
+
+def test_settings_of_the_evaluation_do_not_hide_the_run(run: Run) -> None:
+    trained = train(run, "ResNet8-standard")
+    answer = run("--config=ResNet8-standard", *TINY, "--eval", "--json", "--resume", "evaluation.batch_size=64")
+    assert answer.json["checkpoint"] == trained["checkpoint"]
+    answer = run("--config=ResNet8-standard", *TINY, "--eval", "--resume", "--seed=1")
+    assert answer.status == 4
+    assert "Give --resume RUN" in answer.err
+
+
+def test_no_pretrained_weights_are_fetched_where_a_checkpoint_has_them(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+
+    make, asked = timm.create_model, []
+
+    def without_network(name: str, *, pretrained: bool, **options: Any) -> Any:
+        asked.append(pretrained)
+        return make(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", without_network)
+    trained = train(run, "ResNet8-standard", "model.pretrained=true", "train.epochs=1")
+    assert run("--eval", "--resume", trained["checkpoint"]).status == 0
+    assert asked == [True, False]
+
+
+def test_predictions_that_cannot_be_written_end_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = train(run, "ResNet8-standard", "train.epochs=1")
+    for path in ("no/such/x.npz", "runs"):
+        answer = run("--eval", "--resume", trained["checkpoint"], f"--predictions={path}")
+        assert answer.status == 6
+        assert "top1" not in answer.err
+
+
 def test_checkpoints_are_found_as_typed_then_in_checkpoints_then_in_the_runs(run: Run) -> None:
     trained = train(run, "ResNet8-standard", "train.epochs=1")
     source = Path(trained["checkpoint"])
@@ -553,10 +718,11 @@ def test_the_best_epoch_is_the_first_of_the_highest(
 
 
 def test_a_diverged_training_ends_before_its_weights_are_saved(run: Run) -> None:
-    answer = run("--config=ResNet8-standard", "--train", *TINY, "optimizer.lr=1e30")
-    assert answer.status == 7, answer.err
-    assert "Lower optimizer.lr" in answer.err
-    assert list(Path("runs/ResNet8-standard/digits-s0/checkpoints").iterdir()) == []
+    for number, words in (("", []), ("-2", ["train.batch_size=100", "train.epochs=1"]), ("-3", ["train.epochs=900"])):
+        answer = run("--config=ResNet8-standard", "--train", *TINY, "optimizer.lr=1e30", *words)
+        assert answer.status == 7, answer.err
+        assert "Lower optimizer.lr" in answer.err
+        assert not Path(f"runs/ResNet8-standard/digits-s0{number}/checkpoints/best.pth").exists()
 
 
 def test_an_output_folder_that_is_a_file_is_found_before_the_data_are_read(
@@ -603,3 +769,24 @@ def test_summary_counts_parameters_and_operations(run: Run) -> None:
     macs += (9 * 16 * 32 + 9 * 32 * 32 + 16 * 32) * 256 + (9 * 32 * 64 + 9 * 64 * 64 + 32 * 64) * 64 + 640
     assert result["flops_per_image"] == 2 * macs
     assert "QNetwork" in run("--config=ResNet8-standard-agmax", "--summary").out
+
+
+@pytest.mark.gpu
+def test_one_gpu_trains_and_resumes_bit_for_bit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    words = ("--config=ResNet8-cutmix-cutout-agmax", *TINY, "--device=cuda", "train.deterministic=true")
+    whole = run(*words, "--train", "--json", "train.save_every_steps=1", "train.runs_dir=whole").json
+    resumed = interrupted_and_resumed(run, monkeypatch, 6, *words, "train.save_every_steps=1")
+    assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
+    assert run("--eval", "--json", "--resume", whole["checkpoint"]).json["top1"] == whole["top1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_demo_reaches_its_accuracy_and_evaluates_to_the_same(run: Run, precision: str) -> None:
+    words = ("--config=ResNet8-cutout-agmax", "--dataset=digits", "--json", f"train.precision={precision}")
+    trained, evaluated = run(*words, "--train").json, run(*words, "--eval", "--resume").json
+    assert trained["top1"] >= 98.5
+    assert evaluated["top1"] == trained["top1"]

@@ -43,7 +43,7 @@ def cutmix(images: Tensor, targets: Tensor, *, partner: Tensor, box: Box) -> Mix
     ratio = 1 - area / (height * width)
     mixed = images.clone()
     inside = (..., slice(box.top, box.bottom), slice(box.left, box.right))
-    mixed[inside] = images[partner][inside]
+    mixed[inside] = images[inside][partner]
     return mixed, targets * ratio + targets[partner] * (1 - ratio)
 
 

@@ -28,10 +28,17 @@ class Draw(NamedTuple):
         key = (self.seed, "augment", self.step, purpose)
         return generator(*key) if view is None else generator(*key, view)
 
-    def each(self, purpose: str, draw: Callable[[np.random.Generator], tuple[Tensor, ...]]) -> list[Tensor]:
-        """Draw numbers [N] for every view and return them as [B], image after image."""
-        views = [draw(self.rng(purpose, view)) for view in range(self.num_views)]
-        return [torch.stack(numbers, dim=1).flatten() for numbers in zip(*views, strict=True)]
+    def each(
+        self, purpose: str, images: Tensor, draw: Callable[[int, np.random.Generator], tuple[Tensor, ...]]
+    ) -> list[Tensor]:
+        """Draw numbers [N] for every view of images [B, C, H, W]; return them as [B] on the images' device.
+
+        `draw` takes N and the generator of a view, and returns one or more tensors [N].
+        """
+        count = len(images) // self.num_views
+        views = [draw(count, self.rng(purpose, view)) for view in range(self.num_views)]
+        stacked = [torch.stack(numbers, dim=1).flatten() for numbers in zip(*views, strict=True)]
+        return [numbers.to(images.device, non_blocking=True) for numbers in stacked]
 
 
 class Pipeline:
@@ -67,11 +74,13 @@ class Pipeline:
         images = views(sample.images, self.num_views)  # [B, C, H, W]
         for change in self.on_pixels:
             images = change(images, draw)
-        images = color.normalised(images, self.mean.to(images.device), self.std.to(images.device))
+        if self.mean.device != images.device:
+            self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
+        images = color.normalised(images, self.mean, self.std)
         for change in self.on_floats:
             images = change(images, draw)
         shape = (len(sample.labels), self.num_views)
-        rows = smoothed(sample.labels.to(images.device), self.num_classes, self.label_smoothing)
+        rows = smoothed(sample.labels.to(images.device, non_blocking=True), self.num_classes, self.label_smoothing)
         batch = Batch(
             images.unflatten(0, shape),
             rows[:, None].expand(-1, self.num_views, -1),
@@ -105,9 +114,8 @@ def crop(padding: int) -> Images:
     """Make the slot of the standard crop: a window of the image's size, up to `padding` pixels aside."""
 
     def change(images: Tensor, draw: Draw) -> Tensor:
-        count = len(images) // draw.num_views
-        top, left = draw.each("crop", lambda rng: geometry.crop_corners(count, padding=padding, rng=rng))
-        return geometry.crop(images, top.to(images.device), left.to(images.device), padding=padding)
+        top, left = draw.each("crop", images, lambda n, rng: geometry.crop_corners(n, padding=padding, rng=rng))
+        return geometry.crop(images, top, left, padding=padding)
 
     return change
 
@@ -116,9 +124,8 @@ def flip() -> Images:
     """Make the slot that mirrors half of the views."""
 
     def change(images: Tensor, draw: Draw) -> Tensor:
-        count = len(images) // draw.num_views
-        (chosen,) = draw.each("flip", lambda rng: (geometry.coins(count, rng=rng),))
-        return geometry.flip(images, chosen.to(images.device))
+        (chosen,) = draw.each("flip", images, lambda n, rng: (geometry.coins(n, rng=rng),))
+        return geometry.flip(images, chosen)
 
     return change
 
@@ -127,10 +134,9 @@ def cutout(share: float) -> Images:
     """Make the slot that erases a square of `share` times the side."""
 
     def change(images: Tensor, draw: Draw) -> Tensor:
-        count, (height, width) = len(images) // draw.num_views, images.shape[-2:]
-        rows, columns = draw.each("cutout", lambda rng: erasing.cutout_centres(count, height, width, rng=rng))
-        length = round(share * height)
-        return erasing.cutout(images, rows.to(images.device), columns.to(images.device), length=length)
+        height, width = images.shape[-2:]
+        rows, columns = draw.each("cutout", images, lambda n, rng: erasing.cutout_centres(n, height, width, rng=rng))
+        return erasing.cutout(images, rows, columns, length=round(share * height))
 
     return change
 
@@ -139,7 +145,7 @@ def mixup(alpha: float) -> Mix:
     """Make the slot that blends each image with another."""
 
     def change(images: Tensor, targets: Tensor, rng: np.random.Generator) -> mixing.Mixed:
-        partner = mixing.partners(len(images), rng=rng).to(images.device)
+        partner = mixing.partners(len(images), rng=rng).to(images.device, non_blocking=True)
         return mixing.mixup(images, targets, partner=partner, ratio=mixing.mixup_ratio(alpha, rng=rng))
 
     return change
@@ -149,7 +155,7 @@ def cutmix(beta: float) -> Mix:
     """Make the slot that pastes a box of another image."""
 
     def change(images: Tensor, targets: Tensor, rng: np.random.Generator) -> mixing.Mixed:
-        partner = mixing.partners(len(images), rng=rng).to(images.device)
+        partner = mixing.partners(len(images), rng=rng).to(images.device, non_blocking=True)
         box = mixing.cutmix_box(*images.shape[-2:], beta=beta, rng=rng)
         return mixing.cutmix(images, targets, partner=partner, box=box)
 

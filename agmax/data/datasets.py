@@ -29,6 +29,7 @@ class Pixels(NamedTuple):
     images: Tensor  # uint8 [N, C, H, W]
     labels: Tensor  # int64 [N]
     class_names: tuple[str, ...]
+    indices: Tensor | None = None  # int64 [N], positions in the files of the split; None is 0 to N - 1
 
 
 class Files(NamedTuple):
@@ -37,6 +38,7 @@ class Files(NamedTuple):
     paths: tuple[str, ...]
     labels: Tensor  # int64 [N]
     class_names: tuple[str, ...]
+    indices: Tensor | None = None  # as in Pixels
 
 
 Split = Pixels | Files
@@ -65,11 +67,17 @@ def load(
     return loaded
 
 
-def subset(data: Split, indices: Tensor) -> Split:
-    """Return the images at `indices` [M], in that order."""
+def subset(data: Split, chosen: Tensor) -> Split:
+    """Return the images at the positions `chosen` [M], in that order; they keep their indices."""
+    labels, indices = data.labels[chosen], indices_of(data)[chosen]
     if isinstance(data, Pixels):
-        return data._replace(images=data.images[indices], labels=data.labels[indices])
-    return data._replace(paths=tuple(data.paths[i] for i in indices.tolist()), labels=data.labels[indices])
+        return data._replace(images=data.images[chosen], labels=labels, indices=indices)
+    return data._replace(paths=tuple(data.paths[i] for i in chosen.tolist()), labels=labels, indices=indices)
+
+
+def indices_of(data: Split) -> Tensor:
+    """Return where each image [N] stands in the files of its split."""
+    return torch.arange(len(data.labels)) if data.indices is None else data.indices
 
 
 def training_and_held_out(labels: Tensor, *, limit: int | None, validation: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -292,12 +300,18 @@ def _folder(root: Path, split: str, *, test_share: float, seed: int) -> Files:
 def split_folders(root: Path) -> dict[str, Path]:
     """Return the folders of `train`, `validation` and `test` of the user's own tree, none of them for a flat one.
 
-    A tree is flat where other folders stand in the place of `train`. A folder val is the test set where there is no
+    A tree is flat where none of its folders is called like a split. A folder val is the test set where there is no
     test, and test alone is enough to evaluate.
     """
     there = [name for name in ("train", "test", *VALIDATION_FOLDERS) if (root / name).is_dir()]
-    if "train" not in there and (not there or set(_class_folders(root)) - set(there)):
-        return {}
+    if "train" not in there:
+        classes = sorted(set(_class_folders(root)) - set(there))
+        if there and classes:
+            why = f"it holds {', '.join(there)} beside {', '.join(classes[:3])}, and no train"
+            remedy = "Keep splits (train, test, val) or classes there, not both"
+            raise DataError("splits and classes in one folder", where=root.resolve(), why=why, remedy=remedy)
+        if not there:
+            return {}
     found: dict[str, Path] = {name: root / name for name in ("train", "test") if name in there}
     others = [root / name for name in there if name not in found]
     if others:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from agmax.batch import Sample
-from agmax.data.datasets import Pixels
+from agmax.data.datasets import Pixels, indices_of
 
 
 class Resident:
@@ -18,15 +18,16 @@ class Resident:
         self.labels = data.labels
         self._images = resized(data.images, image_size).to(device)
         self._labels = data.labels.to(device)
+        self._indices = indices_of(data)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[Sample]:
         """Deliver a sample for each tensor of positions, in order; every epoch has the same pixels."""
-        for indices in batches:
-            chosen = indices.to(self._images.device)
-            yield Sample(self._images[chosen], self._labels[chosen], indices)
+        for positions in batches:
+            chosen = positions.to(self._images.device, non_blocking=True)
+            yield Sample(self._images[chosen], self._labels[chosen], self._indices[positions])
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import RandomResizedCrop, functional
 
 from agmax.batch import Sample
-from agmax.data.datasets import Files
+from agmax.data.datasets import Files, indices_of
 from agmax.errors import DataError
 from agmax.randomness import seed_for
 
@@ -68,7 +68,7 @@ class Streaming:
 
     def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[Sample]:
         """Deliver a sample for each tensor of positions, in order; the crops depend on the epoch."""
-        self._order.keys = [[(epoch, index) for index in indices.tolist()] for indices in batches]
+        self._order.keys = [[(epoch, position) for position in positions.tolist()] for positions in batches]
         for sample in self._loader:
             if isinstance(sample, DataError):
                 try:
@@ -95,12 +95,12 @@ _Item = tuple[Tensor, int, int] | DataError
 
 
 class _Views(Dataset[_Item]):
-    """(epoch, index) -> uint8 [V, C, H, W] or [C, H, W], label, index; or what is wrong with the file."""
+    """(epoch, position) -> uint8 [V, C, H, W] or [C, H, W], label, index; or what is wrong with the file."""
 
     def __init__(
         self, data: Files, *, image_size: int, channels: int, crop: RandomResizedCrop | None, num_views: int, seed: int
     ) -> None:
-        self.paths, self.labels = data.paths, data.labels
+        self.paths, self.labels, self.indices = data.paths, data.labels, indices_of(data)
         self.image_size, self.channels, self.crop = image_size, channels, crop
         self.num_views, self.seed = num_views, seed
 
@@ -108,20 +108,21 @@ class _Views(Dataset[_Item]):
         return len(self.paths)
 
     def __getitem__(self, key: tuple[int, int]) -> _Item:
-        epoch, index = key
+        epoch, position = key
         try:
-            image = decoded(self.paths[index], self.channels)
+            image = decoded(self.paths[position], self.channels)
         except DataError as error:  # handed over as a value: an exception would lose its type on the way
             return error
-        return self._cut(image, epoch, index), int(self.labels[index]), index
+        views = self._cut(image, epoch, position)
+        return views, int(self.labels[position]), int(self.indices[position])
 
-    def _cut(self, image: Image.Image, epoch: int, index: int) -> Tensor:
+    def _cut(self, image: Image.Image, epoch: int, position: int) -> Tensor:
         if self.crop is None:
             centre: Tensor = functional.pil_to_tensor(centre_crop(image, self.image_size))
             return centre
         views = []
         for view in range(self.num_views):
-            torch.default_generator.manual_seed(seed_for(self.seed, "sample", epoch, index, view))
+            torch.default_generator.manual_seed(seed_for(self.seed, "sample", epoch, position, view))
             views.append(functional.pil_to_tensor(self.crop(image)))
         return torch.stack(views)
 

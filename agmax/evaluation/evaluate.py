@@ -1,26 +1,16 @@
 """Run a model over a data set and keep what it answers."""
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from agmax.augment.color import normalised
-from agmax.batch import Sample
 from agmax.data.order import in_order
+from agmax.data.source import Source
 from agmax.evaluation.metrics import metrics
-
-
-class Source(Protocol):
-    """Images to evaluate on: resident or streaming."""
-
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-
-    def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[Sample]: ...
 
 
 class Predictions(NamedTuple):

@@ -33,7 +33,7 @@ def create(
             "unknown network", where=f"model.backbone={name}", why="timm knows none of this name", remedy=remedy
         )
     options = {"num_classes": num_classes, "in_chans": channels, "drop_rate": dropout, **(arguments or {})}
-    if "img_size" not in options and _is_made_for_one_size(name):
+    if "img_size" not in options and is_made_for_one_size(name):
         options["img_size"] = image_size
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
@@ -47,7 +47,7 @@ def create(
     return model
 
 
-def _is_made_for_one_size(name: str) -> bool:
+def is_made_for_one_size(name: str) -> bool:
     """Tell whether timm says of a network that it is built for one image size, as transformers are."""
     published = timm.models.get_pretrained_cfg(name)
     return published is not None and bool(published.fixed_input_size)

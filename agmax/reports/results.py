@@ -1,5 +1,6 @@
 """What a training or an evaluation leaves: its result, its predictions, the summary of several."""
 
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,7 +59,16 @@ def summary(results: Sequence[Result]) -> Result:
             "min": min(values),
             "max": max(values),
         }
-    return {**made, "seeds": [result["seed"] for result in results], "runs": list(results)}
+    return {
+        **made,
+        "seed": results[0]["seed"],
+        "seeds": [result["seed"] for result in results],
+        "run_folder": None,
+        "checkpoint": None,
+        "images_per_second": statistics.median(result["images_per_second"] for result in results),
+        "seconds": sum(result["seconds"] for result in results),
+        "runs": list(results),
+    }
 
 
 def write_predictions(path: Path, splits: Mapping[str, Predictions]) -> None:
@@ -72,8 +82,23 @@ def write_predictions(path: Path, splits: Mapping[str, Predictions]) -> None:
         arrays[f"{split}_logits"] = logits.numpy().astype(np.float16)
         arrays[f"{split}_labels"] = labels.numpy()
         arrays[f"{split}_indices"] = indices.numpy()
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with path.open("wb") as file:
+        with temporary.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
+        os.replace(temporary, path)
     except OSError as error:
         raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def probe(path: Path) -> None:
+    """Find out before the work begins whether its results can be written.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        why = "it is a folder" if path.is_dir() else "its folder is not there or cannot be written"
+        raise OutputError("cannot write", where=path, why=why)

@@ -1,0 +1,20 @@
+"""What delivers images: resident in memory or streamed from files, the rest of the program need not know."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+from agmax.batch import Sample
+
+
+class Source(Protocol):
+    """The images of one split."""
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[Sample]:
+        """Deliver a sample for each tensor of positions [N], in order."""
+        ...
