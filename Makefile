@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CONFIG = ResNet8-cutout-agmax
 
-.PHONY: demo test slow clean
+.PHONY: demo test slow gpu clean
 
 .venv/requirements.stamp: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -11,7 +11,7 @@ CONFIG = ResNet8-cutout-agmax
 	touch $@
 
 .venv/dev.stamp: .venv/requirements.stamp pyproject.toml
-	.venv/bin/python -m pip install --quiet -e '.[dev]'
+	.venv/bin/python -m pip install --quiet --group dev
 	touch $@
 
 demo: .venv/requirements.stamp
@@ -24,8 +24,8 @@ test: .venv/dev.stamp
 	.venv/bin/mypy --strict agmax main.py
 	.venv/bin/python -m pytest -n 2 -m 'not slow and not gpu'
 
-slow: .venv/dev.stamp
-	.venv/bin/python -m pytest -m slow
+slow gpu: .venv/dev.stamp
+	.venv/bin/python -m pytest -m $@
 
 clean:
 	rm -rf .venv build dist

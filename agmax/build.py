@@ -16,7 +16,9 @@ from agmax.config.schema import Config
 from agmax.data import datasets, order
 from agmax.data.resident import Resident
 from agmax.data.source import Source
+from agmax.data.split import Pixels, Split, subset, training_and_held_out
 from agmax.data.streaming import Streaming
+from agmax.data.trees import split_folders
 from agmax.errors import DataError, UsageError
 from agmax.evaluation.evaluate import Evaluator, Predictions, predict
 from agmax.models import backbones
@@ -31,9 +33,9 @@ from agmax.trainer import Trainer
 class Splits(NamedTuple):
     """The images of a training."""
 
-    train: datasets.Split
-    validation: datasets.Split | None
-    test: datasets.Split
+    train: Split
+    validation: Split | None
+    test: Split
 
 
 def refuse_unfinished(config: Config) -> None:
@@ -56,7 +58,7 @@ def refuse_unfinished(config: Config) -> None:
             )
 
 
-def split(config: Config, name: str) -> datasets.Split:
+def split(config: Config, name: str) -> Split:
     """Load one split of the configured data set, train_limit and validation applied."""
     if name == "test" or (name == "validation" and not config.dataset.validation):
         return _load(config, name)
@@ -75,7 +77,7 @@ def splits(config: Config) -> Splits:
     return Splits(train, validation, _load(config, "test"))
 
 
-def _load(config: Config, name: str) -> datasets.Split:
+def _load(config: Config, name: str) -> Split:
     data = config.dataset
     return datasets.load(
         data.name,
@@ -87,36 +89,36 @@ def _load(config: Config, name: str) -> datasets.Split:
     )
 
 
-def _training_and_validation(config: Config) -> tuple[datasets.Split, datasets.Split | None]:
+def _training_and_validation(config: Config) -> tuple[Split, Split | None]:
     """Load the training images, less those that are held out for validation."""
     data = config.dataset
     whole = _load(config, "train")
     if data.train_limit is None and not data.validation:
         return whole, None
-    chosen, held_out = datasets.training_and_held_out(
+    chosen, held_out = training_and_held_out(
         whole.labels, limit=data.train_limit, validation=data.validation, seed=config.dataset_seed
     )
     if len(chosen) == 0 or (data.validation and len(held_out) == 0):
         why = f"{data.validation:g} of {len(whole.labels)} images leaves {len(chosen)} and {len(held_out)}"
         raise DataError("training or validation without images", where="dataset.validation", why=why)
-    validation = datasets.subset(whole, held_out) if data.validation else None
-    return datasets.subset(whole, chosen), validation
+    validation = subset(whole, held_out) if data.validation else None
+    return subset(whole, chosen), validation
 
 
-def counted(config: Config, data: Callable[[], datasets.Split]) -> Config:
+def counted(config: Config, data: Callable[[], Split]) -> Config:
     """Return the configuration with a number of classes; the data are looked at where it leaves that to them."""
     return with_classes(config, len(data().class_names)) if config.dataset.num_classes is None else config
 
 
 def _brings_validation(config: Config) -> bool:
     root = Path(config.dataset.root).expanduser()
-    return config.dataset.name == "folder" and "validation" in datasets.split_folders(root)
+    return config.dataset.name == "folder" and "validation" in split_folders(root)
 
 
-def training_source(config: Config, data: datasets.Split, device: torch.device) -> Source:
+def training_source(config: Config, data: Split, device: torch.device) -> Source:
     """Make what delivers training samples: from memory, or decoded and cut by workers."""
     size, augment = config.dataset.image_size, config.augment
-    if isinstance(data, datasets.Pixels):
+    if isinstance(data, Pixels):
         if augment.crop == "random_resized":
             why = "its crops are cut from files"
             remedy = f"{config.dataset.name} is held in memory: write augment.crop=standard"
@@ -135,9 +137,9 @@ def training_source(config: Config, data: datasets.Split, device: torch.device) 
     )
 
 
-def test_source(config: Config, data: datasets.Split, device: torch.device) -> Source:
+def test_source(config: Config, data: Split, device: torch.device) -> Source:
     """Make what delivers the images of an evaluation."""
-    if isinstance(data, datasets.Pixels):
+    if isinstance(data, Pixels):
         return Resident(data, image_size=config.test_image_size, device=device)
     return Streaming(
         data,
@@ -263,7 +265,7 @@ def learning_rate(config: Config, steps_per_epoch: int) -> Callable[..., float]:
     )
 
 
-def evaluator(config: Config, classifier: Classifier, data: datasets.Split, device: torch.device) -> Evaluator:
+def evaluator(config: Config, classifier: Classifier, data: Split, device: torch.device) -> Evaluator:
     """Make what evaluates the classifier on a split, in the precision of evaluations."""
     source = test_source(config, data, device)
     mean, std = config.normalisation
@@ -327,6 +329,6 @@ def trainer(
     )
 
 
-def description(config: Config, data: datasets.Split) -> dict[str, Any]:
+def description(config: Config, data: Split) -> dict[str, Any]:
     """Return what a checkpoint says of itself, in plain types."""
     return {"config": config.model_dump(mode="json"), "class_names": list(data.class_names)}

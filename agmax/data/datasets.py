@@ -1,47 +1,23 @@
 """The data sets: a name and a folder -> pixels in memory, or the files of images."""
 
 import gzip
-import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from agmax.data import trees
+from agmax.data.split import Pixels, Split
 from agmax.errors import DataError, DownloadError, UsageError
-from agmax.randomness import generator
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the four IDX files."""
-
-VALIDATION_FOLDERS = ("val", "valid", "validation")
-"""How the user's own tree may call its validation images; without a folder test they are the test set."""
-
-
-class Pixels(NamedTuple):
-    """Images of one split, whole in memory."""
-
-    images: Tensor  # uint8 [N, C, H, W]
-    labels: Tensor  # int64 [N]
-    class_names: tuple[str, ...]
-    indices: Tensor | None = None  # int64 [N], positions in the files of the split; None is 0 to N - 1
-
-
-class Files(NamedTuple):
-    """Images of one split, as files to decode."""
-
-    paths: tuple[str, ...]
-    labels: Tensor  # int64 [N]
-    class_names: tuple[str, ...]
-    indices: Tensor | None = None  # as in Pixels
-
-
-Split = Pixels | Files
 
 
 def load(
@@ -49,7 +25,7 @@ def load(
 ) -> Split:
     """Load the `train`, `validation` or `test` split of a data set.
 
-    `validation` is there only where the files bring one; else take `held_out` of the training images.
+    `validation` is there only where the files bring one; else hold out some of the training images.
 
     Raises:
         DataError: the files are missing, empty, or their classes are not `num_classes`.
@@ -60,74 +36,11 @@ def load(
         raise UsageError("no validation split", where=name, remedy="Set dataset.validation to a share, e.g. 0.1")
     loaded: Split
     if name == "folder":
-        loaded = _folder(Path(root).expanduser(), split, test_share=test_share, seed=seed)
+        loaded = trees.folder(Path(root).expanduser(), split, test_share=test_share, seed=seed)
     else:
         loaded = DATASETS[name](Path(root).expanduser(), split == "train")
     _check(loaded, name, root, split, num_classes)
     return loaded
-
-
-def subset(data: Split, chosen: Tensor) -> Split:
-    """Return the images at the positions `chosen` [M], in that order; they keep their indices."""
-    labels, indices = data.labels[chosen], indices_of(data)[chosen]
-    if isinstance(data, Pixels):
-        return data._replace(images=data.images[chosen], labels=labels, indices=indices)
-    return data._replace(paths=tuple(data.paths[i] for i in chosen.tolist()), labels=labels, indices=indices)
-
-
-def indices_of(data: Split) -> Tensor:
-    """Return where each image [N] stands in the files of its split."""
-    return torch.arange(len(data.labels)) if data.indices is None else data.indices
-
-
-def training_and_held_out(labels: Tensor, *, limit: int | None, validation: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Choose the positions to train on and those to validate on; no image is in both.
-
-    The first are `limit` images, equally many of each class, or all that are left; the second are the same share of
-    every class. Both depend on `seed` and on the labels [N] alone, and while every class has images enough neither
-    changes with the size of the other.
-
-    Raises:
-        DataError: there are not enough images for both.
-    """
-    rng = generator(seed, "subset")
-    order = torch.from_numpy(rng.permutation(len(labels)))
-    held_out = _take(labels, order.flip(0), _shares(labels, round(validation * len(labels))))
-    if limit is None:
-        keep = torch.ones(len(labels), dtype=torch.bool)
-        keep[held_out] = False
-        return keep.nonzero().flatten(), held_out
-    counts = torch.bincount(labels)
-    if limit + len(held_out) > len(labels):
-        why = f"{limit} to train on and {len(held_out)} to validate on are asked of {len(labels)} images"
-        raise DataError("too few images", where="dataset.train_limit", why=why)
-    chosen = _take(labels, order, _equal(counts - torch.bincount(labels[held_out], minlength=len(counts)), limit))
-    return chosen, held_out
-
-
-def _take(labels: Tensor, order: Tensor, wanted: Tensor) -> Tensor:
-    """Return the first `wanted[k]` positions of each class k in `order`, sorted."""
-    grouped = order[labels[order].argsort(stable=True)].split(torch.bincount(labels).tolist())
-    chosen = [group[:count] for group, count in zip(grouped, wanted.tolist(), strict=True)]
-    return torch.cat(chosen).sort().values if chosen else torch.empty(0, dtype=torch.int64)
-
-
-def _shares(labels: Tensor, total: int) -> Tensor:
-    """Split `total` over the classes in proportion to their sizes, by largest remainder."""
-    exact, whole = torch.bincount(labels) * total, max(len(labels), 1)  # in whole numbers, so that ties are ties
-    counts = exact // whole
-    counts[(exact % whole).argsort(descending=True, stable=True)[: total - int(counts.sum())]] += 1
-    return counts
-
-
-def _equal(available: Tensor, total: int) -> Tensor:
-    """Split `total` as evenly over the classes as what is available allows; the first classes get what is left over."""
-    level = total // len(available)
-    while int(available.clamp(max=level + 1).sum()) <= total and level < int(available.max()):
-        level += 1
-    counts = available.clamp(max=level)
-    counts[(available > level).nonzero().flatten()[: total - int(counts.sum())]] += 1
-    return counts
 
 
 def _check(data: Split, name: str, root: str, split: str, num_classes: int | None) -> None:
@@ -149,9 +62,6 @@ def _check(data: Split, name: str, root: str, split: str, num_classes: int | Non
         raise DataError(
             "label out of range", where=where, why=f"labels go from {low} to {high}, classes to {found - 1}"
         )
-
-
-# --- in memory ---------------------------------------------------------------------------------------------------
 
 
 def _digits(root: Path, train: bool) -> Pixels:
@@ -259,113 +169,6 @@ def _fetch(make: Callable[[bool], Any], root: Path) -> Any:
         ) from error
 
 
-# --- files -------------------------------------------------------------------------------------------------------
-
-
-def _imagenet(root: Path, train: bool) -> Files:
-    files = _tree(root / ("train" if train else "val"))
-    if not train and (root / "train").is_dir():
-        _check_classes(files, root / "val", root / "train")
-    return files
-
-
-def _imagenet_v2(root: Path, train: bool) -> Files:
-    if train:
-        raise UsageError("no training split", where="imagenet-v2", why="it is a test set", remedy="Use it with --eval")
-    return _tree(root, class_names=[str(k) for k in range(1000)])
-
-
-def _folder(root: Path, split: str, *, test_share: float, seed: int) -> Files:
-    """Read the user's own tree; of a flat one, a share of every class is the test set."""
-    folders = split_folders(root)
-    if split == "validation" and split not in folders:
-        why = "a folder val is the validation set only beside train and test"
-        remedy = "Set dataset.validation to a share, e.g. 0.1"
-        raise UsageError("no validation split", where=root, why=why, remedy=remedy)
-    if not folders:
-        whole = _tree(root)
-        train, test = training_and_held_out(whole.labels, limit=None, validation=test_share, seed=seed)
-        chosen = subset(whole, train if split == "train" else test)
-        assert isinstance(chosen, Files)
-        return chosen
-    if split not in folders:
-        names = "train" if split == "train" else " or ".join(("test", *VALIDATION_FOLDERS))
-        raise DataError(f"no {split} images", where=root.resolve(), why=f"expected a folder {names}")
-    files = _tree(folders[split])
-    if split != "train" and "train" in folders:
-        _check_classes(files, folders[split], folders["train"])
-    return files
-
-
-def split_folders(root: Path) -> dict[str, Path]:
-    """Return the folders of `train`, `validation` and `test` of the user's own tree, none of them for a flat one.
-
-    A tree is flat where none of its folders is called like a split. A folder val is the test set where there is no
-    test, and test alone is enough to evaluate.
-    """
-    there = [name for name in ("train", "test", *VALIDATION_FOLDERS) if (root / name).is_dir()]
-    if "train" not in there:
-        classes = sorted(set(_class_folders(root)) - set(there))
-        if there and classes:
-            why = f"it holds {', '.join(there)} beside {', '.join(classes[:3])}, and no train"
-            remedy = "Keep splits (train, test, val) or classes there, not both"
-            raise DataError("splits and classes in one folder", where=root.resolve(), why=why, remedy=remedy)
-        if not there:
-            return {}
-    found: dict[str, Path] = {name: root / name for name in ("train", "test") if name in there}
-    others = [root / name for name in there if name not in found]
-    if others:
-        found["validation" if len(found) == 2 else "test"] = others[0]
-    return found
-
-
-def _check_classes(files: Files, folder: Path, training: Path) -> None:
-    """Compare the classes of `folder` with those of the training images: labels are positions in their list."""
-    names = _class_folders(training)
-    if names and list(files.class_names) != names:
-        differ = ", ".join(sorted(set(names) ^ set(files.class_names))[:5])
-        why = f"{len(names)} in {training.name}, {len(files.class_names)} in {folder.name}; they differ in {differ}"
-        raise DataError(f"classes of {training.name} and {folder.name} differ", where=folder.resolve(), why=why)
-
-
-def _class_folders(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        expected = f"expected {folder}/<class>/<image>"
-        raise DataError(
-            "data folder not found" if isinstance(error, FileNotFoundError) else "data folder not readable",
-            where=folder.resolve(),
-            why=f"{error.strerror}; {expected}",
-            remedy="Set dataset.root to the folder that holds it",
-        ) from error
-
-
-def _tree(folder: Path, class_names: Sequence[str] | None = None) -> Files:
-    """List <folder>/<class>/**/<image>; classes in alphabetical order unless given."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
-    present = _class_folders(folder)
-    names = list(class_names) if class_names is not None else present
-    if not present:
-        raise DataError("no class folders", where=folder.resolve(), why=f"expected {folder}/<class>/<image>")
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        found = sorted(
-            os.path.join(base, file)
-            for base, _, files in os.walk(folder / name, followlinks=True)
-            for file in files
-            if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith(".")
-        )
-        if not found:
-            extensions = " ".join(IMG_EXTENSIONS)
-            raise DataError("class without images", where=(folder / name).resolve(), why=f"looked for {extensions}")
-        paths += found
-        labels += [label] * len(found)
-    return Files(tuple(paths), torch.tensor(labels, dtype=torch.int64), tuple(names))
-
-
 DATASETS: dict[str, Callable[[Path, bool], Split]] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
@@ -373,7 +176,7 @@ DATASETS: dict[str, Callable[[Path, bool], Split]] = {
     "cifar100": _cifar100,
     "svhn": _svhn,
     "svhn-core": _svhn_core,
-    "imagenet": _imagenet,
-    "imagenet-v2": _imagenet_v2,
+    "imagenet": trees.imagenet,
+    "imagenet-v2": trees.imagenet_v2,
 }
 """Every data set but `folder`, which may bring a validation split of its own."""

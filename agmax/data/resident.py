@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from agmax.batch import Sample
-from agmax.data.datasets import Pixels, indices_of
+from agmax.data.split import Pixels, indices_of
 
 
 class Resident:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import RandomResizedCrop, functional
 
 from agmax.batch import Sample
-from agmax.data.datasets import Files, indices_of
+from agmax.data.split import Files, indices_of
 from agmax.errors import DataError
 from agmax.randomness import seed_for
 
