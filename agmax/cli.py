@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from agmax.config import reader
+from agmax.config import names, reader
 from agmax.config.resolve import Setting
 from agmax.errors import UsageError
 
@@ -197,7 +197,9 @@ class _Parser(argparse.ArgumentParser):
     """Answers a wrong command line with one line, as every error is."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError("wrong command line", why=message, remedy="See --help")
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        remedy = names.nearest(unknown[1], self._option_string_actions) if unknown else "See --help"
+        raise UsageError("wrong command line", why=message, remedy=remedy if len(remedy) < 80 else "See --help")
 
 
 def _parser() -> argparse.ArgumentParser:

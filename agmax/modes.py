@@ -67,6 +67,8 @@ def train(request: cli.Request) -> Result:
 
 
 def _train_once(request: cli.Request) -> Result:
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     from agmax import build, parallel, resume, run
 
     run.log_to([])
@@ -108,7 +110,8 @@ def _train_once(request: cli.Request) -> Result:
         if continued is not None:
             folder.forget_after(trainer.step)
         _record_environment(folder, run.environment(**parallel.machine(device, trainer.classifier.autocast)))
-        trainer.fit()
+        with logging_redirect_tqdm([run.log]):  # lines stand above the bar
+            trainer.fit()
         return _finish(config, trainer, folder, data.test.class_names)
 
 

@@ -289,6 +289,10 @@ def test_abbreviated_and_unknown_flags_are_refused_in_one_line(word: str, run: R
     assert answer.err.startswith("error: ") and word in answer.err and answer.err.count("\n") == 1
 
 
+def test_a_misspelt_flag_is_answered_with_the_nearest(run: Run) -> None:
+    assert "Did you mean '--batch-size'?" in run("--config=ResNet8", "--print-config", "--bathc-size=4").err
+
+
 @pytest.mark.parametrize("flag", ["--config", "--dataset", "--predictions", "--weights-dir", "--lr"])
 def test_a_flag_whose_value_is_two_dashes_has_none(flag: str, run: Run) -> None:
     answer = run("--print-config", "--cutmix", f"{flag}=--")

@@ -187,6 +187,7 @@ def test_a_failed_download_ends_with_5_and_names_the_folder(
     answer = run("--config=ResNet8", "--eval", f"--dataset={name}", "model.pretrained=true", "dataset.root=my data")
     assert answer.status == DownloadError.exit_code == 5
     assert str(tmp_path / "my data") in answer.err and "no network here" in answer.err
+    assert not (tmp_path / "my data").exists()
     assert [text.startswith("error:") for text in answer.err.splitlines()].count(True) == 1
 
 

@@ -13,6 +13,7 @@ from agmax.config.resolve import Setting, resolve
 from agmax.errors import ResourceError, UsageError
 from agmax.models import backbones
 from agmax.models.classifier import Classifier, QNetwork
+from agmax.randomness import seed_for
 from agmax.schedules import learning_rate
 
 FAMILIES = [
@@ -127,8 +128,6 @@ def test_baseline_resnet_starts_from_torchs_default_weights_with_closed_blocks()
 def test_baseline_regnet_starts_as_timm_makes_it() -> None:
     import timm
 
-    from agmax.randomness import seed_for
-
     config = config_of("RegNetX002-standard")
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(0, "init", "backbone"))
@@ -152,6 +151,18 @@ def test_the_q_network_alone_is_drawn_where_the_scope_says_so() -> None:
     left = build.model(config_of("WideResNet16-1-standard-agmax"))
     assert left.q_network is not None
     assert weights_of(left.q_network, nn.Linear).abs().max().item() <= 20**-0.5  # torch's uniform bound
+
+
+def test_the_q_network_has_a_seed_of_its_own() -> None:
+    small, large = (build.model(config_of(f"{name}-standard-agmax")).q_network for name in ("ResNet8", "ResNet20"))
+    assert small is not None and large is not None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_for(0, "init", "q_network"))
+        expected = QNetwork(2, 10, 128)
+        backbones.reset_normal(expected, 0.2)
+    for key, value in expected.state_dict().items():
+        assert torch.equal(small.state_dict()[key], value)
+        assert torch.equal(large.state_dict()[key], value)
 
 
 def test_seeds_change_the_weights() -> None:

@@ -1,6 +1,5 @@
 """Read a checkpoint as data, never as a program, and check it before anything is used."""
 
-import pickle
 import stat
 import zipfile
 from pathlib import Path
@@ -24,7 +23,7 @@ def load(path: Path) -> dict[str, Any]:
     verify(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # whatever a crafted file makes the reader raise
         raise CheckpointError("checkpoint not loaded", where=path, why=_reason(path, error)) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError("not a checkpoint of this program", where=path)

@@ -1,8 +1,10 @@
 """The data sets: a name and a folder -> pixels in memory, or the files of images."""
 
 import gzip
+import os
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
@@ -41,6 +43,14 @@ def load(
         loaded = DATASETS[name](Path(root).expanduser(), split == "train")
     _check(loaded, name, root, split, num_classes)
     return loaded
+
+
+def _remove_empty(root: Path) -> None:
+    """Remove the empty folders that a failed download leaves."""
+    for folder, _, files in os.walk(root, topdown=False):
+        if not files:
+            with suppress(OSError):
+                os.rmdir(folder)
 
 
 def _check(data: Split, name: str, root: str, split: str, num_classes: int | None) -> None:
@@ -151,6 +161,7 @@ def _idx(path: Path) -> Tensor:
 
 def _fetch(make: Callable[[bool], Any], root: Path) -> Any:
     """Open a torchvision data set, downloading it where it is not there yet."""
+    was_there = root.exists()
     try:
         return make(False)
     except (RuntimeError, OSError) as error:
@@ -162,6 +173,8 @@ def _fetch(make: Callable[[bool], Any], root: Path) -> Any:
     try:
         return make(True)
     except (RuntimeError, OSError, ValueError, HTTPException) as error:
+        if not was_there:
+            _remove_empty(root)
         why = f"{type(error).__name__}: {error}"
         remedy = f"Where there is no network, put the files into {root.resolve()} as torchvision lays them out"
         raise DownloadError(
