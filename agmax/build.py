@@ -85,7 +85,6 @@ def _load(config: Config, name: str) -> Split:
         split=name,
         num_classes=data.num_classes,
         test_share=data.test_share,
-        seed=config.dataset_seed,
     )
 
 
@@ -331,4 +330,8 @@ def trainer(
 
 def description(config: Config, data: Split) -> dict[str, Any]:
     """Return what a checkpoint says of itself, in plain types."""
-    return {"config": config.model_dump(mode="json"), "class_names": list(data.class_names)}
+    return {
+        "config": config.model_dump(mode="json"),
+        "class_names": list(data.class_names),
+        "num_images": len(data.labels),
+    }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from agmax.config import names, reader
-from agmax.config.resolve import Setting
+from agmax.config.resolve import Setting, is_path
 from agmax.errors import UsageError
 
 MODES = {
@@ -148,6 +148,8 @@ def parse(argv: Sequence[str]) -> Request:
     overrides: list[str] = list(arguments.overrides)
     parts, settings, remarks = _flags(arguments)
     settings += [_override(text) for text in overrides]
+    if arguments.resume is not None and _mode(arguments) not in ("train", "eval"):
+        raise UsageError("flag not followed", where="--resume", why="it goes with --train or --eval")
     for flag, value, mode in (
         ("--n-runs", arguments.n_runs > 1, "train"),
         ("--split", arguments.split, "eval"),
@@ -166,7 +168,8 @@ def parse(argv: Sequence[str]) -> Request:
     variants = [part for part in parts if part.startswith("agmax_")]
     if variants:  # they replace the agreement of agmax, wherever that was named
         parts = [part for part in parts if part != "agmax" and part not in variants[1:]]
-        source = source and re.sub(r"-agmax(?=-|$)", "", source)
+        if source and not is_path(source):
+            source = "-".join(word for word in source.split("-") if word != "agmax")
     return Request(
         mode=_mode(arguments),
         source=source,
@@ -198,7 +201,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        remedy = names.nearest(unknown[1], self._option_string_actions) if unknown else "See --help"
+        remedy = names.nearest(unknown[1], self._option_string_actions, cutoff=0.7) if unknown else "See --help"
         raise UsageError("wrong command line", why=message, remedy=remedy if len(remedy) < 80 else "See --help")
 
 

@@ -3,15 +3,18 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agmax import cli
 from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
-from agmax.errors import UsageError, printable
+from agmax.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
+    import torch
+
     from agmax.config.schema import Config
     from agmax.resume import Saved
     from agmax.run import Run
@@ -67,8 +70,6 @@ def train(request: cli.Request) -> Result:
 
 
 def _train_once(request: cli.Request) -> Result:
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
     from agmax import build, parallel, resume, run
 
     run.log_to([])
@@ -77,34 +78,52 @@ def _train_once(request: cli.Request) -> Result:
     device = parallel.choose_device(resolved.config.train.device)
     run.probe(resolved.config.train.runs_dir)
     config = build.counted(resolved.config, lambda: build.split(resolved.config, "train"))
+    resolved = resolved._replace(config=config)
     continued = resume.run_to_continue(request, config)
-    if continued is not None:
+    if continued is None:
+        twin = resume.unfinished_twin(config)
+        if twin:
+            run.log.info("note: %s has these settings and is not finished; --resume without value continues it", twin)
+        return _train_in(None, request, resolved, saved, device)
+    with continued.locked():
         result: Result | None = continued.read_json("result.json")
         if result is not None:
             run.log.info("%s is finished: test top1 %.2f %%", continued.path, result["top1"])
             return result
-        saved = resume.newest(continued)
+        return _train_in(continued, request, resolved, resume.newest(continued), device)
+
+
+def _train_in(
+    continued: "Run | None", request: cli.Request, resolved: Resolved, saved: "Saved | None", device: "torch.device"
+) -> Result:
+    """Train in the run folder that is continued, or in a new one, from a checkpoint where there is one."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from agmax import build, parallel, resume, run
+
+    config = resolved.config
     data = build.splits(config)
+    class_names = data.train.class_names
     total_steps = config.train.epochs * build.num_steps(config, data)
-    if continued is None and saved is not None and saved.state["step"] >= total_steps:
-        why = f"{saved.path} is after step {saved.state['step']}, the training ends with step {total_steps}"
-        raise UsageError("nothing left to train", where="--resume", why=why, remedy="Raise train.epochs")
+    if saved is not None:
+        _check_data(saved, config, class_names, len(data.train.labels) if continued else None)
+        if not continued and saved.state["step"] >= total_steps:
+            why = f"{saved.path} is after step {saved.state['step']}, the training ends with step {total_steps}"
+            raise UsageError("nothing left to train", where="--resume", why=why, remedy="Raise train.epochs")
     parallel.choose_algorithms(deterministic=config.train.deterministic)
     classifier = build.model(config, with_pretrained=saved is None)
     if saved is not None:
         _load_weights(classifier, saved, config)
     folder = continued or run.Run.create(config.train.runs_dir, config.name, resume.stem(config))
-    with folder.locked():
+    with nullcontext() if continued else folder.locked():
         if continued is None:
-            folder.write_text("config.yaml", resolve.as_yaml(resolved._replace(config=config)))
+            folder.write_text("config.yaml", resolve.as_yaml(resolved))
         run.log_to([folder.path / "train.log"])
         first_step = saved.state["step"] if saved and continued else 0
         trainer = build.trainer(
             config, data, classifier.to(device), device=device, folder=folder, first_step=first_step
         )
-        _announce(
-            request, resolved, trainer, folder, f"{_classes(data.train.class_names)}, on {parallel.described(device)}"
-        )
+        _announce(request, resolved, trainer, folder, f"{_classes(class_names)}, on {parallel.described(device)}")
         if saved is not None:
             _restore(trainer, saved, config, is_same_run=continued is not None)
         if continued is not None:
@@ -115,12 +134,35 @@ def _train_once(request: cli.Request) -> Result:
         return _finish(config, trainer, folder, data.test.class_names)
 
 
+def _check_data(saved: "Saved", config: "Config", class_names: tuple[str, ...], num_images: int | None) -> None:
+    """Compare the classes with those that the weights know, and the images with those that a run began with.
+
+    Raises:
+        DataError: the same data set has other classes or, where `num_images` is given, another number of images.
+    """
+    from agmax.run import log
+
+    before = saved.state["class_names"]
+    if list(class_names) != before:
+        here, there = _classes(class_names), _classes(tuple(before))
+        if config.dataset.name == saved.config.dataset.name:
+            raise DataError("classes have changed", where=config.dataset.root, why=f"{here}, the weights know {there}")
+        log.info("note: classes are matched by their place: %s here, the weights know %s", here, there)
+    if num_images not in (None, saved.state["num_images"]):
+        why = f"{num_images} images to train on, there were {saved.state['num_images']}"
+        remedy = "Restore them, or start a new run from the weights: --resume with the path of a checkpoint"
+        raise DataError(
+            "the data set has changed since the run began", where=config.dataset.root, why=why, remedy=remedy
+        )
+
+
 def _load_weights(classifier: Any, saved: "Saved", config: "Config") -> None:
     from agmax.checkpoints.load import load_weights
 
     described = [
-        f"{item.model.backbone}, {item.dataset.num_classes} classes, {item.objective.name}"
+        f"{item.model.backbone}, {item.input_channels} channels, {classes} classes, {item.objective.name}"
         for item in (saved.config, config)
+        for classes in (item.dataset.num_classes,)
     ]
     load_weights(classifier, saved.state["model"], where=saved.path, saved=described[0], wanted=described[1])
 
@@ -229,6 +271,7 @@ def evaluate(request: cli.Request) -> Result:
     classifier = build.model(config, with_pretrained=saved is None)
     if saved is not None:
         _load_weights(classifier, saved, config)
+        _check_data(saved, config, data.class_names, None)
     evaluator = build.evaluator(config, classifier.to(device), data, device)
     started = time.perf_counter()
     predictions = evaluator.latest()

@@ -51,7 +51,8 @@ def resolved(request: Request) -> Resolved:
         UsageError: none was typed, or it is wrong.
     """
     if request.source is None:
-        raise UsageError("no configuration", remedy="Give --config NAME; see --list")
+        or_run = ", or --resume RUN" if request.resume == "" else ""
+        raise UsageError("no configuration", remedy=f"Give --config NAME{or_run}; see --list")
     return resolve.resolve(request.source, dataset=request.dataset, parts=request.parts, settings=request.settings)
 
 
@@ -63,12 +64,16 @@ def training_start(request: Request) -> tuple[Resolved, Saved | None]:
     if path.is_dir() and not Store(path / "checkpoints").saved() and (path / "config.yaml").is_file():
         return _of_run(request, path), None  # interrupted before its first checkpoint
     saved = _load(path)
+    before = saved.config
+    typed = resolved(request) if request.source else _of_saved(request, saved)
+    settings = request.settings
+    if typed.config.dataset_seed != before.dataset_seed and "dataset.seed" not in typed.typed:
+        pinned = Setting("dataset.seed", before.dataset_seed, str(saved.path))
+        settings = (pinned, *settings)  # with another split, images trained on would be validated on
+    asked = request._replace(settings=settings)
     if request.source is None:
-        return _of_saved(request, saved), saved
-    typed = resolved(request)
-    if not _names_data(request, typed):
-        typed = resolved(request._replace(dataset=saved.config.dataset.name))
-    return typed, saved
+        return _of_saved(asked, saved), saved
+    return resolved(asked if _names_data(typed, request) else asked._replace(dataset=before.dataset.name)), saved
 
 
 def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...] = NOT_THE_RESULT) -> Run | None:
@@ -88,9 +93,8 @@ def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...]
         candidates = list(runs_of(config.train.runs_dir, config.name, stem(config)))
     nearest: tuple[list[str], Path] | None = None
     for candidate in candidates:
-        try:
-            there = resolve.resolve(str(candidate.path / "config.yaml")).config
-        except UsageError:
+        there = _settings_of(candidate)
+        if there is None:
             continue
         differing = resolve.differences(there, config, ignore=ignore)
         if not differing:
@@ -105,6 +109,23 @@ def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...]
         why += f"; {nearest[1]} differs in {', '.join(nearest[0][:5])}"
     remedy = "Leave --resume out to start a new run" if request.mode == "train" else "Give --resume RUN or CHECKPOINT"
     raise CheckpointError("nothing to resume", where=looked, why=why, remedy=remedy)
+
+
+def unfinished_twin(config: Config) -> Path | None:
+    """Return the newest unfinished run folder of an equal configuration."""
+    for run in runs_of(config.train.runs_dir, config.name, stem(config)):
+        there = _settings_of(run)
+        is_equal = there is not None and not resolve.differences(there, config, ignore=NOT_THE_RESULT)
+        if is_equal and run.read_json("result.json") is None:
+            return run.path
+    return None
+
+
+def _settings_of(run: Run) -> Config | None:
+    try:
+        return resolve.resolve(str(run.path / "config.yaml")).config
+    except UsageError:
+        return None
 
 
 def stem(config: Config) -> str:
@@ -148,33 +169,30 @@ def _with_input_of(saved: Saved, request: Request) -> Resolved:
     """Resolve what was typed, for weights that were trained with what is saved.
 
     Without --config the saved settings stand below what was typed. With it the data set is still the saved one unless
-    another is typed, and images are sized and normalised as the weights have learnt them.
+    another is typed, images are sized and normalised as the weights have learnt them, and a network of the same name
+    is the saved one in all that was not typed.
     """
-    before, data = saved.config, saved.state["config"]["dataset"]
+    before, mapping = saved.config, saved.state["config"]
     typed = resolved(request) if request.source else _of_saved(request, saved)
-    is_same_data = not _names_data(request, typed) or typed.config.dataset.name == before.dataset.name
-    keys = tuple(data) if is_same_data else OF_THE_INPUT
+    is_same_data = not _names_data(typed, request) or typed.config.dataset.name == before.dataset.name
+    keys = tuple(mapping["dataset"]) if is_same_data else OF_THE_INPUT
     if not is_same_data and typed.config.dataset.channels != before.dataset.channels:
         keys = ()
-    values = {f"dataset.{key}": data[key] for key in keys}
+    values = {f"dataset.{key}": mapping["dataset"][key] for key in keys}
     if is_same_data:
         values |= {"dataset.seed": before.dataset_seed, "dataset.name": before.dataset.name}
+    if (typed.config.model.backbone, typed.config.model.arguments) == (before.model.backbone, before.model.arguments):
+        values |= {"model.channels": before.input_channels}
+        values |= {f"objective.{key}": value for key, value in mapping["objective"].items()}
     values |= {"train.seed": before.train.seed, "train.epochs": before.train.epochs}
-    origin = str(saved.path)
-    own = ("configs/", origin)
-    settings = [
-        Setting(key, value, origin)
-        for key, value in values.items()
-        if key not in typed.origins or typed.origins[key].startswith(own)  # what the user's file says stays
-    ]
+    settings = [Setting(key, value, str(saved.path)) for key, value in values.items() if key not in typed.typed]
     asked = request._replace(settings=(*settings, *request.settings))
     return resolved(asked) if request.source else _of_saved(asked, saved)
 
 
-def _names_data(request: Request, typed: Resolved) -> bool:
+def _names_data(typed: Resolved, request: Request) -> bool:
     """Tell whether the user named a data set, by a flag, an override or in a file."""
-    origin = typed.origins["dataset.name"]
-    return request.dataset is not None or not origin.startswith("configs/dataset/")
+    return request.dataset is not None or "dataset.name" in typed.typed
 
 
 def _of_saved(request: Request, saved: Saved) -> Resolved:
@@ -198,5 +216,7 @@ def _load(path: Path) -> Saved:
 
 
 def _runs_dir(request: Request) -> str:
+    if request.source is not None:
+        return resolved(request).config.train.runs_dir
     typed = [str(setting.value) for setting in request.settings if setting.key == "train.runs_dir"]
     return typed[-1] if typed else "runs"

@@ -72,10 +72,7 @@ class Run:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}")
             file.flush()
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+            yield
 
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file, all or nothing."""

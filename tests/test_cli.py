@@ -87,14 +87,14 @@ def test_the_agmax_program_had_74_flags() -> None:
 
 @pytest.mark.parametrize("flag", FLAGS)
 def test_each_flag_of_the_agmax_program_is_followed_or_answered_in_one_line(flag: str, run: Run) -> None:
-    mode = [] if flag in MODES else ["--print-config"]
+    mode = [] if flag in MODES else ["--train"] if flag == "--resume" else ["--print-config"]
     if flag in REFUSED:
         answer = run(*mode, *words_of(flag))
         assert (answer.status, answer.out) == (2, "")
         assert answer.err.startswith(f"error: flag not followed ({flag}): ") and answer.err.count("\n") == 1
     else:
         request = cli.parse([*mode, *words_of(flag)])
-        assert request.mode == (flag[2:] if flag in MODES else "print-config")
+        assert request.mode == (flag if flag in MODES else mode[0])[2:]
 
 
 def test_every_flag_is_described_in_the_help(run: Run) -> None:
@@ -187,7 +187,17 @@ def test_a_part_given_twice_counts_once(run: Run) -> None:
     assert printed(run, "--config=ResNet50-cutmix-agmax", "--cutmix", "--agmax")["name"] == "ResNet50-cutmix-agmax"
 
 
-@pytest.mark.parametrize("words", [["--config=ResNet50-agmax-cutout"], ["--config=ResNet50-cutout", "--agmax"]])
+def test_another_agreement_leaves_the_path_of_a_file_alone(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "exp-agmax-1"
+    folder.mkdir()
+    (folder / "my.yaml").write_text("base: ResNet8-agmax\n")
+    assert printed(run, f"--config={folder}/my.yaml", "--agmax-mse")["objective.name"] == "agmax_mse"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--config=agmax-ResNet50-cutout"], ["--config=ResNet50-agmax-cutout"], ["--config=ResNet50-cutout", "--agmax"]],
+)
 def test_another_agreement_replaces_that_of_agmax_as_in_the_published_program(words: list[str], run: Run) -> None:
     expected = printed(run, "--config=ResNet50-cutout-agmax_mse")
     assert printed(run, *words, "--agmax-mse") == expected
@@ -287,6 +297,14 @@ def test_abbreviated_and_unknown_flags_are_refused_in_one_line(word: str, run: R
     answer = run("--config=ResNet8", "--print-config", word)
     assert (answer.status, answer.out) == (2, "")
     assert answer.err.startswith("error: ") and word in answer.err and answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("mode", ["--print-config", "--summary", "--list"])
+def test_what_a_mode_does_not_follow_is_refused(mode: str, run: Run) -> None:
+    for flag in ("--resume", "--n-runs=2", "--split=train", "--predictions=x.npz"):
+        answer = run("--config=ResNet8", mode, flag)
+        assert answer.status == 2
+        assert "flag not followed" in answer.err
 
 
 def test_a_misspelt_flag_is_answered_with_the_nearest(run: Run) -> None:

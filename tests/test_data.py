@@ -395,7 +395,7 @@ def test_a_fifth_of_each_class_of_a_flat_tree_is_the_test_set(tmp_path: Path) ->
         both = sorted(data.train.paths + data.test.paths)
         assert both == sorted(str(path) for path in (tmp_path / "flat").rglob("*.png"))
         tests.append(data.test.paths)
-    assert tests[0] == tests[1] != tests[2]
+    assert tests[0] == tests[1] == tests[2]  # runs of several seeds are measured on the same images
 
 
 def test_splits_beside_classes_are_refused(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, Answer, skip_or_fail, write_tree
+from conftest import REPOSITORY, Answer, skip_or_fail, write_images, write_tree
 
 from agmax.checkpoints.load import load
 from agmax.cli import parse
+from agmax.evaluation.evaluate import Predictions
+from agmax.reports.results import write_predictions
 from agmax.resume import evaluation_start
 from agmax.schedules import Plateau
 from agmax.trainer import Trainer
@@ -72,7 +74,7 @@ def test_a_training_leaves_a_complete_run_folder(run: Run) -> None:
     result = train(run, "ResNet8-cutout-agmax", "dataset.validation=0.05")
     folder = Path(result["run_folder"])
     assert folder == Path("runs/ResNet8-cutout-agmax/digits-s0")
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()} - {".lock"}
     files = ["config.yaml", "environment.json", "metrics.jsonl", "predictions.npz", "result.json", "train.log"]
     assert names == {*files, "checkpoints", "tensorboard"}
     assert json.loads((folder / "result.json").read_text()) == result
@@ -463,7 +465,7 @@ def test_weights_of_another_network_are_refused(run: Run) -> None:
     ):
         answer = run(*words, "--resume", first["checkpoint"])
         assert answer.status == 4, answer.err
-        assert "checkpoint: agmax_resnet8, 10 classes, classification; configuration:" in answer.err
+        assert "checkpoint: agmax_resnet8, 1 channels, 10 classes, classification; configuration:" in answer.err
     assert set(Path("runs").rglob("*")) == folders
 
 
@@ -533,6 +535,73 @@ def test_weights_are_trained_on_with_the_data_set_they_know(run: Run) -> None:
     assert answer.status == 0, answer.err
     assert answer.json["run_folder"] == "runs/ResNet8-cutout/digits-s0"
     assert run("--train", "--cutmix", "--resume", first["checkpoint"]).status == 2
+
+
+@pytest.fixture
+def on_folder(tmp_path: Path) -> tuple[str, ...]:
+    """Words that train on twelve images in folders: two epochs of three steps."""
+    root = write_tree(tmp_path / "images", ["cat", "dog"], {"train": 6, "test": 2}, size=(16, 16))
+    sizes = ("dataset.image_size=16", "train.batch_size=4", "train.epochs=2", "train.num_workers=0")
+    return ("--config=ResNet8-standard", "--dataset=folder", f"dataset.root={root}", *sizes)
+
+
+def test_a_data_set_that_has_grown_is_not_trained_on_by_the_old_steps(
+    run: Run, monkeypatch: pytest.MonkeyPatch, on_folder: tuple[str, ...], tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        kill_at(patch, 4)
+        with pytest.raises(Killed):
+            run(*on_folder, "--train")
+    write_images(tmp_path / "images" / "train" / "cat", 9)
+    answer = run(*on_folder, "--train", "--resume")
+    assert answer.status == 3
+    assert "15 images to train on, there were 12" in answer.err
+
+
+def test_classes_of_other_names_are_not_taken_for_those_that_the_weights_know(
+    run: Run, on_folder: tuple[str, ...], tmp_path: Path
+) -> None:
+    trained = run(*on_folder, "--train", "--json").json
+    other = write_tree(tmp_path / "other", ["ant", "bee"], {"test": 2, "train": 2}, size=(16, 16))
+    answer = run("--eval", "--resume", trained["checkpoint"], f"dataset.root={other}")
+    assert answer.status == 3
+    assert "2 classes (ant, bee), the weights know 2 classes (cat, dog)" in answer.err
+    answer = run(*on_folder, "--train", "--resume", trained["checkpoint"], f"dataset.root={other}", "--epochs=9")
+    assert answer.status == 3
+    os.rename(other / "test", other / "val")
+    imagenet = ("--dataset=imagenet", f"dataset.root={other}", "dataset.num_classes=2")
+    (other / "train").rename(other / "unused")
+    answer = run("--eval", "--resume", trained["checkpoint"], *imagenet, "train.num_workers=0")
+    assert answer.status == 0, answer.err
+    assert "note: classes are matched by their place" in answer.err
+
+
+def test_weights_keep_their_split_whatever_the_seed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agmax import build
+
+    first = train(run, "ResNet8-standard", "dataset.validation=0.05", "--seed=3")
+    original, seeds = build.splits, []
+
+    def noting(config: Any) -> Any:
+        seeds.append((config.train.seed, config.dataset_seed))
+        return original(config)
+
+    monkeypatch.setattr(build, "splits", noting)
+    for words in ([], ["--config=ResNet8-standard", *TINY, "dataset.validation=0.05"]):
+        answer = run("--train", *words, "--resume", first["run_folder"], "--seed=7", "train.epochs=4")
+        assert answer.status == 0, answer.err
+    assert seeds == [(7, 3), (7, 3)]
+
+
+def test_an_unfinished_run_of_the_same_settings_is_pointed_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(run, "ResNet8-standard")
+    words = ("--train", "--resume", first["run_folder"], "train.epochs=5")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 17)
+        with pytest.raises(Killed):
+            run(*words)
+    answer = run(*words)
+    assert "note: runs/ResNet8-standard/digits-s0-2 has these settings and is not finished" in answer.err
 
 
 def test_a_folder_in_use_is_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -632,6 +701,33 @@ def test_a_split_is_the_one_that_was_trained_with_whatever_is_typed(run: Run) ->
     for words in ([], ["--config=ResNet8-standard"], ["--config=ResNet8-standard", "--dataset=digits"]):
         answer = run("--eval", "--json", "--split=validation", "--resume", trained["checkpoint"], *words)
         assert (answer.json["nll"], answer.json["seed"], answer.json["epochs"]) == (expected, 3, 3)
+
+
+def test_a_file_of_the_user_is_obeyed_and_finds_its_runs(run: Run) -> None:
+    Path("configs").mkdir()
+    text = "base: ResNet8-standard\ndataset: {name: digits, image_size: 16}\ntrain: {runs_dir: out, epochs: 1}\n"
+    for path in (Path("mine.yaml"), Path("configs/mine.yaml")):
+        path.write_text(text)
+        trained = run(f"--config={path}", "--train", "--json", "dataset.train_limit=50", "dataset.image_size=8").json
+        name = trained["run_folder"].removeprefix("out/")
+        answer = run(f"--config={path}", "--eval", "--json", "--resume", name)
+        assert answer.status == 0, answer.err
+        expected = run("--eval", "--json", "--resume", trained["checkpoint"], "dataset.image_size=16").json
+        assert answer.json["nll"] == expected["nll"] != trained["nll"]
+
+
+def test_a_name_given_to_an_evaluation_may_leave_out_what_the_weights_know(run: Run) -> None:
+    trained = train(run, "ResNet8-standard-agmax", "model.channels=3", "train.epochs=1")
+    answer = run("--eval", "--json", "--config=ResNet8-standard", "--resume", trained["checkpoint"])
+    assert answer.status == 0, answer.err
+    assert answer.json["nll"] == trained["nll"]
+
+
+def test_predictions_too_large_for_half_precision_are_written_as_its_largest_numbers(tmp_path: Path) -> None:
+    logits = torch.tensor([[1e9, -1e9, 2.0]])
+    split = Predictions(logits, torch.tensor([0]), torch.tensor([5]))
+    write_predictions(tmp_path / "p.npz", {"test": split})
+    assert np.load(tmp_path / "p.npz")["test_logits"].tolist() == [[65504.0, -65504.0, 2.0]]
 
 
 def test_another_data_set_is_seen_as_the_weights_have_learnt_it(run: Run) -> None:

@@ -128,11 +128,11 @@ def compositions() -> list[str]:
     return [f"{model}{augment}{method}" for model in models for augment in augments for method in ("", "-agmax")]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Suggest the known word that is most like `word`, or list them all."""
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """Suggest the known word that is most like `word`, or list them all; `cutoff` is how alike it must be."""
     known = sorted(known)
-    close = get_close_matches(word, known, n=1, cutoff=0.5) or get_close_matches(
-        word.lower(), [item.lower() for item in known], n=1, cutoff=0.5
+    close = get_close_matches(word, known, n=1, cutoff=cutoff) or get_close_matches(
+        word.lower(), [item.lower() for item in known], n=1, cutoff=cutoff
     )
     if not close:
         return f"Known: {', '.join(known)}"

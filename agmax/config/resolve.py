@@ -29,6 +29,7 @@ class Resolved(NamedTuple):
     config: Config
     origins: dict[str, str]
     notes: list[str]
+    typed: frozenset[str]  # the keys that the user set: in a file, by a flag or an override
 
 
 class _Stack(NamedTuple):
@@ -39,6 +40,7 @@ class _Stack(NamedTuple):
     parts: list[str]
     dataset: str | None  # the one that a file names
     notes: list[str]
+    typed: frozenset[str] = frozenset()  # the keys of the user's own files
 
 
 def resolve(
@@ -83,7 +85,7 @@ def _lay(stack: _Stack, dataset: str | None, settings: Sequence[Setting]) -> Res
     _derive(chosen)
     config = _validate(chosen)
     origins = {key: setting.origin for key, setting in chosen.items()}
-    return Resolved(config, origins, notes)
+    return Resolved(config, origins, notes, stack.typed | {setting.key for setting in settings})
 
 
 def _without_data(layer: list[Setting], fragment: names.Fragment) -> list[Setting]:
@@ -143,11 +145,16 @@ def _stack(source: str, seen: tuple[str, ...] = ()) -> _Stack:
     return _Stack(parsed.canonical, _part_layers(parsed), parsed.parts, None, notes)
 
 
+def is_path(source: str) -> bool:
+    """Tell whether a configuration is given as a path, not as a name."""
+    return source.endswith((".yaml", ".yml")) or "/" in source
+
+
 def _path(source: str) -> Path | None:
     """Return the file that `source` names, or None where it is a name to take apart."""
     if "\0" in source or len(source) > 4096:
         raise UsageError("not a configuration name", where=source[:60], why="it is too long or holds a NUL")
-    if source.endswith((".yaml", ".yml")) or "/" in source:
+    if is_path(source):
         try:
             path = Path(source).expanduser()
             is_there = path.is_file()
@@ -168,6 +175,9 @@ def _path(source: str) -> Path | None:
 
 def _file_stack(path: Path, seen: tuple[str, ...]) -> _Stack:
     document = reader.read(path)
+    is_shipped = path.parent == names.CONFIGS
+    if is_shipped:
+        document = document._replace(path=f"configs/{path.name}")  # short, and the same wherever it is installed
     mapping = dict(document.mapping)
     base, name = mapping.pop("base", None), mapping.pop("name", None)
     for key, value in (("base", base), ("name", name)):
@@ -180,18 +190,23 @@ def _file_stack(path: Path, seen: tuple[str, ...]) -> _Stack:
     layer = _layer(mapping, document)
     named = next((setting for setting in layer if setting.key == "dataset.name"), None)
     dataset = names.dataset_fragment(str(named.value), named.origin).part if named else None
+    typed = frozenset[str]() if is_shipped else frozenset(setting.key for setting in layer)
     if base is None:
         if not any(setting.key == "model.backbone" for setting in layer):
             remedy = "Write `base: NAME` on top, or model.backbone and all else that differs from the defaults"
             raise UsageError("incomplete configuration", where=document.path, why="it names no model", remedy=remedy)
-        return _Stack(name or _name_of(path), [layer], [], dataset, [])
+        return _Stack(name or _name_of(path), [layer], [], dataset, [], typed)
     if str(path.resolve()) in seen:
         raise UsageError("configurations that stand on each other", where=document.where("base"), why=" -> ".join(seen))
     if base.endswith((".yaml", ".yml")):
         base = str(path.parent / base)
     below = _stack(base, (*seen, str(path.resolve())))
     return below._replace(
-        name=name or _word(path.stem), layers=[*below.layers, layer], dataset=dataset or below.dataset, notes=[]
+        name=name or _word(path.stem),
+        layers=[*below.layers, layer],
+        dataset=dataset or below.dataset,
+        notes=[],
+        typed=below.typed | typed,
     )
 
 

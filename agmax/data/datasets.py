@@ -22,9 +22,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the four IDX files."""
 
 
-def load(
-    name: str, root: str, *, split: str, num_classes: int | None = None, test_share: float = 0.2, seed: int = 0
-) -> Split:
+def load(name: str, root: str, *, split: str, num_classes: int | None = None, test_share: float = 0.2) -> Split:
     """Load the `train`, `validation` or `test` split of a data set.
 
     `validation` is there only where the files bring one; else hold out some of the training images.
@@ -38,7 +36,7 @@ def load(
         raise UsageError("no validation split", where=name, remedy="Set dataset.validation to a share, e.g. 0.1")
     loaded: Split
     if name == "folder":
-        loaded = trees.folder(Path(root).expanduser(), split, test_share=test_share, seed=seed)
+        loaded = trees.folder(Path(root).expanduser(), split, test_share=test_share)
     else:
         loaded = DATASETS[name](Path(root).expanduser(), split == "train")
     _check(loaded, name, root, split, num_classes)

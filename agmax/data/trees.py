@@ -28,8 +28,8 @@ def imagenet_v2(root: Path, train: bool) -> Files:
     return _tree(root, class_names=[str(k) for k in range(1000)])
 
 
-def folder(root: Path, split: str, *, test_share: float, seed: int) -> Files:
-    """Read the user's own tree; of a flat one, a share of every class is the test set."""
+def folder(root: Path, split: str, *, test_share: float) -> Files:
+    """Read the user's own tree; of a flat one, a share of every class is the test set, the same for every seed."""
     folders = split_folders(root)
     if split == "validation" and split not in folders:
         why = "a folder val is the validation set only beside train and test"
@@ -37,7 +37,7 @@ def folder(root: Path, split: str, *, test_share: float, seed: int) -> Files:
         raise UsageError("no validation split", where=root, why=why, remedy=remedy)
     if not folders:
         whole = _tree(root)
-        train, test = training_and_held_out(whole.labels, limit=None, validation=test_share, seed=seed)
+        train, test = training_and_held_out(whole.labels, limit=None, validation=test_share, seed=0)
         chosen = subset(whole, train if split == "train" else test)
         assert isinstance(chosen, Files)
         return chosen

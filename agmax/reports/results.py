@@ -14,6 +14,8 @@ from agmax.evaluation.metrics import metrics, per_class
 
 Result = dict[str, Any]
 
+FLOAT16_RANGE = (-65504.0, 65504.0)
+
 SUMMARISED = ("top1", "top5", "nll", "ece")
 
 
@@ -79,7 +81,7 @@ def write_predictions(path: Path, splits: Mapping[str, Predictions]) -> None:
     """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for split, (logits, labels, indices) in splits.items():
-        arrays[f"{split}_logits"] = logits.numpy().astype(np.float16)
+        arrays[f"{split}_logits"] = logits.clamp(*FLOAT16_RANGE).numpy().astype(np.float16)
         arrays[f"{split}_labels"] = labels.numpy()
         arrays[f"{split}_indices"] = indices.numpy()
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
