@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "trainer": FOUNDATION | COMPONENTS,
     "build": FOUNDATION | COMPONENTS | WORKERS | {"config"},
     "resume": FOUNDATION | {"cli", "config", "checkpoints", "run"},
-    "modes": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume"},
+    "training": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume"},
+    "modes": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume", "training"},
 }
 """Module or package -> what it may import, itself apart."""
 

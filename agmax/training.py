@@ -1,0 +1,191 @@
+"""One training, from its configuration to its result, in a run folder of its own."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from agmax import build, cli, parallel, resume
+from agmax.checkpoints.load import load_weights
+from agmax.config import resolve
+from agmax.config.resolve import Resolved
+from agmax.config.schema import Config
+from agmax.errors import DataError, UsageError, printable
+from agmax.models.classifier import Classifier
+from agmax.reports import results
+from agmax.resume import Saved
+from agmax.run import Run, environment, log, log_to, probe
+from agmax.trainer import Trainer
+
+Result = dict[str, Any]
+
+
+def train_once(request: cli.Request) -> Result:
+    """Train what was asked for, or continue it, and return its result."""
+    log_to([])
+    resolved, saved = resume.training_start(request)
+    build.refuse_unfinished(resolved.config)
+    device = parallel.choose_device(resolved.config.train.device)
+    probe(resolved.config.train.runs_dir)
+    config = build.counted(resolved.config, lambda: build.split(resolved.config, "train"))
+    resolved = resolved._replace(config=config)
+    continued = resume.run_to_continue(request, config)
+    if continued is None:
+        twin = resume.unfinished_twin(config)
+        if twin:
+            log.info("note: %s has these settings and is not finished; --resume without value continues it", twin)
+        return _train_in(None, request, resolved, saved, device)
+    with continued.locked():
+        result: Result | None = continued.read_json("result.json")
+        if result is not None:
+            log.info("%s is finished: test top1 %.2f %%", continued.path, result["top1"])
+            return result
+        return _train_in(continued, request, resolved, resume.newest(continued), device)
+
+
+def _train_in(
+    continued: Run | None, request: cli.Request, resolved: Resolved, saved: Saved | None, device: torch.device
+) -> Result:
+    """Train in the run folder that is continued, or in a new one, from a checkpoint where there is one."""
+    config = resolved.config
+    data = build.splits(config)
+    class_names = data.train.class_names
+    total_steps = config.train.epochs * build.num_steps(config, data)
+    if saved is not None:
+        check_data(saved, config, class_names, len(data.train.labels) if continued else None)
+        if not continued and saved.state["step"] >= total_steps:
+            why = f"{saved.path} is after step {saved.state['step']}, the training ends with step {total_steps}"
+            raise UsageError("nothing left to train", where="--resume", why=why, remedy="Raise train.epochs")
+    parallel.choose_algorithms(deterministic=config.train.deterministic)
+    classifier = build.model(config, with_pretrained=saved is None)
+    if saved is not None:
+        fit_weights(classifier, saved, config)
+    folder = continued or Run.create(config.train.runs_dir, config.name, resume.stem(config))
+    with nullcontext() if continued else folder.locked():
+        if continued is None:
+            folder.write_text("config.yaml", resolve.as_yaml(resolved))
+        log_to([folder.path / "train.log"])
+        first_step = saved.state["step"] if saved and continued else 0
+        trainer = build.trainer(
+            config, data, classifier.to(device), device=device, folder=folder, first_step=first_step
+        )
+        _announce(request, resolved, trainer, folder, f"{_classes(class_names)}, on {parallel.described(device)}")
+        if saved is not None:
+            _restore(trainer, saved, config, is_same_run=continued is not None)
+        if continued is not None:
+            folder.forget_after(trainer.step)
+        _record_environment(folder, environment(**parallel.machine(device, trainer.classifier.autocast)))
+        with logging_redirect_tqdm([log]):  # lines stand above the bar
+            trainer.fit()
+        return _finish(config, trainer, folder, data.test.class_names)
+
+
+def check_data(saved: Saved, config: Config, class_names: tuple[str, ...], num_images: int | None) -> None:
+    """Compare the classes with those that the weights know, and the images with those that a run began with.
+
+    Raises:
+        DataError: the same data set has other classes or, where `num_images` is given, another number of images.
+    """
+    before = saved.state["class_names"]
+    if list(class_names) != before:
+        here, there = _classes(class_names), _classes(tuple(before))
+        if config.dataset.name == saved.config.dataset.name:
+            raise DataError("classes have changed", where=config.dataset.root, why=f"{here}, the weights know {there}")
+        log.info("note: classes are matched by their place: %s here, the weights know %s", here, there)
+    if num_images not in (None, saved.state["num_images"]):
+        why = f"{num_images} images to train on, there were {saved.state['num_images']}"
+        remedy = "Restore them, or start a new run from the weights: --resume with the path of a checkpoint"
+        raise DataError(
+            "the data set has changed since the run began", where=config.dataset.root, why=why, remedy=remedy
+        )
+
+
+def fit_weights(classifier: Classifier, saved: Saved, config: Config) -> None:
+    """Give a classifier the saved weights.
+
+    Raises:
+        CheckpointError: they are those of another network.
+    """
+    described = [
+        f"{item.model.backbone}, {item.input_channels} channels, {classes} classes, {item.objective.name}"
+        for item in (saved.config, config)
+        for classes in (item.dataset.num_classes,)
+    ]
+    load_weights(classifier, saved.state["model"], where=saved.path, saved=described[0], wanted=described[1])
+
+
+def _announce(request: cli.Request, resolved: Resolved, trainer: Trainer, folder: Run, more: str) -> None:
+    """Say what is about to happen: steps, sizes, classes, device, folder."""
+    log.info(
+        "%s on %s: %d epochs of %d steps with %d images, checkpoints of %.1f MiB (three at most), %s",
+        resolved.config.name,
+        resolved.config.dataset.name,
+        trainer.epochs,
+        trainer.steps_per_epoch,
+        len(trainer.data),
+        trainer.checkpoint_bytes / 2**20,
+        more,
+    )
+    for note in (*request.remarks, *resolved.notes):
+        log.info("note: %s", note)
+    log.info("run folder %s", folder.path)
+
+
+def _classes(names: tuple[str, ...]) -> str:
+    return printable(f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+
+
+def _restore(trainer: Trainer, saved: Saved, config: Config, *, is_same_run: bool) -> None:
+    """Continue after the checkpoint's step, saying what is different from then.
+
+    A new folder begins with a checkpoint of its own: were it killed at once, it would still know where it came from.
+    """
+
+    before = saved.config.optimizer
+    has_same_optimizer = (before.name, before.decay_bias_and_norm) == (
+        config.optimizer.name,
+        config.optimizer.decay_bias_and_norm,
+    )
+    trainer.restore(saved.state, with_optimizer=has_same_optimizer, with_sums=is_same_run)
+    log.info("continuing after step %d of %d, from %s", trainer.step, trainer.total_steps, saved.path)
+    for difference in resolve.differences(saved.config, config, ignore=resume.NOT_THE_RESULT):
+        log.info("changed %s", difference)
+    if not has_same_optimizer:
+        log.info("the optimizer starts anew")
+    if not is_same_run:
+        trainer.save()
+
+
+def _record_environment(folder: Run, environment: Result) -> None:
+    """Write environment.json; where a run goes on elsewhere, say what its bits may depend on."""
+
+    before: Result = folder.read_json("environment.json") or environment
+    for key in ("torch", *parallel.BITS_DEPEND_ON):
+        if before.get(key) != environment[key]:
+            log.warning("warning: not bit-exact: %s was %s, is %s", key, before.get(key), environment[key])
+    folder.write_json("environment.json", environment)
+
+
+def _finish(config: Config, trainer: Trainer, folder: Run, class_names: tuple[str, ...]) -> Result:
+    """Write the predictions and the result of a training that has reached its last epoch."""
+
+    predictions = {split: evaluator.latest() for split, evaluator in trainer.evaluators.items()}
+    results.write_predictions(folder.path / "predictions.npz", predictions)
+    result: Result = {
+        "mode": "train",
+        "config": config.name,
+        "dataset": config.dataset.name,
+        "split": "test",
+        **results.scores(predictions["test"], class_names),
+        "seed": config.train.seed,
+        "epochs": config.train.epochs,
+        "run_folder": str(folder.path),
+        "checkpoint": str(trainer.checkpoints.path(trainer.step)),
+        **results.training_times(folder.rows()),
+        "best": folder.best(),
+    }
+    folder.write_json("result.json", result)
+    log.info(results.line(result))
+    log.info("checkpoint %s", result["checkpoint"])
+    return result
