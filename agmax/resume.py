@@ -62,7 +62,8 @@ def training_start(request: Request) -> tuple[Resolved, Saved | None]:
         return resolved(request), None
     path = find(request.resume, _runs_dir(request))
     if path.is_dir() and not Store(path / "checkpoints").saved() and (path / "config.yaml").is_file():
-        return _of_run(request, path), None  # interrupted before its first checkpoint
+        source = request.source or str(path / "config.yaml")
+        return resolved(request._replace(source=source)), None  # interrupted before its first checkpoint
     saved = _load(path)
     before = saved.config
     typed = resolved(request) if request.source else _of_saved(request, saved)
@@ -198,10 +199,6 @@ def _names_data(typed: Resolved, request: Request) -> bool:
 def _of_saved(request: Request, saved: Saved) -> Resolved:
     mapping, origin = saved.state["config"], str(saved.path)
     return resolve.resolve_saved(mapping, origin, dataset=request.dataset, settings=request.settings)
-
-
-def _of_run(request: Request, path: Path) -> Resolved:
-    return resolved(request if request.source else request._replace(source=str(path / "config.yaml")))
 
 
 def _load(path: Path) -> Saved:

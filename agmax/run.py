@@ -56,16 +56,23 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other programs from training in this folder; a program that is killed leaves no lock behind.
+        """Keep other programs from training in this folder.
+
+        The lock of a program that is killed goes with it, at the latest when its loader's workers have left too.
 
         Raises:
-            BusyError: another program does so now.
+            BusyError: another program trains here now.
+            OutputError: the folder cannot be written.
         """
         path = self.path / ".lock"
-        with path.open("a+", encoding="utf-8") as file:
+        try:
+            opened = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 file.seek(0)
                 remedy = "Wait for it, or start a new run without --resume"
                 raise BusyError("run folder in use", where=self.path, why=f"by {file.read()}", remedy=remedy) from error

@@ -618,6 +618,10 @@ def test_a_folder_in_use_is_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch
         assert answer.status == 9
         assert f"process {os.getpid()} on" in answer.err
         assert tree(folder) == before
+    (folder / ".lock").unlink()
+    (folder / ".lock").mkdir()  # as if the folder could not be written
+    assert run("--config=ResNet8-standard", "--train", *TINY, "--resume").status == 6
+    (folder / ".lock").rmdir()
     assert train(run, "ResNet8-standard", "--resume")["run_folder"] == str(folder)
 
 

@@ -37,6 +37,7 @@ class ResidualBlock(nn.Module):
         ]
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the block's output for feature maps [B, C, H, W]."""
         features = images
         for number in range(1, self.num_layers + 1):
             features = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(features))

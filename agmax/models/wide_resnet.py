@@ -26,6 +26,7 @@ class PreActivationBlock(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, channels, 1, stride) if changes else None
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the block's output for feature maps [B, C, H, W]."""
         activated = functional.relu(self.bn1(images))
         residual = self.conv1(activated)
         residual = functional.relu(self.bn2(residual))
