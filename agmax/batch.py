@@ -28,6 +28,7 @@ class Batch(NamedTuple):
     images: Tensor  # float [N, V, C, H, W]
     targets: Tensor  # float [N, V, K], every row sums to 1
     weights: Tensor  # float [N, V], of each view in the loss
+    visible_share: Tensor | None = None  # float [N, V], of the image's area inside its crop; None: all of it
 
 
 class Outputs(NamedTuple):
