@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 from agmax import optim, parallel, schedules
-from agmax.augment import pipeline as slots
-from agmax.augment.pipeline import Pipeline
+from agmax.augment import slots
+from agmax.augment.pipeline import Images, Pipeline, Soften, Window
 from agmax.checkpoints.store import Store
 from agmax.config.resolve import with_classes
 from agmax.config.schema import Config
@@ -36,26 +36,6 @@ class Splits(NamedTuple):
     train: Split
     validation: Split | None
     test: Split
-
-
-def refuse_unfinished(config: Config) -> None:
-    """Refuse the augmentations that this version resolves but does not run.
-
-    Raises:
-        UsageError: the configuration asks for one.
-    """
-    augment = config.augment
-    for slot, word, known in (
-        ("policy", augment.policy, {}),
-        ("crop", augment.crop, {**slots.CROPS, "random_resized": None}),
-        ("erase", augment.erase, slots.ERASERS),
-        ("mix", augment.mix, slots.MIXERS),
-    ):
-        if word != "none" and word not in known:
-            why = "this version reads the setting and does not run it yet"
-            raise UsageError(
-                "augmentation not there yet", where=f"augment.{slot}={word}", why=why, remedy="Leave it out"
-            )
 
 
 def split(config: Config, name: str) -> Split:
@@ -131,6 +111,9 @@ def training_source(config: Config, data: Split, device: torch.device) -> Source
         num_workers=parallel.num_workers(config.train.num_workers),
         pin_memory=device.type == "cuda",
         random_resized=crops if augment.crop == "random_resized" else None,
+        scaled_decoding=augment.random_resized.scaled_decoding,
+        exif_rotation=config.dataset.exif_rotation,
+        skip_bad_images=config.dataset.on_bad_image == "skip",
         num_views=config.objective.num_views,
         seed=config.train.seed,
     )
@@ -146,23 +129,32 @@ def test_source(config: Config, data: Split, device: torch.device) -> Source:
         channels=config.dataset.channels,
         num_workers=parallel.num_workers(config.train.num_workers),
         pin_memory=device.type == "cuda",
+        exif_rotation=config.dataset.exif_rotation,
     )
 
 
 def pipeline(config: Config) -> Pipeline:
     """Make the augmentation pipeline: each slot's word of the configuration looked up in its table."""
-    refuse_unfinished(config)
     augment = config.augment
     settings = augment.model_dump()
-    on_pixels: list[slots.Images] = []
+    mean, std = config.normalisation
+    on_pixels: list[Images] = []
     if augment.crop in slots.CROPS:
         on_pixels.append(slots.CROPS[augment.crop](**settings[augment.crop]))
     if augment.flip:
         on_pixels.append(slots.flip())
-    on_floats = [slots.ERASERS[augment.erase](**settings[augment.erase])] if augment.erase != "none" else []
+    if augment.policy != "none":
+        on_pixels.append(slots.POLICIES[augment.policy](**settings[augment.policy]))
+    if any(settings["color_jitter"].values()):
+        on_pixels.append(slots.color_jitter(**settings["color_jitter"]))
+    on_floats: list[Images] = []
+    if augment.lighting.std:
+        on_floats.append(slots.lighting(augment.lighting.std, std))
+    if augment.erase != "none":
+        on_floats.append(slots.ERASERS[augment.erase](**settings[augment.erase]))
+    window, soften = _window(config)
     mix_settings = dict(settings.get(augment.mix, {}))
     probability = mix_settings.pop("probability", 1.0)
-    mean, std = config.normalisation
     return Pipeline(
         num_views=config.objective.num_views,
         num_classes=num_classes(config),
@@ -171,10 +163,23 @@ def pipeline(config: Config) -> Pipeline:
         seed=config.train.seed,
         on_pixels=on_pixels,
         on_floats=on_floats,
+        window=window,
+        soften=soften,
         mix=slots.MIXERS[augment.mix](**mix_settings) if augment.mix != "none" else None,
         mix_probability=probability,
         label_smoothing=config.objective.label_smoothing,
     )
+
+
+def _window(config: Config) -> tuple[Window | None, Soften | None]:
+    """Make the soft crop and what softens the targets; the wide crop is the one without the other."""
+    soft, wide = config.augment.soft, config.augment.wide
+    if config.augment.crop == "wide":
+        return slots.window(wide.sigma, wide.background), None
+    if config.augment.crop != "soft":
+        return None, None
+    soften = slots.soften(num_classes(config), soft.power, soft.max_confidence)
+    return slots.window(soft.sigma, soft.background, soft.visibility), soften
 
 
 def num_classes(config: Config) -> int:

@@ -17,6 +17,14 @@ MODES = {
     "summary": "show the model's layers, parameters and operations",
 }
 LISTS = ("configs", "parts", "models", "datasets")
+PREVIEWS = ("batch",)
+BENCHMARKS = ("augment",)
+WORDS = {
+    "list": (LISTS, "list what there is"),
+    "preview": (PREVIEWS, "draw what the model is trained on, as a PNG picture (--output)"),
+    "benchmark": (BENCHMARKS, "time the augmentation beside other programs', in one run on this machine"),
+}
+"""The modes that take a word: the words there are, the first where none is given, and the help."""
 
 
 class Flag(NamedTuple):
@@ -128,7 +136,8 @@ class Request(NamedTuple):
     num_runs: int
     split: str
     predictions: str | None
-    what: str  # to list
+    output: str | None  # a file to write
+    what: str  # the word of --list, --preview or --benchmark
     as_json: bool
     debug: bool
     remarks: tuple[str, ...]
@@ -141,7 +150,7 @@ def parse(argv: Sequence[str]) -> Request:
         UsageError: a wrong flag, one that this program does not follow, or an override that is none.
         SystemExit: argparse's own, with status 0, after --help.
     """
-    arguments = _parser().parse_intermixed_args(_resume_alone(argv))
+    arguments = _parser().parse_intermixed_args(_without_value(argv))
     for name, value in vars(arguments).items():
         if value == [] and name != "overrides":  # what argparse makes of `--config=--`
             raise UsageError("wrong command line", why=f"--{name.replace('_', '-')} has no value", remedy="See --help")
@@ -154,11 +163,15 @@ def parse(argv: Sequence[str]) -> Request:
         ("--n-runs", arguments.n_runs > 1, "train"),
         ("--split", arguments.split, "eval"),
         ("--predictions", arguments.predictions, "eval"),
+        ("--output", arguments.output is not None, "preview"),
     ):
         if value and _mode(arguments) != mode:
             raise UsageError("flag not followed", where=flag, why=f"it goes with --{mode}")
     if arguments.n_runs < 1:
         raise UsageError("wrong value", where=f"--n-runs={arguments.n_runs}", why="it must be 1 or more")
+    if arguments.output is not None and not arguments.output.lower().endswith(".png"):
+        where, remedy = f"--output={arguments.output}", "Write a name that ends in .png"
+        raise UsageError("wrong value", where=where, why="the picture is a PNG file", remedy=remedy)
     source = arguments.config
     if source is None and parts and arguments.resume:
         why = "they add to a configuration"
@@ -180,19 +193,21 @@ def parse(argv: Sequence[str]) -> Request:
         num_runs=arguments.n_runs,
         split=arguments.split or "test",
         predictions=arguments.predictions,
-        what=arguments.list or "configs",
+        output=arguments.output,
+        what=next((word for mode in WORDS if (word := getattr(arguments, mode))), ""),
         as_json=arguments.json,
         debug=arguments.debug,
         remarks=tuple(remarks),
     )
 
 
-def _resume_alone(argv: Sequence[str]) -> list[str]:
-    """Keep --resume from taking an override that follows it: `--resume train.epochs=5` resumes the newest run."""
+def _without_value(argv: Sequence[str]) -> list[str]:
+    """Keep a flag from taking an override that follows it: `--resume train.epochs=5` resumes the newest run."""
     words = list(argv)
+    alone = {"--resume": ""} | {f"--{mode}": there_are[0] for mode, (there_are, _) in WORDS.items()}
     for position, word in enumerate(words[:-1]):
-        if word == "--resume" and re.match(r"[a-z_]+(\.[a-z_]+)+=", words[position + 1]):
-            words[position] = "--resume="
+        if word in alone and re.match(r"[a-z_]+(\.[a-z_]+)+=", words[position + 1]):
+            words[position] = f"{word}={alone[word]}"
     return words
 
 
@@ -215,7 +230,8 @@ def _parser() -> argparse.ArgumentParser:
     modes = parser.add_argument_group("modes").add_mutually_exclusive_group()
     for mode, help_text in MODES.items():
         modes.add_argument(f"--{mode}", action="store_true", help=help_text)
-    modes.add_argument("--list", nargs="?", const="configs", choices=LISTS, help="list what there is")
+    for mode, (words, help_text) in WORDS.items():
+        modes.add_argument(f"--{mode}", nargs="?", const=words[0], choices=words, help=help_text)
     parser.add_argument("--config", metavar="NAME", help="parts joined by '-', a file of configs/, or a path")
     parser.add_argument("--dataset", metavar="NAME", help="one of --list datasets")
     resume_help = "a checkpoint, a run folder or a name; without value the newest run of this configuration"
@@ -223,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-runs", type=int, default=1, metavar="N", help="train with N seeds and summarise")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="what --eval measures (test)")
     parser.add_argument("--predictions", metavar="FILE", help="where --eval writes its predictions (.npz)")
+    parser.add_argument("--output", metavar="FILE", help="where --preview draws (preview-CONFIG-DATASET.png)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings")
@@ -253,13 +270,10 @@ def _number(kind: Any) -> Any:
 
 
 def _mode(arguments: argparse.Namespace) -> str:
-    if arguments.list:
-        return "list"
-    chosen = [mode for mode in MODES if getattr(arguments, mode.replace("-", "_"))]
+    chosen = [mode for mode in (*MODES, *WORDS) if getattr(arguments, mode.replace("-", "_"))]
     if not chosen:
-        raise UsageError(
-            "nothing to do", remedy="Give --train, --eval, --print-config, --summary or --list; see --help"
-        )
+        *most, last = (f"--{mode}" for mode in (*MODES, *WORDS))
+        raise UsageError("nothing to do", remedy=f"Give {', '.join(most)} or {last}; see --help")
     return chosen[0]
 
 

@@ -3,13 +3,14 @@
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agmax import cli
 from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
-from agmax.errors import UsageError
+from agmax.errors import DataError, UsageError
 
 Result = dict[str, Any]
 
@@ -145,6 +146,65 @@ def summary(request: cli.Request) -> Result:
     return result
 
 
+def preview(request: cli.Request) -> Result:
+    """Draw what the model is trained on."""
+    _check_torch()
+    return PREVIEWS[request.what](request)
+
+
+def preview_batch(request: cli.Request) -> Result:
+    """Draw the batch of a training's first step, as the model gets it."""
+    from agmax import build, parallel, run
+    from agmax.data import order
+    from agmax.reports import preview
+    from agmax.resume import resolved
+
+    run.log_to([])
+    typed = resolved(request)
+    device = parallel.choose_device(typed.config.train.device)
+    name, dataset = typed.config.name, typed.config.dataset.name
+    path = Path(request.output or f"preview-{name}-{dataset}.png").expanduser()
+    preview.probe(path)
+    for note in (*request.remarks, *typed.notes):
+        run.log.info("note: %s", note)
+    data = build.split(typed.config, "train")
+    config = build.counted(typed.config, lambda: data)
+    seed, num_views = config.train.seed, config.objective.num_views
+    batches = order.shuffled(len(data.labels), config.train.batch_size, seed=seed, epoch=0)
+    if not batches:
+        raise DataError("too few training images", where=f"{len(data.labels)} in the data set", why="a step needs two")
+    (sample,) = build.training_source(config, data, device).batches(batches[:1], epoch=0)
+    sample = sample._replace(images=sample.images.to(device))
+    batch = build.pipeline(config)(sample, step=0)
+    mean, std = config.normalisation
+    views = "1 view" if num_views == 1 else f"{num_views} views"
+    title = f"{name} on {dataset}: seed {seed}, step 0, {views} of each image"
+    preview.save(preview.sheet(batch, sample.labels, data.class_names, mean=mean, std=std, title=title), path)
+    num_images = min(len(sample.labels), preview.NUM_SHOWN)
+    run.log.info("%s shows %d of the %d images of step 0", path, num_images, len(sample.labels))
+    return {
+        "mode": "preview",
+        "config": name,
+        "dataset": dataset,
+        "num_images": num_images,
+        "num_views": num_views,
+        "step": 0,
+        "file": str(path),
+    }
+
+
+def benchmark(request: cli.Request) -> Result:
+    """Time what the configuration does not change: the augmentation, part by part."""
+    _check_torch()
+    if request.source or request.settings or request.dataset:
+        why = "the benchmark has data and settings of its own, the same on every machine"
+        raise UsageError("settings not followed", where="--benchmark", why=why, remedy="Leave them out")
+    from agmax.benchmarks import augment
+
+    say = partial(print, file=sys.stderr if request.as_json else sys.stdout, flush=True)
+    return {"mode": "benchmark", "what": request.what, **augment.run(say=say)}
+
+
 def _print_notes(request: cli.Request, resolved: Resolved) -> None:
     for note in (*request.remarks, *resolved.notes):
         print(f"note: {note}", file=sys.stderr)
@@ -186,10 +246,15 @@ LISTINGS: dict[str, Callable[[], dict[str, str]]] = {
     "datasets": lambda: {item.part: item.about for item in names.examples("dataset")},
 }
 
+PREVIEWS: dict[str, Callable[[cli.Request], Result]] = {"batch": preview_batch}
+"""The words of --preview."""
+
 MODES: dict[str, Callable[[cli.Request], Result]] = {
     "train": train,
     "eval": evaluate,
     "print-config": print_config,
     "list": list_all,
     "summary": summary,
+    "preview": preview,
+    "benchmark": benchmark,
 }

@@ -2,11 +2,13 @@
 
 import os
 import platform
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from agmax.batch import Sample
 from agmax.errors import ResourceError
 
 BITS_DEPEND_ON = ("device", "device_name", "num_gpus", "threads", "cpu_capability", "precision")
@@ -96,3 +98,33 @@ def over_devices(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cuda" and torch.cuda.device_count() > 1:
         return nn.DataParallel(model)
     return model
+
+
+def copied_ahead(samples: Iterator[Sample], device: torch.device) -> Generator[Sample, None, None]:
+    """Deliver samples in their order; a GPU gets the next one copied while it works on the present one.
+
+    The copies go from pinned memory through a stream of their own; a CPU gets the very samples.
+    """
+    if device.type != "cuda":
+        yield from samples
+        return
+    stream = torch.cuda.Stream(device)
+    ahead: tuple[Sample, torch.cuda.Event] | None = None
+    for sample in samples:
+        with torch.cuda.stream(stream):
+            images, labels = (part.to(device, non_blocking=True) for part in (sample.images, sample.labels))
+            following = sample._replace(images=images, labels=labels), stream.record_event()
+        if ahead is not None:
+            yield _arrived(*ahead)
+        ahead = following
+    if ahead is not None:
+        yield _arrived(*ahead)
+
+
+def _arrived(sample: Sample, copied: torch.cuda.Event) -> Sample:
+    """Let the present stream wait for the copy, and the allocator for the present stream."""
+    present = torch.cuda.current_stream(sample.images.device)
+    present.wait_event(copied)
+    for part in (sample.images, sample.labels):
+        part.record_stream(present)
+    return sample

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from agmax.errors import DivergedError
 from agmax.models.classifier import Classifier
 from agmax.objectives.classification import row_entropy
 from agmax.objectives.objective import Objective
-from agmax.parallel import over_devices
+from agmax.parallel import copied_ahead, over_devices
 from agmax.randomness import seed_for
 from agmax.schedules import Plateau, plateau_after
 
@@ -102,6 +103,7 @@ class Trainer:
         self.step = 0
         self.plateau = Plateau()
         self.sums: dict[str, float | Tensor] = {}
+        self.augment_seconds = 0.0  # of the present epoch
         self._first_step, self._started = 0, 0.0
 
     @property
@@ -133,18 +135,22 @@ class Trainer:
             if self.sums:  # those of the epoch before
                 self.plateau = plateau_after(self.plateau, self.means()["classification"], patience=self.patience)
             self.sums = {}
+        self.augment_seconds = 0.0
         self.model.train()
         batches = order.shuffled(len(self.data), self.batch_size, seed=self.seed, epoch=epoch, start=start)
-        for sample in self._progress(self.data.batches(batches, epoch=epoch), epoch, start):
-            self._add(self.train_step(sample), len(sample.labels))
-            self.step += 1
-            is_last = self.step % self.steps_per_epoch == 0
-            if self.step % self.log_every_steps == 0:
-                self.means()  # ends a training that diverged
-            if not is_last and self.save_every_steps and self.step % self.save_every_steps == 0:
-                self.save()
+        num_images = 0
+        with closing(copied_ahead(self.data.batches(batches, epoch=epoch), self.device)) as samples:
+            for sample in self._progress(samples, epoch, start):
+                self._add(self.train_step(sample), len(sample.labels))
+                num_images += len(sample.labels)
+                self.step += 1
+                is_last = self.step % self.steps_per_epoch == 0
+                if self.step % self.log_every_steps == 0:
+                    self.means()  # ends a training that diverged
+                if not is_last and self.save_every_steps and self.step % self.save_every_steps == 0:
+                    self.save()
         self.save()
-        return sum(len(indices) for indices in batches)
+        return num_images
 
     def train_step(self, sample: Sample) -> dict[str, Tensor]:
         """Make one step of gradient descent and return the named terms of its loss."""
@@ -153,7 +159,9 @@ class Trainer:
             group["lr"] = lr
         torch.manual_seed(seed_for(self.seed, "step", self.step))  # dropout and whatever else the model draws
         sample = sample._replace(images=sample.images.to(self.device, non_blocking=True))
+        started = time.perf_counter()
         batch = self.augment(sample, step=self.step)
+        self.augment_seconds += time.perf_counter() - started  # on a GPU, what it takes to launch
         outputs = self.model(batch.images)
         losses = self.objective(outputs, batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -183,6 +191,7 @@ class Trainer:
         self._refuse_broken([f"{name}={value}" for name, value in losses.items() if not math.isfinite(value)])
         row["timing"] = {
             "train_seconds": seconds,
+            "augment_seconds": self.augment_seconds,
             "images_per_second": num_images / seconds if seconds else None,
             "evaluation_seconds": time.perf_counter() - started,
         }

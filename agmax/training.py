@@ -25,7 +25,6 @@ def train_once(request: cli.Request) -> Result:
     """Train what was asked for, or continue it, and return its result."""
     log_to([])
     resolved, saved = resume.training_start(request)
-    build.refuse_unfinished(resolved.config)
     device = parallel.choose_device(resolved.config.train.device)
     probe(resolved.config.train.runs_dir)
     config = build.counted(resolved.config, lambda: build.split(resolved.config, "train"))

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from agmax import build
-from agmax.augment import pipeline
+from agmax.augment import slots
 from agmax.config import names, resolve
 from agmax.config.schema import choices
 from agmax.objectives.objective import OBJECTIVES
@@ -31,9 +30,10 @@ MAY_IMPORT = {
     "reports": FOUNDATION | COMPONENTS | {"evaluation"},  # results are made of metrics
     "trainer": FOUNDATION | COMPONENTS,
     "build": FOUNDATION | COMPONENTS | WORKERS | {"config"},
+    "benchmarks": FOUNDATION | COMPONENTS | {"config", "build"},
     "resume": FOUNDATION | {"cli", "config", "checkpoints", "run"},
     "training": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume"},
-    "modes": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume", "training"},
+    "modes": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume", "training", "benchmarks"},
 }
 """Module or package -> what it may import, itself apart."""
 
@@ -81,12 +81,18 @@ def test_main_is_short() -> None:
     ("setting", "table"),
     [
         ("objective.name", OBJECTIVES),
-        ("augment.erase", pipeline.ERASERS),
-        ("augment.mix", pipeline.MIXERS),
+        ("augment.policy", slots.POLICIES),
+        ("augment.erase", slots.ERASERS),
+        ("augment.mix", slots.MIXERS),
     ],
 )
 def test_tables_hold_exactly_the_words_of_the_schema(setting: str, table: dict[str, object]) -> None:
     assert set(choices(setting)) - {"none"} == set(table)
+
+
+def test_every_crop_is_made_by_the_pipeline_or_by_the_workers() -> None:
+    by_workers, by_window = {"random_resized"}, {"soft", "wide"}
+    assert set(choices("augment.crop")) - {"none"} == set(slots.CROPS) | by_workers | by_window
 
 
 def test_every_word_of_a_slot_has_a_part_of_a_name_or_a_data_set() -> None:
@@ -122,12 +128,3 @@ def test_requirements_and_package_ask_for_the_same() -> None:
 
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert project["dependencies"] == (REPOSITORY / "requirements.txt").read_text().split()
-
-
-@pytest.mark.parametrize(
-    ("name", "why"), [("auto_augment", "policy"), ("rand_augment", "policy"), ("soft_crop", "crop")]
-)
-def test_parts_without_image_work_are_resolved_and_refused_when_run(name: str, why: str) -> None:
-    config = resolve.resolve(f"ResNet8-{name}", dataset="digits").config
-    with pytest.raises(build.UsageError, match=f"augment.{why}="):
-        build.refuse_unfinished(config)

@@ -287,6 +287,13 @@ def test_any_other_resume_value_is_what_to_resume(value: str) -> None:
     assert cli.parse(["--eval", "--resume", value]).resume == value
 
 
+@pytest.mark.parametrize(("mode", "word"), [("--list", "configs"), ("--preview", "batch")])
+def test_a_mode_without_its_word_takes_no_override_for_one(mode: str, word: str) -> None:
+    request = cli.parse(["--config=ResNet8", mode, "train.epochs=5"])
+    assert (request.mode, request.what) == (mode[2:], word)
+    assert [(setting.key, setting.value) for setting in request.settings] == [("train.epochs", 5)]
+
+
 def test_resume_without_value_is_the_newest_run_and_none_is_none() -> None:
     assert cli.parse(["--train", "--resume"]).resume == ""
     assert cli.parse(["--train"]).resume is None
@@ -299,7 +306,7 @@ def test_abbreviated_and_unknown_flags_are_refused_in_one_line(word: str, run: R
     assert answer.err.startswith("error: ") and word in answer.err and answer.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("mode", ["--print-config", "--summary", "--list"])
+@pytest.mark.parametrize("mode", ["--print-config", "--summary", "--list", "--preview"])
 def test_what_a_mode_does_not_follow_is_refused(mode: str, run: Run) -> None:
     for flag in ("--resume", "--n-runs=2", "--split=train", "--predictions=x.npz"):
         answer = run("--config=ResNet8", mode, flag)
@@ -319,6 +326,12 @@ def test_a_flag_whose_value_is_two_dashes_has_none(flag: str, run: Run) -> None:
 
 
 # Modes
+
+
+def test_every_mode_and_every_word_of_one_has_its_function() -> None:
+    assert {*cli.MODES, *cli.WORDS} == set(modes.MODES)
+    assert set(cli.LISTS) == set(modes.LISTINGS)
+    assert set(cli.PREVIEWS) == set(modes.PREVIEWS)
 
 
 @pytest.mark.parametrize("words", [[], ["--config=ResNet8"], ["--json"], ["--resume"], ["optimizer.lr=0.1"]])
@@ -439,7 +452,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(package: s
     assert (done.returncode, done.stdout, done.stderr) == (2, "", wanted)
 
 
-@pytest.mark.parametrize("mode", ["--train", "--eval", "--summary"])
+@pytest.mark.parametrize("mode", ["--train", "--eval", "--summary", "--preview"])
 def test_a_torch_that_loads_checkpoints_unsafely_is_refused(
     mode: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

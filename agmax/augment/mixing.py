@@ -24,7 +24,7 @@ def mixup(images: Tensor, targets: Tensor, *, partner: Tensor, ratio: float) -> 
 
     `ratio` is the share of the image itself.
     """
-    mixed = images * ratio + images[partner] * (1 - ratio)
+    mixed = images * ratio + images.index_select(0, partner) * (1 - ratio)
     return mixed, targets * ratio + targets[partner] * (1 - ratio)
 
 
@@ -43,7 +43,7 @@ def cutmix(images: Tensor, targets: Tensor, *, partner: Tensor, box: Box) -> Mix
     ratio = 1 - area / (height * width)
     mixed = images.clone()
     inside = (..., slice(box.top, box.bottom), slice(box.left, box.right))
-    mixed[inside] = images[inside][partner]
+    mixed[inside] = images[inside].index_select(0, partner)
     return mixed, targets * ratio + targets[partner] * (1 - ratio)
 
 

@@ -1,44 +1,60 @@
-"""The one order of augmentation: crop and flip, policy, normalise, erase, mix; a name part only fills a slot."""
+"""The one order of augmentation; a name part only fills a slot.
 
-from collections.abc import Callable
-from typing import NamedTuple
+Crop and flip, policy, colour jitter, normalise, lighting, erase, soft crop, mix.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agmax.augment import color, erasing, geometry, mixing
+from agmax.augment import color, mixing
 from agmax.batch import Batch, Sample
 from agmax.randomness import generator
 
 Images = Callable[[Tensor, "Draw"], Tensor]
+Window = Callable[[Tensor, "Draw"], tuple[Tensor, Tensor]]
+Soften = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Mix = Callable[[Tensor, Tensor, np.random.Generator], mixing.Mixed]
 
 
-class Draw(NamedTuple):
-    """The random generators of a step: one for each purpose and view, so that no slot disturbs another."""
+CHUNK = {"cpu": 2**20, "cuda": 2**26}
+"""Numbers of pixels that are worked on at once: they stay in the cache, or within a share of a GPU's memory."""
 
-    seed: int
-    step: int
-    num_views: int
+
+class Draw:
+    """The random numbers of a step: for each purpose and view its own, so that no slot disturbs another.
+
+    They are drawn once for the whole batch; `images` says which of it are at work.
+    """
+
+    def __init__(self, *, seed: int, step: int, num_views: int, num_images: int) -> None:
+        self.key, self.num_views, self.num_images = (seed, "augment", step), num_views, num_images
+        self.images = slice(0, num_images)
+        self._drawn: dict[str, list[Tensor]] = {}
 
     def rng(self, purpose: str, view: int | None = None) -> np.random.Generator:
         """Return the generator of one purpose, for one view or for all together."""
-        key = (self.seed, "augment", self.step, purpose)
-        return generator(*key) if view is None else generator(*key, view)
+        return generator(*self.key, purpose) if view is None else generator(*self.key, purpose, view)
 
     def each(
-        self, purpose: str, images: Tensor, draw: Callable[[int, np.random.Generator], tuple[Tensor, ...]]
+        self,
+        purpose: str,
+        draw: Callable[[int, np.random.Generator], Iterable[Tensor]],
+        *,
+        device: torch.device | None = None,
     ) -> list[Tensor]:
-        """Draw numbers [N] for every view of images [B, C, H, W]; return them as [B] on the images' device.
+        """Draw numbers for every view of every image; return those of the images at work as [B, ...].
 
-        `draw` takes N and the generator of a view, and returns one or more tensors [N].
+        `draw` takes N and the generator of a view, and returns one or more tensors [N, ...].
         """
-        count = len(images) // self.num_views
-        views = [draw(count, self.rng(purpose, view)) for view in range(self.num_views)]
-        stacked = [torch.stack(numbers, dim=1).flatten() for numbers in zip(*views, strict=True)]
-        return [numbers.to(images.device, non_blocking=True) for numbers in stacked]
+        if purpose not in self._drawn:
+            views = [draw(self.num_images, self.rng(purpose, view)) for view in range(self.num_views)]
+            self._drawn[purpose] = [torch.stack(numbers, dim=1) for numbers in zip(*views, strict=True)]
+        parts = [numbers[self.images].flatten(0, 1) for numbers in self._drawn[purpose]]
+        return [part.to(device, non_blocking=True) for part in parts] if device else parts
 
 
 class Pipeline:
@@ -57,21 +73,56 @@ class Pipeline:
         seed: int,
         on_pixels: list[Images],
         on_floats: list[Images],
+        window: Window | None = None,
+        soften: Soften | None = None,
         mix: Mix | None = None,
         mix_probability: float = 1.0,
         label_smoothing: float = 0.0,
     ) -> None:
-        """`on_pixels` act on uint8 images, `on_floats` on normalised ones, each in the order given."""
+        """`on_pixels` act on uint8 images, `on_floats` on normalised ones, each in the order given.
+
+        `window` moves the images and returns their visible shares [B] too; `soften` takes target rows [N, V, K] and
+        these shares [N, V] and returns rows and loss weights [N, V].
+        """
         self.num_views, self.num_classes, self.seed = num_views, num_classes, seed
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
         self.on_pixels, self.on_floats = on_pixels, on_floats
+        self.window, self.soften = window, soften
         self.mix, self.mix_probability = mix, mix_probability
         self.label_smoothing = label_smoothing
 
     def __call__(self, sample: Sample, *, step: int) -> Batch:
         """Make the training batch of a step: images [N, V, C, H, W], targets [N, V, K], weights [N, V]."""
-        draw = Draw(self.seed, step, self.num_views)
-        images = views(sample.images, self.num_views)  # [B, C, H, W]
+        count = len(sample.labels)
+        draw = Draw(seed=self.seed, step=step, num_views=self.num_views, num_images=count)
+        images, shares = self._augmented(sample.images, draw)
+        labels = sample.labels.to(images.device, non_blocking=True)
+        targets = smoothed(labels, self.num_classes, self.label_smoothing)[:, None].expand(-1, self.num_views, -1)
+        weights = torch.ones(count, self.num_views, device=images.device)
+        visible = None if shares is None else shares.unflatten(0, weights.shape)
+        if visible is not None and self.soften is not None:
+            targets, weights = self.soften(targets, visible)
+        batch = Batch(images.unflatten(0, weights.shape), targets, weights, visible)
+        if self.mix is None or draw.rng("mix coin").random() >= self.mix_probability:
+            return batch
+        return self._mixed(batch, self.mix, draw)
+
+    def _augmented(self, images: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
+        """Return what becomes of images [N, (V,) C, H, W] before they are mixed, [B, C, H, W], and how much they show.
+
+        A few images at a time go through all slots, on a CPU: memory that is still in the cache is twice as fast.
+        """
+        chunk = CHUNK.get(images.device.type, CHUNK["cpu"])
+        size = max(1, chunk // (images[0].numel() * (self.num_views if images.ndim == 4 else 1)))
+        parts = []
+        for first in range(0, len(images), size):
+            draw.images = slice(first, first + size)
+            parts.append(self._chunk(views(images[draw.images], self.num_views), draw))
+        changed, shares = zip(*parts, strict=True)
+        return _joined(changed), None if shares[0] is None else _joined(shares)
+
+    def _chunk(self, images: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
+        """Take uint8 images [B, C, H, W] through the slots."""
         for change in self.on_pixels:
             images = change(images, draw)
         if self.mean.device != images.device:
@@ -79,24 +130,19 @@ class Pipeline:
         images = color.normalised(images, self.mean, self.std)
         for change in self.on_floats:
             images = change(images, draw)
-        shape = (len(sample.labels), self.num_views)
-        rows = smoothed(sample.labels.to(images.device, non_blocking=True), self.num_classes, self.label_smoothing)
-        batch = Batch(
-            images.unflatten(0, shape),
-            rows[:, None].expand(-1, self.num_views, -1),
-            torch.ones(shape, device=images.device),
-        )
-        if self.mix is None or draw.rng("mix coin").random() >= self.mix_probability:
-            return batch
-        return self._mixed(batch, self.mix, draw)
+        return (images, None) if self.window is None else self.window(images, draw)
 
     def _mixed(self, batch: Batch, mix: Mix, draw: Draw) -> Batch:
-        """Mix each view with a permutation, ratio and box of its own."""
-        mixed = [
-            mix(batch.images[:, view], batch.targets[:, view], draw.rng("mix", view)) for view in range(self.num_views)
-        ]
-        images, targets = zip(*mixed, strict=True)
-        return batch._replace(images=torch.stack(images, dim=1), targets=torch.stack(targets, dim=1))
+        """Mix each view with a permutation, ratio and box of its own; weights are mixed as a column of the targets."""
+        rows = torch.cat([batch.targets, batch.weights[..., None]], dim=-1)
+        mixed = [mix(batch.images[:, view], rows[:, view], draw.rng("mix", view)) for view in range(self.num_views)]
+        images, rows = (torch.stack(parts, dim=1) for parts in zip(*mixed, strict=True))
+        weights = rows[..., -1] if self.soften is not None else batch.weights
+        return batch._replace(images=images, targets=rows[..., :-1], weights=weights)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def views(images: Tensor, num_views: int) -> Tensor:
@@ -108,61 +154,3 @@ def smoothed(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
     """Return target rows [N, K] for labels [N]: 1 - smoothing on the class, the rest even over all K classes."""
     rows = functional.one_hot(labels, num_classes).float()
     return rows * (1 - smoothing) + smoothing / num_classes if smoothing else rows
-
-
-def crop(padding: int) -> Images:
-    """Make the slot of the standard crop: a window of the image's size, up to `padding` pixels aside."""
-
-    def change(images: Tensor, draw: Draw) -> Tensor:
-        top, left = draw.each("crop", images, lambda n, rng: geometry.crop_corners(n, padding=padding, rng=rng))
-        return geometry.crop(images, top, left, padding=padding)
-
-    return change
-
-
-def flip() -> Images:
-    """Make the slot that mirrors half of the views."""
-
-    def change(images: Tensor, draw: Draw) -> Tensor:
-        (chosen,) = draw.each("flip", images, lambda n, rng: (geometry.coins(n, rng=rng),))
-        return geometry.flip(images, chosen)
-
-    return change
-
-
-def cutout(share: float) -> Images:
-    """Make the slot that erases a square of `share` times the side."""
-
-    def change(images: Tensor, draw: Draw) -> Tensor:
-        height, width = images.shape[-2:]
-        rows, columns = draw.each("cutout", images, lambda n, rng: erasing.cutout_centres(n, height, width, rng=rng))
-        return erasing.cutout(images, rows, columns, length=round(share * height))
-
-    return change
-
-
-def mixup(alpha: float) -> Mix:
-    """Make the slot that blends each image with another."""
-
-    def change(images: Tensor, targets: Tensor, rng: np.random.Generator) -> mixing.Mixed:
-        partner = mixing.partners(len(images), rng=rng).to(images.device, non_blocking=True)
-        return mixing.mixup(images, targets, partner=partner, ratio=mixing.mixup_ratio(alpha, rng=rng))
-
-    return change
-
-
-def cutmix(beta: float) -> Mix:
-    """Make the slot that pastes a box of another image."""
-
-    def change(images: Tensor, targets: Tensor, rng: np.random.Generator) -> mixing.Mixed:
-        partner = mixing.partners(len(images), rng=rng).to(images.device, non_blocking=True)
-        box = mixing.cutmix_box(*images.shape[-2:], beta=beta, rng=rng)
-        return mixing.cutmix(images, targets, partner=partner, box=box)
-
-    return change
-
-
-CROPS: dict[str, Callable[..., Images]] = {"standard": crop}
-ERASERS: dict[str, Callable[..., Images]] = {"cutout": cutout}
-MIXERS: dict[str, Callable[..., Mix]] = {"mixup": mixup, "cutmix": cutmix}
-"""The parts that can fill a slot, by the word of the configuration; each takes that word's block of settings."""

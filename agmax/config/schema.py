@@ -60,6 +60,10 @@ class Dataset(Section):
     """Share kept for testing where the files have no test split (data set `folder`)."""
     seed: Seed | None = None
     """Seed of subset and split; null is train.seed."""
+    exif_rotation: bool = True
+    """Turn photographs upright as their EXIF tag says."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """End a training at an image that cannot be read, or leave out up to 1 % of them; an evaluation always ends."""
     license: str = ""
     """Licence of the data, as its source states it."""
     source: str = ""
@@ -98,22 +102,29 @@ class Standard(Section):
     """Pixels of black border from which a crop of the image's size is cut."""
 
 
+class Wide(Section):
+    sigma: NonNegative = 0.375
+    """Standard deviation of the offset, as a share of the side."""
+    background: NonNegative = 0.01
+    """Standard deviation of the background colour, in units of the normalised image."""
+
+
 class RandomResized(Section):
     scale: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.08, 1.0]
     """Smallest and largest area, as a share of the image."""
     ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [0.75, 4 / 3]
     """Smallest and largest width over height."""
+    scaled_decoding: bool = False
+    """Let the JPEG decoder halve, quarter or eighth a photograph whose crops keep image_size pixels; faster."""
 
 
-class Soft(Section):
-    sigma: NonNegative = 0.375
-    """Standard deviation of the offset, as a share of the side."""
+class Soft(Wide):
+    visibility: Literal["area", "iou"] = "area"
+    """What counts as visible: the share of the image's area, or its intersection over union with the window."""
     power: Positive = 2.0
     """Power k of the softening curve."""
     max_confidence: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Confidence of an image that is wholly visible."""
-    background: NonNegative = 0.01
-    """Standard deviation of the background colour, in units of the normalised image."""
 
 
 class AutoAugment(Section):
@@ -125,14 +136,42 @@ class AutoAugment(Section):
 
 class RandAugment(Section):
     definition: Literal["torchvision", "agmax"] = "torchvision"
-    """Which program's operations and probabilities."""
+    """Which program's operations and probabilities; AgMax's leaves half of the images as they are."""
     num_operations: Count = 2
+    """Operations of an image, one after another."""
     magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Strength of all operations, of 30; the definition agmax draws a strength for each instead."""
+
+
+class TrivialAugment(Section):
+    """One operation of random strength: nothing to set."""
+
+
+class ColorJitter(Section):
+    """How far factors lie from 1 at most, each drawn for every image; 0 leaves it out."""
+
+    brightness: NonNegative = 0.0
+    contrast: NonNegative = 0.0
+    saturation: NonNegative = 0.0
+
+
+class Lighting(Section):
+    std: NonNegative = 0.0
+    """Standard deviation of the light added along each principal colour of ImageNet (Krizhevsky et al. 2012)."""
 
 
 class CutOut(Section):
     share: Share = 0.5
     """Side of the erased square, as a share of the image's side."""
+
+
+class RandomErasing(Section):
+    probability: Share = 0.5
+    """Share of the images of which a box is erased."""
+    scale: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.02, 0.33]
+    """Smallest and largest area of the box, as a share of the image."""
+    ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [0.3, 10 / 3]
+    """Smallest and largest height over width."""
 
 
 class MixUp(Section):
@@ -148,18 +187,23 @@ class CutMix(Section):
 
 
 class Augment(Section):
-    crop: Literal["none", "standard", "random_resized", "soft"] = "standard"
+    crop: Literal["none", "standard", "random_resized", "soft", "wide"] = "standard"
     flip: bool = True
     """Mirror every second view, left to right."""
-    policy: Literal["none", "auto_augment", "rand_augment"] = "none"
-    erase: Literal["none", "cutout"] = "none"
+    policy: Literal["none", "auto_augment", "rand_augment", "trivial_augment"] = "none"
+    erase: Literal["none", "cutout", "random_erasing"] = "none"
     mix: Literal["none", "mixup", "cutmix"] = "none"
     standard: Standard = Standard()
     random_resized: RandomResized = RandomResized()
     soft: Soft = Soft()
+    wide: Wide = Wide()
     auto_augment: AutoAugment = AutoAugment()
     rand_augment: RandAugment = RandAugment()
+    trivial_augment: TrivialAugment = TrivialAugment()
+    color_jitter: ColorJitter = ColorJitter()
+    lighting: Lighting = Lighting()
     cutout: CutOut = CutOut()
+    random_erasing: RandomErasing = RandomErasing()
     mixup: MixUp = MixUp()
     cutmix: CutMix = CutMix()
 
@@ -258,7 +302,13 @@ class Config(Section):
         """Return (broken, message) for every rule that spans several settings; messages start with a key."""
         data, objective, optimizer, schedule = self.dataset, self.objective, self.optimizer, self.schedule
         two_view_methods = ("agmax_mse", "agmax_kl", "agmax_ce")
-        scale, ratio = self.augment.random_resized.scale, self.augment.random_resized.ratio
+        crops, erasing = self.augment.random_resized, self.augment.random_erasing
+        spans = {
+            "random_resized.scale": crops.scale,
+            "random_resized.ratio": crops.ratio,
+            "random_erasing.scale": erasing.scale,
+            "random_erasing.ratio": erasing.ratio,
+        }
         milestones = schedule.milestones or []
         return [
             (
@@ -285,8 +335,14 @@ class Config(Section):
                 self.model.channels == 1 and data.channels == 3,
                 "model.channels: colour images do not fit a model with 1 channel. Write model.channels=3",
             ),
-            (scale[0] > scale[1] or scale[1] == 0, "augment.random_resized.scale: write the smaller number first"),
-            (ratio[0] > ratio[1], "augment.random_resized.ratio: write the smaller number first"),
+            (
+                self.augment.lighting.std > 0 and self.input_channels == 1,
+                "augment.lighting.std: its light has three colours and the images are gray. Write 0",
+            ),
+            *(
+                (low > high or high == 0, f"augment.{name}: write the smaller number first")
+                for name, (low, high) in spans.items()
+            ),
             (milestones != sorted(milestones), "schedule.milestones: write them in rising order"),
             (
                 0 < self.train.epochs <= schedule.warmup_epochs,

@@ -27,7 +27,7 @@ class Resident:
         """Deliver a sample for each tensor of positions, in order; every epoch has the same pixels."""
         for positions in batches:
             chosen = positions.to(self._images.device, non_blocking=True)
-            yield Sample(self._images[chosen], self._labels[chosen], self._indices[positions])
+            yield Sample(self._images.index_select(0, chosen), self._labels[chosen], self._indices[positions])
 
 
 def resized(images: Tensor, size: int) -> Tensor:

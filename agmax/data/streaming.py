@@ -1,32 +1,32 @@
 """A data set of files: worker processes decode each file once and cut the views out of it."""
 
+import logging
 import signal
-import warnings
+import threading
+import traceback
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import RandomResizedCrop, functional
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision.transforms.v2 import RandomResizedCrop
 
 from agmax.batch import Sample
+from agmax.data.images import Box, UnreadableError, centre_crop, cut, decoded, shrinkable_size
 from agmax.data.split import Files, indices_of
-from agmax.errors import DataError
+from agmax.errors import DataError, ResourceError
 from agmax.randomness import seed_for
 
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-"""What Pillow raises on a file that is no image, damaged or far too large."""
+log = logging.getLogger("agmax")
 
-RESIZE_MARGIN = 32
-"""Pixels by which the shorter side is larger than the centre crop (AgMax, its test transform)."""
+LARGEST_BAD_SHARE = 0.01
+"""Share of the images, one image at least, that may be skipped."""
+
+NUM_NAMED = 5
+"""Files that an error names as examples."""
 
 
 class Streaming:
@@ -41,20 +41,37 @@ class Streaming:
         num_workers: int,
         pin_memory: bool,
         random_resized: tuple[list[float], list[float]] | None = None,
+        scaled_decoding: bool = False,
+        exif_rotation: bool = True,
+        skip_bad_images: bool = False,
         num_views: int = 1,
         seed: int = 0,
     ) -> None:
-        """With `random_resized` (scale, ratio) each view is its own crop, else all share one centre crop."""
+        """With `random_resized` (scale, ratio) each view is its own crop, else all share one centre crop.
+
+        `scaled_decoding` lets the decoder shrink a JPEG whose crops stay large enough. `skip_bad_images` leaves an
+        image that cannot be read out of its batch, as long as such images are few.
+        """
         self.class_names = data.class_names
         self.labels = data.labels
         self._order = _Order()
+        self._skips, self._bad = skip_bad_images, list[str]()
         crop = (
             RandomResizedCrop([image_size, image_size], scale=random_resized[0], ratio=random_resized[1])
             if random_resized
             else None
         )
         self._loader = DataLoader(
-            _Views(data, image_size=image_size, channels=channels, crop=crop, num_views=num_views, seed=seed),
+            _Views(
+                data,
+                image_size=image_size,
+                channels=channels,
+                crop=crop,
+                scaled_decoding=scaled_decoding,
+                exif_rotation=exif_rotation,
+                num_views=num_views,
+                seed=seed,
+            ),
             batch_sampler=self._order,
             num_workers=num_workers,
             collate_fn=_collate,
@@ -67,15 +84,44 @@ class Streaming:
         return len(self.labels)
 
     def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[Sample]:
-        """Deliver a sample for each tensor of positions, in order; the crops depend on the epoch."""
+        """Deliver a sample for each tensor of positions, in order; the crops depend on the epoch.
+
+        Raises:
+            DataError: an image cannot be read; where such images are skipped, they are too many.
+            ResourceError: a worker died.
+        """
         self._order.keys = [[(epoch, position) for position in positions.tolist()] for positions in batches]
-        for sample in self._loader:
-            if isinstance(sample, DataError):
-                try:
-                    raise sample
-                finally:
-                    del sample  # its traceback holds this frame: in a circle, the workers would stay
-            yield sample
+        try:
+            delivered = iter(self._loader)
+            _leave_dead_workers_to_the_loader()
+            for sample, bad in delivered:
+                self._answer(bad)
+                if sample is None or (bad and len(sample.labels) == 1):
+                    left = 0 if sample is None else 1
+                    why = f"{len(bad)} of its {len(bad) + left} images cannot be read"
+                    raise DataError("batch without images", where=bad[0].path, why=why, remedy="Replace or remove them")
+                yield sample
+        except RuntimeError as error:
+            if not any(text in str(error) for text in ("DataLoader worker (pid", "Pin memory thread exited")):
+                raise
+            what = "a data worker was killed (often out of memory)"
+            raise ResourceError(what, why=str(error), remedy="Lower train.num_workers") from None
+
+    def _answer(self, bad: list["_Bad"]) -> None:
+        """Count the images that are skipped and name each once; raise what cannot be skipped."""
+        for image in bad:
+            if not (self._skips and image.is_unreadable):
+                raise image.error()
+            if image.path not in self._bad:
+                self._bad.append(image.path)
+                log.warning("skipped: %s", image.message)
+        if len(self._bad) > max(1, LARGEST_BAD_SHARE * len(self)):
+            raise DataError(
+                "too many images cannot be read",
+                where=f"{len(self._bad)} of {len(self)} so far",
+                why=f"at most {LARGEST_BAD_SHARE:.0%} are skipped; the first are {', '.join(self._bad[:NUM_NAMED])}",
+                remedy="Replace or remove them",
+            )
 
 
 class _Order:
@@ -91,74 +137,134 @@ class _Order:
         return len(self.keys)
 
 
-_Item = tuple[Tensor, int, int] | DataError
+class _Cut(NamedTuple):
+    """What is delivered of an image."""
+
+    pixels: Tensor  # uint8 [V, C, H, W] or [C, H, W]
+    label: int
+    number: int  # its position in the files of the split
 
 
-class _Views(Dataset[_Item]):
-    """(epoch, position) -> uint8 [V, C, H, W] or [C, H, W], label, index; or what is wrong with the file."""
+class _Bad(NamedTuple):
+    """What is wrong with an image, in plain text: an exception would lose its type on the way from a worker."""
+
+    path: str
+    message: str
+    is_unreadable: bool
+    raised_in: str
+
+    def error(self) -> DataError:
+        error = DataError(self.message)
+        error.add_note(self.raised_in)
+        return error
+
+
+class _Views(Dataset[_Cut | _Bad]):
+    """(epoch, position) -> the views of an image, or what is wrong with it."""
 
     def __init__(
-        self, data: Files, *, image_size: int, channels: int, crop: RandomResizedCrop | None, num_views: int, seed: int
+        self,
+        data: Files,
+        *,
+        image_size: int,
+        channels: int,
+        crop: RandomResizedCrop | None,
+        scaled_decoding: bool,
+        exif_rotation: bool,
+        num_views: int,
+        seed: int,
     ) -> None:
         self.paths, self.labels, self.indices = data.paths, data.labels, indices_of(data)
         self.image_size, self.channels, self.crop = image_size, channels, crop
+        self.scaled_decoding, self.exif_rotation = scaled_decoding, exif_rotation
         self.num_views, self.seed = num_views, seed
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> _Item:
+    def __getitem__(self, key: tuple[int, int]) -> _Cut | _Bad:
         epoch, position = key
+        path = self.paths[position]
         try:
-            image = decoded(self.paths[position], self.channels)
-        except DataError as error:  # handed over as a value: an exception would lose its type on the way
-            return error
-        views = self._cut(image, epoch, position)
-        return views, int(self.labels[position]), int(self.indices[position])
+            pixels = self._centre(path) if self.crop is None else self._crops(path, epoch, position)
+        except UnreadableError as error:
+            return _Bad(path, str(error), True, _place(error.__context__ or error))
+        except MemoryError:
+            raise
+        except Exception as error:
+            why = f"crop raised {type(error).__name__}: {error}"
+            return _Bad(path, str(DataError("image cannot be cut", where=path, why=why)), False, _place(error))
+        return _Cut(pixels, int(self.labels[position]), int(self.indices[position]))
 
-    def _cut(self, image: Image.Image, epoch: int, position: int) -> Tensor:
-        if self.crop is None:
-            centre: Tensor = functional.pil_to_tensor(centre_crop(image, self.image_size))
-            return centre
-        views = []
+    def _centre(self, path: str) -> Tensor:
+        """Return the centre [C, H, W], pixel for pixel that of an evaluation."""
+        image = decoded(path, self.channels, exif_rotation=self.exif_rotation)
+        return torch.from_numpy(_pixels(centre_crop(image, self.image_size)).copy())
+
+    def _crops(self, path: str, epoch: int, position: int) -> Tensor:
+        """Return the random crops [V, C, H, W]."""
+        shrink, boxes = 1, list[Box]()
+        size = shrinkable_size(path, exif_rotation=self.exif_rotation) if self.scaled_decoding else None
+        if size is not None:
+            boxes = self._boxes(*size, epoch, position)
+            shrink = largest_shrink(boxes, self.image_size)
+        image = decoded(path, self.channels, exif_rotation=self.exif_rotation, shrink=shrink)
+        views = np.empty((self.num_views, self.channels, self.image_size, self.image_size), np.uint8)
+        for view, edges in enumerate(boxes or self._boxes(*image.size, epoch, position)):
+            left, upper, right, lower = (edge / shrink for edge in edges)
+            views[view] = _pixels(cut(image, (left, upper, right, lower), self.image_size))
+        return torch.from_numpy(views)
+
+    def _boxes(self, width: int, height: int, epoch: int, position: int) -> list[Box]:
+        """Draw the box of each view by torchvision's rule."""
+        assert self.crop is not None
+        image = torch.empty((1, height, width), device="meta")  # the rule asks for its size alone
+        boxes: list[Box] = []
         for view in range(self.num_views):
             torch.default_generator.manual_seed(seed_for(self.seed, "sample", epoch, position, view))
-            views.append(functional.pil_to_tensor(self.crop(image)))
-        return torch.stack(views)
+            box = self.crop.make_params([image])
+            left, upper = box["left"], box["top"]
+            boxes.append((left, upper, left + box["width"], upper + box["height"]))
+        return boxes
 
 
-def decoded(path: str, channels: int) -> Image.Image:
-    """Decode a file to RGB (3 channels) or gray (1).
-
-    Raises:
-        DataError: the file is no image, damaged, or of more pixels than Pillow's Image.MAX_IMAGE_PIXELS.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.convert("RGB" if channels == 3 else "L")
-    except UNREADABLE as error:
-        raise DataError("image cannot be read", where=path, why=str(error) or type(error).__name__) from None
+def largest_shrink(boxes: list[Box], size: int) -> int:
+    """Return by what a JPEG decoder may divide both sides so that every box keeps `size` pixels on both: 1, 2, 4, 8."""
+    shortest = min(min(right - left, lower - upper) for left, upper, right, lower in boxes)
+    return next((shrink for shrink in (8, 4, 2) if shortest >= shrink * size), 1)
 
 
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to size + 32 and cut the centre out, as torchvision does it with Pillow, bilinear."""
-    resized = functional.resize(image, [size + RESIZE_MARGIN])
-    centre: Image.Image = functional.center_crop(resized, [size, size])
-    return centre
+def _place(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"raised in {frame.filename}, line {frame.lineno}, {frame.name}"
 
 
-def _collate(items: list[_Item]) -> Sample | DataError:
-    good: list[tuple[Tensor, int, int]] = []
-    for item in items:
-        if isinstance(item, DataError):
-            return item
-        good.append(item)
-    images, labels, indices = zip(*good, strict=True)
-    return Sample(torch.stack(images), torch.tensor(labels), torch.tensor(indices))
+def _pixels(image: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    """Return the pixels [C, H, W]."""
+    values = np.asarray(image)  # [H, W, C], or [H, W] of a gray image
+    return values.reshape(image.height, image.width, -1).transpose(2, 0, 1)
+
+
+def _collate(items: list[_Cut | _Bad]) -> tuple[Sample | None, list[_Bad]]:
+    """Stack what could be cut; in a worker default_collate stacks into shared memory."""
+    cuts = [item for item in items if isinstance(item, _Cut)]
+    bad = [item for item in items if isinstance(item, _Bad)]
+    if not cuts:
+        return None, bad
+    pixels, labels, indices = zip(*cuts, strict=True)
+    return Sample(default_collate(list(pixels)), torch.tensor(labels), torch.tensor(indices)), bad
 
 
 def _ignore_interrupt(worker: int) -> None:
     """Let the main process alone answer Ctrl-C, which reaches the workers too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _leave_dead_workers_to_the_loader() -> None:
+    """Take back the signal handler by which torch raises a worker's death anywhere, in the middle of a save too.
+
+    The loader looks for dead workers itself, within five seconds, where a batch is taken.
+    """
+    is_ours = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    if is_ours and getattr(signal.getsignal(signal.SIGCHLD), "__module__", "").startswith("torch.utils.data"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

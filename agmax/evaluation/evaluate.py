@@ -11,6 +11,7 @@ from agmax.augment.color import normalised
 from agmax.data.order import in_order
 from agmax.data.source import Source
 from agmax.evaluation.metrics import metrics
+from agmax.parallel import copied_ahead
 
 
 class Predictions(NamedTuple):
@@ -30,9 +31,9 @@ def predict(
     model.eval()
     centre, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     parts: list[Predictions] = []
-    samples = data.batches(in_order(len(data), batch_size), epoch=0)
+    samples = copied_ahead(data.batches(in_order(len(data), batch_size), epoch=0), device)
     for sample in tqdm(samples, "evaluate", -(-len(data) // batch_size), leave=False, disable=None):
-        images = normalised(sample.images.to(device, non_blocking=True), centre, scale)
+        images = normalised(sample.images, centre, scale)
         logits = model(images[:, None]).logits[:, 0]
         parts.append(Predictions(logits.float().cpu(), sample.labels.cpu(), sample.indices))
     model.train(was_training)

@@ -1,0 +1,187 @@
+"""The parts that can fill the slots of the pipeline: each draws its numbers and applies them.
+
+To add one: its function on batches in the module it belongs to, a maker here with a line in the table, the word and the
+block of settings in config/schema.py, and a fragment in configs/augment.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agmax.augment import color, erasing, geometry, mixing, operations, policies, soft_crop, softening
+from agmax.augment.pipeline import Draw, Images, Mix, Soften, Window
+
+
+def crop(padding: int) -> Images:
+    """Make the slot of the standard crop: a window of the image's size, up to `padding` pixels aside."""
+
+    def change(images: Tensor, draw: Draw) -> Tensor:
+        top, left = draw.each(
+            "crop", lambda n, rng: geometry.crop_corners(n, padding=padding, rng=rng), device=images.device
+        )
+        return geometry.crop(images, top, left, padding=padding)
+
+    return change
+
+
+def flip() -> Images:
+    """Make the slot that mirrors half of the views."""
+
+    def change(images: Tensor, draw: Draw) -> Tensor:
+        (chosen,) = draw.each("flip", lambda n, rng: (geometry.coins(n, rng=rng),), device=images.device)
+        return geometry.flip(images, chosen)
+
+    return change
+
+
+def auto_augment(table: str, scale: str) -> Images:
+    """Make the slot of a learned policy."""
+    return _policy(
+        "policy",
+        lambda n, size, rng: policies.auto_augment(n, *size, table=table, scale=scale, rng=rng),
+    )
+
+
+def rand_augment(definition: str, num_operations: int, magnitude: int) -> Images:
+    """Make the slot of random operations of one strength."""
+    return _policy(
+        "policy",
+        lambda n, size, rng: policies.rand_augment(
+            n, *size, definition=definition, num_operations=num_operations, magnitude=magnitude, rng=rng
+        ),
+    )
+
+
+def trivial_augment() -> Images:
+    """Make the slot of one random operation of any strength."""
+    return _policy("policy", lambda n, size, rng: policies.trivial_augment(n, *size, rng=rng))
+
+
+def color_jitter(brightness: float, contrast: float, saturation: float) -> Images:
+    """Make the slot that changes brightness, contrast and saturation in random order."""
+    return _policy(
+        "color jitter",
+        lambda n, _, rng: policies.color_jitter(
+            n, brightness=brightness, contrast=contrast, saturation=saturation, rng=rng
+        ),
+    )
+
+
+def _policy(purpose: str, draw_for: Callable[[int, tuple[int, int], np.random.Generator], policies.Draws]) -> Images:
+    """Make a slot that applies drawn operations, one position after another."""
+
+    def change(images: Tensor, draw: Draw) -> Tensor:
+        size = (images.shape[-2], images.shape[-1])
+        drawn = draw.each(purpose, lambda n, rng: map(torch.from_numpy, draw_for(n, size, rng)))
+        codes, values = (numbers.numpy() for numbers in drawn)
+        for position in range(codes.shape[1]):
+            images = operations.applied(images, codes[:, position], values[:, position])
+        return images
+
+    return change
+
+
+def lighting(std: float, deviation: list[float]) -> Images:
+    """Make the slot that adds light of ImageNet's colours; `deviation` is what the images were divided by."""
+
+    def change(images: Tensor, draw: Draw) -> Tensor:
+        (amounts,) = draw.each(
+            "lighting", lambda n, rng: (color.lighting_amounts(n, std=std, rng=rng),), device=images.device
+        )
+        return color.lighting(images, amounts, torch.tensor(deviation, device=images.device))
+
+    return change
+
+
+def cutout(share: float) -> Images:
+    """Make the slot that erases a square of `share` times the side."""
+    return _eraser(
+        lambda n, height, width, rng: erasing.cutout_boxes(n, height, width, length=round(share * height), rng=rng)
+    )
+
+
+def random_erasing(probability: float, scale: tuple[float, float], ratio: tuple[float, float]) -> Images:
+    """Make the slot that erases a box of random size from some of the images."""
+    return _eraser(
+        lambda n, height, width, rng: erasing.random_erasing_boxes(
+            n, height, width, probability=probability, scale=scale, ratio=ratio, rng=rng
+        )
+    )
+
+
+def _eraser(boxes: Callable[[int, int, int, np.random.Generator], erasing.Boxes]) -> Images:
+    def change(images: Tensor, draw: Draw) -> Tensor:
+        height, width = images.shape[-2:]
+        edges = draw.each("erase", lambda n, rng: boxes(n, height, width, rng), device=images.device)
+        return erasing.erased(images, erasing.Boxes(*edges))
+
+    return change
+
+
+def window(sigma: float, background: float, visibility: str = "area") -> Window:
+    """Make the slot of the soft crop: the images seen through a window far aside, and how much of each it shows.
+
+    `visibility` is `area`, the share of the image, or `iou`.
+    """
+
+    def change(images: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        height, width = images.shape[-2:]
+        down, right = draw.each(
+            "soft crop",
+            lambda n, rng: soft_crop.soft_crop_offsets(n, height, width, sigma=sigma, rng=rng),
+            device=images.device,
+        )
+        (colors,) = draw.each(
+            "background",
+            lambda n, rng: (soft_crop.backgrounds(n, images.shape[1], std=background, rng=rng).float(),),
+            device=images.device,
+        )
+        share = soft_crop.visible_share(down, right, height=height, width=width)
+        seen = soft_crop.soft_crop(images, down, right, background=colors)
+        return seen, soft_crop.intersection_over_union(share) if visibility == "iou" else share
+
+    return change
+
+
+def soften(num_classes: int, power: float, max_confidence: float) -> Soften:
+    """Make what softens targets by the visible share, and weights each view by the confidence that it has left."""
+
+    def change(targets: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        confidence = softening.confidence(visible, num_classes=num_classes, power=power, max_confidence=max_confidence)
+        return softening.softened(targets, confidence), confidence
+
+    return change
+
+
+def mixup(alpha: float) -> Mix:
+    """Make the slot that blends each image with another."""
+
+    def change(images: Tensor, targets: Tensor, rng: np.random.Generator) -> mixing.Mixed:
+        partner = mixing.partners(len(images), rng=rng).to(images.device, non_blocking=True)
+        return mixing.mixup(images, targets, partner=partner, ratio=mixing.mixup_ratio(alpha, rng=rng))
+
+    return change
+
+
+def cutmix(beta: float) -> Mix:
+    """Make the slot that pastes a box of another image."""
+
+    def change(images: Tensor, targets: Tensor, rng: np.random.Generator) -> mixing.Mixed:
+        partner = mixing.partners(len(images), rng=rng).to(images.device, non_blocking=True)
+        box = mixing.cutmix_box(*images.shape[-2:], beta=beta, rng=rng)
+        return mixing.cutmix(images, targets, partner=partner, box=box)
+
+    return change
+
+
+CROPS: dict[str, Callable[..., Images]] = {"standard": crop}
+POLICIES: dict[str, Callable[..., Images]] = {
+    "auto_augment": auto_augment,
+    "rand_augment": rand_augment,
+    "trivial_augment": trivial_augment,
+}
+ERASERS: dict[str, Callable[..., Images]] = {"cutout": cutout, "random_erasing": random_erasing}
+MIXERS: dict[str, Callable[..., Mix]] = {"mixup": mixup, "cutmix": cutmix}
+"""The parts that can fill a slot, by the word of the configuration; each takes that word's block of settings."""

@@ -1,0 +1,281 @@
+"""Time the augmentation pipeline, its parts and wholes, beside other programs' in the same run."""
+
+import io
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from agmax import build, parallel
+from agmax.augment import color, slots
+from agmax.augment.pipeline import Draw, Images, Pipeline
+from agmax.batch import Sample
+from agmax.benchmarks import rivals
+from agmax.config.resolve import Setting, resolve
+from agmax.data.split import Files
+
+REPEATS = 7
+"""Every program is timed so often, in turn with the others; the median counts."""
+
+SHORTEST = 0.05
+"""Seconds that one timing takes at least."""
+
+Work = Callable[[int], Any]
+"""Takes the number of the call, so that no two are alike."""
+
+SMALL = 32, 256
+"""Image size and batch size of most rows: CIFAR's."""
+
+LARGE = 224, 64
+"""Those of ImageNet's rows."""
+
+PARTS: dict[str, Callable[[int], Images]] = {
+    "crop": lambda size: slots.crop(4),
+    "flip": lambda size: slots.flip(),
+    "auto_augment": lambda size: slots.auto_augment("cifar10" if size <= 64 else "imagenet", "agmax"),
+    "rand_augment": lambda size: slots.rand_augment("torchvision", 2, 9),
+    "trivial_augment": lambda size: slots.trivial_augment(),
+    "color_jitter": lambda size: slots.color_jitter(0.4, 0.4, 0.4),
+    "normalise": lambda size: _normalise,
+    "lighting": lambda size: slots.lighting(0.1, list(rivals.STD)),
+    "cutout": lambda size: slots.cutout(0.5),
+    "random_erasing": lambda size: slots.random_erasing(0.5, (0.02, 0.33), (0.3, 10 / 3)),
+    "wide_crop": lambda size: lambda images, draw: slots.window(0.375, 0.01)(images, draw)[0],
+}
+"""The parts that can be timed, by the words of the configuration."""
+
+ON_FLOATS = ("lighting", "cutout", "random_erasing", "wide_crop")
+
+ROWS: tuple[tuple[str, int, int], ...] = (
+    *((word, *SMALL) for word in PARTS),
+    ("crop-flip-normalise", *SMALL),
+    ("crop-flip-normalise-cutout", *SMALL),
+    ("crop-flip-auto_augment-normalise", *SMALL),
+    ("crop-flip-auto_augment-normalise-cutout", *SMALL),
+    ("crop-flip-rand_augment-normalise", *SMALL),
+    ("crop-flip-trivial_augment-normalise", *SMALL),
+    ("flip-color_jitter-normalise-lighting", *LARGE),
+    ("flip-auto_augment-color_jitter-normalise-lighting-cutout", *LARGE),
+)
+"""Pipelines on images in memory, with image and batch size."""
+
+
+def run(*, say: Callable[[str], None]) -> dict[str, Any]:
+    """Time every row on one thread and on all, and return `rows` and what was compared; `say` hears the progress."""
+    most = torch.get_num_threads()
+    rows = []
+    try:
+        for threads in sorted({1, most}):
+            torch.set_num_threads(threads)
+            for pipeline, size, batch_size in ROWS:
+                rows.append(_row(pipeline, size, batch_size, threads))
+                say(line(rows[-1]))
+            for row in _rows_from_files(threads):
+                rows.append(row)
+                say(line(row))
+    finally:
+        torch.set_num_threads(most)
+    return {"rows": rows, "versions": rivals.versions(), "device": parallel.machine(torch.device("cpu"), None)}
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a row as text."""
+    others = "  ".join(f"{name} {speed:,.0f}" for name, speed in row["others"].items())
+    beside = f"{row['ratio']:6.1f} x {row['per_image_views_per_second']:9,.0f}" if row["ratio"] else " " * 18
+    where = f"{row['image_size']:>4} px  {row['threads']} thread{'s' if row['threads'] > 1 else ' '}"
+    return f"{row['pipeline']:<64} {where} {row['views_per_second']:12,.0f} = {beside}   {others}".rstrip()
+
+
+def _row(pipeline: str, size: int, batch_size: int, threads: int) -> dict[str, Any]:
+    words = pipeline.split("-")
+    images = photographs(batch_size, size, size)
+    programs = {"ours": _ours(words, images)} | _rivals(words, images)
+    return _timed(pipeline, size, batch_size, threads, programs)
+
+
+def _timed(
+    pipeline: str, size: int, batch_size: int, threads: int, programs: dict[str, tuple[Work, int]]
+) -> dict[str, Any]:
+    """Time programs, each given with the views of one call; those per image count once for each thread."""
+    speeds = median_speeds(programs)
+    scaled = {name: speed * (threads if "per image" in name else 1) for name, speed in speeds.items()}
+    ours, per_image = scaled.pop("ours"), scaled.pop("torchvision PIL per image", None)
+    return {
+        "pipeline": pipeline,
+        "image_size": size,
+        "batch_size": batch_size,
+        "threads": threads,
+        "views_per_second": ours,
+        "per_image_views_per_second": per_image,
+        "ratio": ours / per_image if per_image else None,
+        "others": scaled,
+    }
+
+
+def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
+    """Return the work of our pipeline: a whole one as training calls it, or one slot alone."""
+    size, count = images.shape[-1], len(images)
+    if len(words) == 1:
+        part = PARTS[words[0]](size)
+        given = _normalise(images) if words[0] in ON_FLOATS else images
+        return lambda step: part(given, Draw(seed=0, step=step, num_views=1, num_images=count)), count
+    before = [PARTS[word](size) for word in words[: words.index("normalise")]]
+    after = [PARTS[word](size) for word in words[words.index("normalise") + 1 :]]
+    make = Pipeline(
+        num_views=1,
+        num_classes=10,
+        mean=list(rivals.MEAN),
+        std=list(rivals.STD),
+        seed=0,
+        on_pixels=before,
+        on_floats=after,
+    )
+    sample = Sample(images, torch.arange(count) % 10, torch.arange(count))
+    return lambda step: make(sample, step=step), count
+
+
+def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]:
+    """Return what other programs can do of the same."""
+    size, found = images.shape[-1], {}
+    if set(words) <= set(PARTS) - {"wide_crop"}:
+        few = images[: max(8, len(images) // 4)]
+        on_floats = len(words) == 1 and words[0] in ON_FLOATS
+        given: list[Any] = list(_normalise(few)) if on_floats else rivals.pil_images(few)
+        found["torchvision PIL per image"] = _each(rivals.torchvision_per_image(words, size=size, from_pil=True), given)
+        if not on_floats:
+            change = rivals.torchvision_per_image(words, size=size, from_pil=False)
+            found["torchvision tensors per image"] = _each(change, list(few))
+        policy = rivals.timm_policy(words[0]) if len(words) == 1 else None
+        if policy is not None:
+            found["timm PIL per image"] = _each(policy, given)
+    batched = rivals.kornia_batched(words, size=size)
+    if batched is not None:
+        floats = images.float() / 255
+        found["kornia batched"] = (lambda step: batched(floats), len(images))
+    return found
+
+
+def _each(change: rivals.Change, images: list[Any]) -> tuple[Work, int]:
+    return (lambda step: [change(image) for image in images]), len(images)
+
+
+def _normalise(images: Tensor, draw: Draw | None = None) -> Tensor:
+    return color.normalised(images, torch.tensor(rivals.MEAN), torch.tensor(rivals.STD))
+
+
+# --- from files -----------------------------------------------------------------------------------------------------
+
+
+def _rows_from_files(threads: int) -> Iterator[dict[str, Any]]:
+    """Time what workers do with JPEG files of 500x375: two crops of 224x224 of each, beside the whole PIL pipeline.
+
+    A worker has one thread, so on several threads as many workers are counted.
+    """
+    size, recipe = LARGE[0], ("flip", "color_jitter", "normalise", "lighting")
+    wholes = {
+        "recipe": recipe,
+        "recipe with policy and CutOut": ("flip", "auto_augment", "color_jitter", "normalise", "lighting", "cutout"),
+    }
+    with jpeg_files(16) as paths, _one_thread():
+        data = Files(tuple(map(str, paths)), torch.zeros(len(paths), dtype=torch.int64), ("photo",))
+        typed = [("train.num_workers", 0), ("dataset.num_classes", 2)]
+        settings = [Setting(key, value, "the benchmark") for key, value in typed]
+        config = resolve("ResNet50-two_views", dataset="imagenet", settings=settings).config
+        source = build.training_source(config, data, torch.device("cpu"))
+        positions = [torch.arange(len(paths))]
+        programs: dict[str, tuple[Work, int]] = {
+            "ours": (lambda step: list(source.batches(positions, epoch=step)), 2 * len(paths))
+        }
+        crop = rivals.torchvision_per_image(("random_resized",), size=size, from_pil=True)
+        programs["torchvision PIL per image"] = _two_views(crop, paths)
+        for name, words in wholes.items():
+            change = rivals.torchvision_per_image(("random_resized", *words), size=size, from_pil=True)
+            programs[f"torchvision PIL per image, {name}"] = _two_views(change, paths)
+        row = _timed("decode-random_resized", size, len(paths), 1, programs)
+    for key in ("views_per_second", "per_image_views_per_second"):
+        row[key] *= threads
+    row["threads"] = threads
+    row["others"] = {name: speed * threads for name, speed in row["others"].items()}
+    yield row
+
+
+def _two_views(change: rivals.Change, paths: Sequence[Path]) -> tuple[Work, int]:
+    """Return the work of a data set that decodes a file once and transforms the image twice."""
+
+    def work(step: int) -> None:
+        for path in paths:
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+            change(image), change(image)
+
+    return work, 2 * len(paths)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def jpeg_files(count: int) -> Iterator[list[Path]]:
+    """Write photographs of 500x375 pixels as JPEG files, quality 90, into a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{number}.jpg" for number in range(count)]
+        for path, image in zip(paths, photographs(count, 375, 500), strict=True):
+            buffer = io.BytesIO()
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=90)
+            path.write_bytes(buffer.getvalue())
+        yield paths
+
+
+def photographs(count: int, height: int, width: int) -> Tensor:
+    """Make colour images uint8 [count, 3, height, width] with the falling spectrum of photographs, and some grain."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
+    noise = rng.normal(size=(count, 3, *frequency.shape)) + 1j * rng.normal(size=(count, 3, *frequency.shape))
+    smooth = np.fft.irfft2(noise / (frequency + 1.0) ** 1.25, s=(height, width))
+    smooth /= smooth.std(axis=(2, 3), keepdims=True)
+    levels = 128 + 50 * smooth + rng.normal(0, 3, smooth.shape)
+    return torch.from_numpy(levels.clip(0, 255).astype(np.uint8))
+
+
+# --- timing ---------------------------------------------------------------------------------------------------------
+
+
+class _Timing(NamedTuple):
+    work: Work
+    views: int
+    calls: int
+
+
+def median_speeds(programs: dict[str, tuple[Work, int]]) -> dict[str, float]:
+    """Return the views per second of each program; they take turns, so that a busy machine slows them alike."""
+    timings = {name: _Timing(work, views, _calls(work)) for name, (work, views) in programs.items()}
+    speeds: dict[str, list[float]] = {name: [] for name in programs}
+    for repeat in range(REPEATS):
+        for name, (work, views, calls) in timings.items():
+            started = time.perf_counter()
+            for call in range(calls):
+                work(1 + repeat * calls + call)
+            speeds[name].append(views * calls / (time.perf_counter() - started))
+    return {name: float(np.median(values)) for name, values in speeds.items()}
+
+
+def _calls(work: Work) -> int:
+    """Warm up, and return how many calls take SHORTEST seconds."""
+    work(0)
+    started = time.perf_counter()
+    work(0)
+    return max(1, int(SHORTEST / max(time.perf_counter() - started, 1e-6)))

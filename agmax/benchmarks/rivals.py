@@ -1,0 +1,113 @@
+"""The same augmentations as other programs make them, to be timed beside ours."""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms import v2
+
+from agmax.augment import color
+
+Change = Callable[[Any], Any]
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class CutOut:
+    """Erase a square of one normalised image [C, H, W], as both reference programs do it."""
+
+    def __init__(self, length: int) -> None:
+        self.half = length // 2
+
+    def __call__(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
+        mask = torch.ones(height, width)
+        mask[max(y - self.half, 0) : y + self.half, max(x - self.half, 0) : x + self.half] = 0
+        return image * mask
+
+
+class Lighting:
+    """Add light of ImageNet's colours to one image [3, H, W]."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        light = color.LIGHT.float() @ torch.normal(0.0, 0.1, (3,))
+        return image + light[:, None, None]
+
+
+def torchvision_per_image(words: Sequence[str], *, size: int, from_pil: bool) -> Change:
+    """Return torchvision's transforms of one image, by the words of the configuration.
+
+    Of PIL images its first version, as the reference programs use it, which is the faster one; of tensors its second.
+    """
+    made = transforms if from_pil else v2
+    policy = made.AutoAugmentPolicy.CIFAR10 if size <= 64 else made.AutoAugmentPolicy.IMAGENET
+    to_floats = transforms.ToTensor() if from_pil else v2.ToDtype(torch.float32, scale=True)
+    known: dict[str, list[Change]] = {
+        "random_resized": [made.RandomResizedCrop(size)],
+        "crop": [made.RandomCrop(size, padding=4)],
+        "flip": [made.RandomHorizontalFlip()],
+        "auto_augment": [made.AutoAugment(policy)],
+        "rand_augment": [made.RandAugment()],
+        "trivial_augment": [made.TrivialAugmentWide()],
+        "color_jitter": [made.ColorJitter(0.4, 0.4, 0.4)],
+        "normalise": [to_floats, made.Normalize(MEAN, STD)],
+        "lighting": [Lighting()],
+        "cutout": [CutOut(size // 2)],
+        "random_erasing": [made.RandomErasing()],
+    }
+    steps = [step for word in words for step in known[word]]
+    return made.Compose(steps) if len(steps) > 1 else steps[0]
+
+
+def timm_policy(word: str) -> Change | None:
+    """Return timm's policy on one PIL image; its AutoAugment has ImageNet's table only."""
+    from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
+
+    arguments: dict[str, Any] = {"translate_const": 14, "img_mean": (124, 116, 104)}
+    if word == "auto_augment":
+        return auto_augment_transform("original", arguments)  # type: ignore[no-any-return]
+    return rand_augment_transform("rand-m9-n2", arguments) if word == "rand_augment" else None
+
+
+def kornia_batched(words: Sequence[str], *, size: int) -> Callable[[Tensor], Tensor] | None:
+    """Return kornia's transforms of a float batch [B, C, H, W], or None where it lacks one or is not installed."""
+    if importlib.util.find_spec("kornia") is None:
+        return None
+    from kornia import augmentation as K
+    from kornia.augmentation.auto import AutoAugment, RandAugment, TrivialAugment
+
+    known: dict[str, Callable[[], Any]] = {
+        "crop": lambda: K.RandomCrop((size, size), padding=4),
+        "flip": lambda: K.RandomHorizontalFlip(),
+        "auto_augment": lambda: AutoAugment("cifar10" if size <= 64 else "imagenet"),
+        "rand_augment": lambda: RandAugment(2, 9),
+        "trivial_augment": lambda: TrivialAugment(),
+        "color_jitter": lambda: K.ColorJiggle(0.4, 0.4, 0.4, 0.0, p=1.0),
+        "normalise": lambda: K.Normalize(MEAN, STD),
+        "random_erasing": lambda: K.RandomErasing(p=0.5),
+    }
+    if any(word not in known for word in words):
+        return None
+    return torch.nn.Sequential(*(known[word]() for word in words))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the programs compared."""
+    found = {}
+    for package in ("torch", "torchvision", "timm", "pillow", "kornia"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def pil_images(images: Tensor) -> list[Image.Image]:
+    """Return uint8 images [B, C, H, W] as PIL images."""
+    return [v2.functional.to_pil_image(image) for image in images]

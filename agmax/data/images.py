@@ -1,0 +1,131 @@
+"""Image files: decoded in the right colours and the right way up, and squares cut out of them."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms.v2 import functional
+
+from agmax.errors import DataError
+
+Box = tuple[float, float, float, float]
+"""Left, upper, right and lower edge, in pixels."""
+
+NO_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+"""What Pillow raises, with a text for people, on a file that is no image, damaged or far too large."""
+
+RESIZE_MARGIN = 32
+"""Pixels by which the shorter side is larger than the centre crop (AgMax, its test transform)."""
+
+ORIENTATION_TAG = 0x0112
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How each value of EXIF's tag Orientation is undone; ImageOps.exif_transpose fails where another tag is damaged."""
+
+
+class UnreadableError(DataError):
+    """A file that cannot be decoded to an image of 8 bits."""
+
+
+def decoded(path: str, channels: int, *, exif_rotation: bool = True, shrink: int = 1) -> Image.Image:
+    """Decode a file to RGB (3 channels) or gray (1), 8 bits each.
+
+    With `exif_rotation` a photograph is turned upright as its EXIF tag says. A JPEG decoder divides both sides by
+    `shrink` (1, 2, 4 or 8), rounded up.
+
+    Raises:
+        UnreadableError: the file is no image, damaged, or of more pixels than Pillow's Image.MAX_IMAGE_PIXELS.
+    """
+    with _opened(path) as image:
+        if shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))
+        image.load()
+        turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
+        colored = _in_8_bits(image, channels)
+        return colored if turn is None else colored.transpose(turn)
+
+
+def shrinkable_size(path: str, *, exif_rotation: bool = True) -> tuple[int, int] | None:
+    """Return the width and height of a JPEG file from its header; None where it cannot be shrunk.
+
+    That is every other format, and a photograph to be turned whose sides 8 does not divide: the decoder rounds up at
+    the far edges, which turning makes the near ones.
+
+    Raises:
+        UnreadableError: as `decoded`.
+    """
+    with _opened(path) as image:
+        orientation = _orientation(image) if exif_rotation else 1
+        is_turned = orientation in UPRIGHT
+        if image.format not in ("JPEG", "MPO") or (is_turned and (image.width % 8 or image.height % 8)):
+            return None
+        return image.size[::-1] if orientation >= 5 else image.size
+
+
+def cut(image: Image.Image, box: Box, size: int) -> Image.Image:
+    """Resize what is inside `box` to a square, bilinear with antialiasing, as torchvision does it with Pillow.
+
+    The pixels that the box touches are cut out first: the box alone given to Pillow would blend those beside it in.
+    """
+    left, upper, right, lower = box
+    x, y = math.floor(left), math.floor(upper)
+    inside = image.crop((x, y, math.ceil(right), math.ceil(lower)))
+    edges = (left - x, upper - y, right - x, lower - y)
+    return inside.resize((size, size), Image.Resampling.BILINEAR, box=edges)
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to size + 32 and cut the centre out, as torchvision does it with Pillow, bilinear."""
+    resized = functional.resize(image, [size + RESIZE_MARGIN])
+    centre: Image.Image = functional.center_crop(resized, [size, size])
+    return centre
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    """Open a file whose pixels are not decoded yet; whatever goes wrong with it names the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF data, for one: the pixels are sound
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                yield image
+    except MemoryError:
+        raise
+    except Exception as error:
+        text = str(error) if isinstance(error, NO_IMAGE) else ""
+        why = text or f"decode raised {type(error).__name__}: {error}"
+        raise UnreadableError("image cannot be read", where=path, why=why) from None
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the value of the EXIF tag; 1, upright, where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(ORIENTATION_TAG)
+    except (SyntaxError, ValueError):
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _in_8_bits(image: Image.Image, channels: int) -> Image.Image:
+    """Return the colours as RGB or gray; 16 bits are divided by 257, and transparency is dropped."""
+    mode = "RGB" if channels == 3 else "L"
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose range is not known")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int32)  # [H, W]
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its pixels have more than 16 bits")
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    return image if image.mode == mode else image.convert(mode)
