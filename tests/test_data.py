@@ -793,7 +793,7 @@ def test_training_crops_are_those_of_torchvision_under_the_seed_of_each_sample(s
                 for view, pixels in enumerate(views):
                     with Image.open(six_files.paths[index]) as image:
                         torch.manual_seed(seed_for(11, "sample", epoch, index, view))
-                        assert torch.equal(pixels, v2.functional.pil_to_tensor(crop(image)))
+                        assert torch.equal(pixels, crop(v2.functional.pil_to_tensor(image)))
 
 
 def test_training_crops_differ_between_views_epochs_and_seeds(six_files: Files) -> None:

@@ -108,12 +108,15 @@ def photographs(tmp_path: Path) -> Files:
 
 
 @pytest.mark.parametrize("box", [(0, 0, 90, 61), (13, 7, 29, 23), (3, 2, 88, 60), (40, 0, 41, 61), (89, 60, 90, 61)])
-def test_a_cut_square_is_torchvisions_crop_and_resize_bit_for_bit(box: tuple[int, int, int, int]) -> None:
+def test_a_cut_square_is_pillows_but_for_a_gray_level_here_and_there(box: tuple[int, int, int, int]) -> None:
     left, upper, right, lower = box
     for mode in ("RGB", "L"):
         image = Image.fromarray(scene(90, 61)).convert(mode)
         expected = v2.functional.resized_crop(image, upper, left, lower - upper, right - left, [16, 16])
-        assert np.array_equal(pixels_of(cut(image, box, 16)), pixels_of(expected))
+        square = cut(v2.functional.pil_to_tensor(image), box, 16)
+        gaps = (square.int() - v2.functional.pil_to_tensor(expected).int()).abs()
+        assert square.dtype == torch.uint8
+        assert gaps.max() <= 1 and (gaps > 0).float().mean() < 0.05
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -126,7 +129,7 @@ def test_each_view_is_torchvisions_random_crop_of_the_upright_photograph(photogr
             whole = ImageOps.exif_transpose(image) if turned else image
             for view in range(2):
                 torch.manual_seed(seed_for(11, "sample", 7, position, view))
-                expected = v2.functional.pil_to_tensor(crop(whole))
+                expected = crop(v2.functional.pil_to_tensor(whole))
                 assert torch.equal(sample.images[position, view], expected)
         assert not torch.equal(sample.images[position, 0], sample.images[position, 1])
 
@@ -183,13 +186,13 @@ def test_crops_of_scaled_decoding_differ_little_from_those_of_the_full_image(
     Image.fromarray(scene(*size)).save(tmp_path / "0.jpg", quality=95, exif=exif)
     side = {2: 200, 4: 100, 8: 50}[shrink]
     options = {**CROPS, "random_resized": ([0.6, 1.0], [0.75, 4 / 3]), "image_size": side}
-    decoder, shrinks = decoded, []
+    decoder, shrinks = streaming.decoded_pixels, []
 
-    def spy(*arguments: Any, **given: Any) -> Image.Image:
+    def spy(*arguments: Any, **given: Any) -> Tensor:
         shrinks.append(given["shrink"])
         return decoder(*arguments, **given)
 
-    monkeypatch.setattr(streaming, "decoded", spy)
+    monkeypatch.setattr(streaming, "decoded_pixels", spy)
     data = files_of(tmp_path / "0.jpg")
     full, scaled = (
         next(stream(data, **options, **given).batches([torch.tensor([0])], epoch=0)).images
@@ -199,7 +202,7 @@ def test_crops_of_scaled_decoding_differ_little_from_those_of_the_full_image(
     assert not torch.equal(full, scaled)
     apart = float((full.double() - scaled.double()).abs().mean())
     shifted = float((full.double() - full.roll(1, -1).double()).abs().mean())
-    assert apart < shifted / 6  # of a pixel, if all of it were a shift
+    assert apart < shifted / 2  # of a pixel: edges are rounded to pixels of the shrunk image
 
 
 def test_scaled_decoding_is_off_by_default_and_leaves_other_formats_and_evaluations_alone(tmp_path: Path) -> None:
@@ -441,6 +444,24 @@ def test_evaluated_pixels_of_odd_jpegs_are_torchvisions_bit_for_bit(tmp_path: Pa
                 assert torch.equal(found, transform(whole.convert(mode))), (path.name, size)
 
 
+@pytest.mark.parametrize(("channels", "plain"), [(3, 17), (1, 2)])
+def test_plain_jpegs_are_decoded_straight_into_a_tensor_of_pillows_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, plain: int
+) -> None:
+    """Of 20 odd files one is CMYK and two are turned; 2 of the plain ones are gray."""
+    decoder, straight = images.decode_jpeg, []
+
+    def spy(*arguments: Any, **given: Any) -> Tensor:
+        straight.append(arguments)
+        return decoder(*arguments, **given)
+
+    monkeypatch.setattr(images, "decode_jpeg", spy)
+    for path in map(str, odd_jpegs(tmp_path)):
+        found = images.decoded_pixels(path, channels)
+        assert torch.equal(found, v2.functional.pil_to_tensor(decoded(path, channels))), path
+    assert len(straight) == plain
+
+
 # --- bad images ----------------------------------------------------------------------------------------------------
 
 
@@ -633,7 +654,7 @@ def test_a_bug_in_a_worker_is_one_message_and_with_debug_one_traceback(
 def test_a_full_memory_and_an_interrupt_are_not_taken_for_bad_images(
     photographs: Files, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], operation: str
 ) -> None:
-    module, name = (images, "_in_8_bits") if operation == "decode" else (streaming, "cut")
+    module, name = (images, "decode_jpeg") if operation == "decode" else (streaming, "cut")
     monkeypatch.setattr(module, name, raising(error()))
     for num_workers in (0, 1) if error is MemoryError else (0,):
         source = stream(photographs, num_workers=num_workers, skip_bad_images=True, **CROPS)
@@ -732,6 +753,8 @@ def test_a_training_that_fails_ends_its_samples_while_the_error_is_still_on_its_
 
 @pytest.mark.gpu
 def test_a_gpu_gets_equal_samples_in_their_order_whatever_it_does_meanwhile() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
     device = torch.device("cuda")
     closed: list[bool] = []
     given = [

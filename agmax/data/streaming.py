@@ -7,15 +7,13 @@ import traceback
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
-from torchvision.transforms.v2 import RandomResizedCrop
+from torchvision.transforms.v2 import RandomResizedCrop, functional
 
 from agmax.batch import Sample
-from agmax.data.images import Box, UnreadableError, centre_crop, cut, decoded, shrinkable_size
+from agmax.data.images import Box, UnreadableError, centre_crop, cut, decoded, decoded_pixels, shrinkable_size
 from agmax.data.split import Files, indices_of
 from agmax.errors import DataError, ResourceError
 from agmax.randomness import seed_for
@@ -199,7 +197,8 @@ class _Views(Dataset[_Cut | _Bad]):
     def _centre(self, path: str) -> Tensor:
         """Return the centre [C, H, W], pixel for pixel that of an evaluation."""
         image = decoded(path, self.channels, exif_rotation=self.exif_rotation)
-        return torch.from_numpy(_pixels(centre_crop(image, self.image_size)).copy())
+        centre: Tensor = functional.pil_to_tensor(centre_crop(image, self.image_size))
+        return centre.contiguous()
 
     def _crops(self, path: str, epoch: int, position: int) -> Tensor:
         """Return the random crops [V, C, H, W]."""
@@ -208,12 +207,13 @@ class _Views(Dataset[_Cut | _Bad]):
         if size is not None:
             boxes = self._boxes(*size, epoch, position)
             shrink = largest_shrink(boxes, self.image_size)
-        image = decoded(path, self.channels, exif_rotation=self.exif_rotation, shrink=shrink)
-        views = np.empty((self.num_views, self.channels, self.image_size, self.image_size), np.uint8)
-        for view, edges in enumerate(boxes or self._boxes(*image.size, epoch, position)):
-            left, upper, right, lower = (edge / shrink for edge in edges)
-            views[view] = _pixels(cut(image, (left, upper, right, lower), self.image_size))
-        return torch.from_numpy(views)
+        whole = decoded_pixels(path, self.channels, exif_rotation=self.exif_rotation, shrink=shrink)
+        height, width = whole.shape[-2:]
+        views = torch.empty((self.num_views, self.channels, self.image_size, self.image_size), dtype=torch.uint8)
+        for view, edges in enumerate(boxes or self._boxes(width, height, epoch, position)):
+            left, upper, right, lower = (round(edge / shrink) for edge in edges)
+            views[view] = cut(whole, (left, upper, right, lower), self.image_size)
+        return views
 
     def _boxes(self, width: int, height: int, epoch: int, position: int) -> list[Box]:
         """Draw the box of each view by torchvision's rule."""
@@ -237,12 +237,6 @@ def largest_shrink(boxes: list[Box], size: int) -> int:
 def _place(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"raised in {frame.filename}, line {frame.lineno}, {frame.name}"
-
-
-def _pixels(image: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    """Return the pixels [C, H, W]."""
-    values = np.asarray(image)  # [H, W, C], or [H, W] of a gray image
-    return values.reshape(image.height, image.width, -1).transpose(2, 0, 1)
 
 
 def _collate(items: list[_Cut | _Bad]) -> tuple[Sample | None, list[_Bad]]:
