@@ -75,7 +75,9 @@ def test_flip_mirrors_the_chosen_images_alone() -> None:
 @pytest.mark.parametrize("length", [0, 1, 6, 16])
 def test_cutout_fills_the_clipped_square(length: int) -> None:
     images = torch.randn(30, 2, 10, 14)
-    result = erasing.erased(images, erasing.cutout_boxes(30, 10, 14, length=length, rng=np.random.default_rng(2)))
+    result = erasing.erase_(
+        images.clone(), erasing.cutout_boxes(30, 10, 14, length=length, rng=np.random.default_rng(2))
+    )
     rng, half = np.random.default_rng(2), length // 2
     rows, columns = rng.integers(0, 10, 30).tolist(), rng.integers(0, 14, 30).tolist()
     for index, (y, x) in enumerate(zip(rows, columns, strict=True)):
@@ -104,7 +106,7 @@ def test_erasing_fills_each_box_with_zero() -> None:
         left=torch.tensor([-1, 0, 1, 7, 3]),
         right=torch.tensor([3, 9, 5, 9, 3]),
     )
-    results = erasing.erased(images, boxes)
+    results = erasing.erase_(images.clone(), boxes)
     for index, (top, bottom, left, right) in enumerate(zip(*(edge.tolist() for edge in boxes), strict=True)):
         for y in range(6):
             for x in range(9):

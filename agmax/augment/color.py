@@ -122,15 +122,15 @@ LIGHT = torch.tensor(
 """Principal directions of ImageNet's colours, each times its standard deviation (Krizhevsky et al. 2012, 4.1)."""
 
 
-def lighting(images: Tensor, amounts: Tensor, std: Tensor) -> Tensor:
+def add_light_(images: Tensor, amounts: Tensor, std: Tensor) -> Tensor:
     """Add light along the principal colours of ImageNet, by amounts [B, 3], to normalised images [B, 3, H, W].
 
-    `std` [3] is the deviation they were divided by.
+    In place; the images are returned. `std` [3] is the deviation they were divided by.
     """
     light = (amounts.double() @ LIGHT.to(images.device).T).float() / std
-    return images + light[:, :, None, None]
+    return images.add_(light[:, :, None, None])
 
 
 def lighting_amounts(num_images: int, *, std: float, rng: np.random.Generator) -> Tensor:
-    """Draw the amounts [B, 3] for `lighting` from N(0, std)."""
+    """Draw the amounts [B, 3] for `add_light_` from N(0, std)."""
     return torch.from_numpy(rng.normal(0, std, size=(num_images, 3)))

@@ -17,14 +17,14 @@ class Boxes(NamedTuple):
     right: Tensor
 
 
-def erased(images: Tensor, boxes: Boxes) -> Tensor:
-    """Fill a box of each image [B, C, H, W] with 0."""
+def erase_(images: Tensor, boxes: Boxes) -> Tensor:
+    """Fill a box of each image [B, C, H, W] with 0, in place, and return the images."""
     height, width = images.shape[-2:]
     y = torch.arange(height, device=images.device)
     x = torch.arange(width, device=images.device)
     rows = (y >= boxes.top[:, None]) & (y < boxes.bottom[:, None])  # [B, H]
     columns = (x >= boxes.left[:, None]) & (x < boxes.right[:, None])
-    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+    return images.masked_fill_(rows[:, None, :, None] & columns[:, None, None, :], 0)
 
 
 def cutout_boxes(num_images: int, height: int, width: int, *, length: int, rng: np.random.Generator) -> Boxes:

@@ -79,7 +79,7 @@ class Pipeline:
         mix_probability: float = 1.0,
         label_smoothing: float = 0.0,
     ) -> None:
-        """`on_pixels` act on uint8 images, `on_floats` on normalised ones, each in the order given.
+        """`on_pixels` act on uint8 images, `on_floats` on normalised ones, in place or not, each in the order given.
 
         `window` moves the images and returns their visible shares [B] too; `soften` takes target rows [N, V, K] and
         these shares [N, V] and returns rows and loss weights [N, V].

@@ -90,7 +90,7 @@ def lighting(std: float, deviation: list[float]) -> Images:
         (amounts,) = draw.each(
             "lighting", lambda n, rng: (color.lighting_amounts(n, std=std, rng=rng),), device=images.device
         )
-        return color.lighting(images, amounts, torch.tensor(deviation, device=images.device))
+        return color.add_light_(images, amounts, torch.tensor(deviation, device=images.device))
 
     return change
 
@@ -115,7 +115,7 @@ def _eraser(boxes: Callable[[int, int, int, np.random.Generator], erasing.Boxes]
     def change(images: Tensor, draw: Draw) -> Tensor:
         height, width = images.shape[-2:]
         edges = draw.each("erase", lambda n, rng: boxes(n, height, width, rng), device=images.device)
-        return erasing.erased(images, erasing.Boxes(*edges))
+        return erasing.erase_(images, erasing.Boxes(*edges))
 
     return change
 
