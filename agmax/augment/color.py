@@ -54,15 +54,19 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Blend uint8 images [B, C, H, W] with their mean gray: a factor [B] of 0 is that gray, 1 the image itself."""
-    mean = gray(images).mean(dim=(1, 2, 3), keepdim=True)
-    return _bytes(images.float().mul_(_each(factor)).addcmul_(mean, _each(1 - factor)))
+    levels = images.float()
+    grays = gray(levels)
+    grays.copy_(grays.mean(dim=(1, 2, 3), keepdim=True))  # addcmul_ is slow where both of its factors are broadcast
+    return _bytes(levels.mul_(_each(factor)).addcmul_(grays, _each(1 - factor)))
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Blend uint8 images [B, C, H, W] with their own gray: a factor [B] of 0 is gray, 1 the image itself."""
     if images.shape[1] == 1:
         return images
-    return _bytes(images.float().mul_(_each(factor)).addcmul_(gray(images), _each(1 - factor)))
+    levels = images.float()
+    grays = gray(levels)
+    return _bytes(levels.mul_(_each(factor)).addcmul_(grays, _each(1 - factor)))
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
@@ -86,13 +90,13 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     return _bytes(sharp)
 
 
-def gray(images: Tensor) -> Tensor:
-    """Return the gray levels [B, 1, H, W] of uint8 images, whole numbers as float (ITU-R 601)."""
-    if images.shape[1] == 1:
-        return images.float()
-    red, green, blue = images.split(1, dim=1)
-    levels: Tensor = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
-    return levels
+def gray(levels: Tensor) -> Tensor:
+    """Return the gray levels [B, 1, H, W] of float images from 0 to 255, in whole numbers (ITU-R 601)."""
+    if levels.shape[1] == 1:
+        return levels.clone()
+    red, green, blue = levels.split(1, dim=1)
+    grays: Tensor = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
+    return grays
 
 
 def _each(numbers: Tensor) -> Tensor:
@@ -101,7 +105,7 @@ def _each(numbers: Tensor) -> Tensor:
 
 def _bytes(levels: Tensor) -> Tensor:
     """Cut levels to 0 to 255 and off at the point; the way over int16 takes half the time."""
-    return levels.clamp_(0, 255).to(torch.int16).to(torch.uint8)
+    return levels.to(torch.int16).clamp_(0, 255).to(torch.uint8)
 
 
 def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
