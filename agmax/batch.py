@@ -4,7 +4,7 @@ The axes have one name everywhere:
 
     N  images of a batch             K  classes
     V  views of each image           F  features before the classifier
-    B  N·V images, view after view   C, H, W  channels, height, width
+    B  N·V images, views side by side  C, H, W  channels, height, width
 
 N stands first and V second: DataParallel cuts dimension 0, so each device keeps all views of its images.
 """
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     images: Tensor  # float [N, V, C, H, W]
     targets: Tensor  # float [N, V, K], every row sums to 1
     weights: Tensor  # float [N, V], of each view in the loss
-    visible_share: Tensor | None = None  # float [N, V], of the image's area inside its crop; None: all of it
+    visible_share: Tensor | None = None  # float [N, V], of the image itself inside a soft or wide crop; else None
 
 
 class Outputs(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 
 from agmax import optim, parallel, schedules
 from agmax.augment import slots
-from agmax.augment.pipeline import Images, Pipeline, Soften, Window
+from agmax.augment.pipeline import Pipeline, Slot, Soften, Window
 from agmax.checkpoints.store import Store
 from agmax.config.resolve import with_classes
 from agmax.config.schema import Config
@@ -138,16 +138,16 @@ def pipeline(config: Config) -> Pipeline:
     augment = config.augment
     settings = augment.model_dump()
     mean, std = config.normalisation
-    on_pixels: list[Images] = []
+    on_pixels: list[Slot] = []
     if augment.crop in slots.CROPS:
         on_pixels.append(slots.CROPS[augment.crop](**settings[augment.crop]))
     if augment.flip:
         on_pixels.append(slots.flip())
     if augment.policy != "none":
-        on_pixels.append(slots.POLICIES[augment.policy](**settings[augment.policy]))
+        on_pixels.append(slots.POLICIES[augment.policy](**settings.get(augment.policy, {})))
     if any(settings["color_jitter"].values()):
         on_pixels.append(slots.color_jitter(**settings["color_jitter"]))
-    on_floats: list[Images] = []
+    on_floats: list[Slot] = []
     if augment.lighting.std:
         on_floats.append(slots.lighting(augment.lighting.std, std))
     if augment.erase != "none":
@@ -287,13 +287,12 @@ def evaluator(config: Config, classifier: Classifier, data: Split, device: torch
     return Evaluator(answer)
 
 
-def num_steps(config: Config, data: Splits) -> int:
-    """Return the steps of an epoch.
+def num_steps(config: Config, num_images: int) -> int:
+    """Return the steps of an epoch over the training images.
 
     Raises:
         DataError: the training images do not make one step.
     """
-    num_images = len(data.train.labels)
     steps = order.num_steps(num_images, config.train.batch_size)
     if steps == 0:
         raise DataError("too few training images", where=f"{num_images} in the data set", why="a step needs two")
@@ -309,7 +308,7 @@ def trainer(
     checkpoints = Store(folder.checkpoints)
     checkpoints.sweep()
     parts = {"validation": data.validation, "test": data.test}
-    steps_per_epoch = num_steps(config, data)
+    steps_per_epoch = num_steps(config, len(data.train.labels))
     return Trainer(
         model=classifier,
         optimizer=optimizer(config, classifier),

@@ -74,7 +74,7 @@ class DivergedError(AgmaxError):
 
 
 class ResourceError(AgmaxError):
-    """A device that is not there or too small."""
+    """A device or memory that is not there or too small, or a data worker that was killed."""
 
     exit_code = 8
 

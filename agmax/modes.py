@@ -1,5 +1,6 @@
 """One function per mode: what the user asked for -> its result, said to people and returned for --json."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 from agmax import cli
 from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
-from agmax.errors import DataError, UsageError
+from agmax.errors import UsageError
 
 Result = dict[str, Any]
 
@@ -156,25 +157,24 @@ def preview_batch(request: cli.Request) -> Result:
     """Draw the batch of a training's first step, as the model gets it."""
     from agmax import build, parallel, run
     from agmax.data import order
-    from agmax.reports import preview
+    from agmax.reports import preview, results
     from agmax.resume import resolved
 
     run.log_to([])
     typed = resolved(request)
     device = parallel.choose_device(typed.config.train.device)
     name, dataset = typed.config.name, typed.config.dataset.name
-    path = Path(request.output or f"preview-{name}-{dataset}.png").expanduser()
-    preview.probe(path)
+    path = Path(os.path.expanduser(request.output or f"preview-{name}-{dataset}.png"))
+    results.probe(path)
     for note in (*request.remarks, *typed.notes):
         run.log.info("note: %s", note)
     data = build.split(typed.config, "train")
     config = build.counted(typed.config, lambda: data)
     seed, num_views = config.train.seed, config.objective.num_views
+    build.num_steps(config, len(data.labels))  # at least one
     batches = order.shuffled(len(data.labels), config.train.batch_size, seed=seed, epoch=0)
-    if not batches:
-        raise DataError("too few training images", where=f"{len(data.labels)} in the data set", why="a step needs two")
-    (sample,) = build.training_source(config, data, device).batches(batches[:1], epoch=0)
-    sample = sample._replace(images=sample.images.to(device))
+    source = build.training_source(config, data, device)
+    (sample,) = parallel.copied_ahead(source.batches(batches[:1], epoch=0), device)
     batch = build.pipeline(config)(sample, step=0)
     mean, std = config.normalisation
     views = "1 view" if num_views == 1 else f"{num_views} views"
@@ -194,7 +194,7 @@ def preview_batch(request: cli.Request) -> Result:
 
 
 def benchmark(request: cli.Request) -> Result:
-    """Time what the configuration does not change: the augmentation, part by part."""
+    """Time the augmentation, part by part and whole, beside other programs'."""
     _check_torch()
     if request.source or request.settings or request.dataset:
         why = "the benchmark has data and settings of its own, the same on every machine"

@@ -103,7 +103,8 @@ def over_devices(model: nn.Module, device: torch.device) -> nn.Module:
 def copied_ahead(samples: Iterator[Sample], device: torch.device) -> Generator[Sample, None, None]:
     """Deliver samples in their order; a GPU gets the next one copied while it works on the present one.
 
-    The copies go from pinned memory through a stream of their own; a CPU gets the very samples.
+    The copies go from pinned memory through a stream of their own, and what goes wrong with the next sample is raised
+    before the present one is delivered. A CPU gets the very samples.
     """
     if device.type != "cuda":
         yield from samples

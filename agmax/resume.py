@@ -15,6 +15,7 @@ from agmax.run import Run, find, runs_of
 
 NOT_THE_RESULT = (
     "name",
+    "dataset.on_bad_image",
     "train.device",
     "train.log_every_steps",
     "train.num_workers",

@@ -158,7 +158,6 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         torch.manual_seed(seed_for(self.seed, "step", self.step))  # dropout and whatever else the model draws
-        sample = sample._replace(images=sample.images.to(self.device, non_blocking=True))
         started = time.perf_counter()
         batch = self.augment(sample, step=self.step)
         self.augment_seconds += time.perf_counter() - started  # on a GPU, what it takes to launch

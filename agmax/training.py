@@ -50,7 +50,7 @@ def _train_in(
     config = resolved.config
     data = build.splits(config)
     class_names = data.train.class_names
-    total_steps = config.train.epochs * build.num_steps(config, data)
+    total_steps = config.train.epochs * build.num_steps(config, len(data.train.labels))
     if saved is not None:
         check_data(saved, config, class_names, len(data.train.labels) if continued else None)
         if not continued and saved.state["step"] >= total_steps:

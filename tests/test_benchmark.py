@@ -9,7 +9,7 @@ import torch
 from conftest import REPOSITORY, Answer
 from torchvision.transforms.v2 import functional
 
-from agmax.augment import color
+from agmax.augment import color, slots
 from agmax.benchmarks import augment, rivals
 
 Run = Callable[..., Answer]
@@ -42,7 +42,7 @@ def test_every_row_says_what_was_timed_and_beside_what(run: Run) -> None:
     for row in rows:
         assert set(row) == KEYS
         assert row["views_per_second"] == pytest.approx(row["ratio"] * row["per_image_views_per_second"])
-    assert {"torchvision tensors per image", "timm PIL per image"} <= set(rows[0]["others"])
+    assert {"torchvision tensors per image", "timm PIL per image (ImageNet's table)"} <= set(rows[0]["others"])
     assert {"torch", "torchvision", "timm", "pillow"} <= set(answer.json["versions"])
     assert answer.err.count("\n") == 3  # a line for each row, beside the JSON
 
@@ -87,15 +87,63 @@ def test_all_programs_normalise_to_the_same_numbers() -> None:
         torch.testing.assert_close(torch.stack([change(image) for image in given]), ours)
 
 
-@pytest.mark.parametrize("word", [word for word in augment.PARTS if word != "wide_crop"])
-def test_every_part_has_a_rival_per_image_and_changes_images(word: str) -> None:
+@pytest.mark.parametrize("word", augment.PARTS)
+def test_every_part_changes_the_images_it_is_given_and_has_a_rival_per_image(word: str) -> None:
     images = augment.photographs(16, 32, 32)
     work, count = augment._ours([word], images)
     assert count == 16
+    given = augment._normalise(images) if word in augment.ON_FLOATS else images
     changed = work(1)
     assert changed.shape == images.shape
-    assert not torch.equal(changed.float(), images.float())
+    assert changed.dtype == (torch.float32 if word == "normalise" else given.dtype)
+    assert not torch.equal(changed.float(), given.float())
     assert "torchvision PIL per image" in augment._rivals([word], images)
+
+
+def test_every_word_of_the_tables_is_timed() -> None:
+    timed = {word for pipeline, _, _ in augment.ROWS for word in pipeline.split("-")}
+    assert {*slots.POLICIES, *slots.ERASERS, *slots.MIXERS, "crop", "flip", "soft_crop"} <= timed
+
+
+@pytest.mark.parametrize("word", augment.WHOLE_ONLY)
+def test_what_changes_targets_is_timed_as_a_whole_pipeline(word: str) -> None:
+    images = augment.photographs(16, 32, 32)
+    batch = augment._ours(["normalise", word], images)[0](1)
+    assert not torch.equal(batch.images[:, 0], augment._normalise(images))
+    assert not ((batch.targets == 0) | (batch.targets == 1)).all()
+
+
+def test_programs_per_image_run_on_one_thread_and_count_for_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call takes a second: ours makes 10 views a second, the other 4 a second with each of two workers."""
+    now, threads = [0.0], {}
+    monkeypatch.setattr(augment.time, "perf_counter", lambda: now[0])
+
+    def program(name: str) -> Callable[[int], None]:
+        def work(call: int) -> None:
+            threads[name] = torch.get_num_threads()
+            now[0] += 1
+
+        return work
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        programs = {"ours": (program("ours"), 10), "torchvision PIL per image": (program("pil"), 4)}
+        row = augment._timed("crop", 32, 10, 2, programs)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {"ours": 2, "pil": 1}
+    assert (row["views_per_second"], row["per_image_views_per_second"], row["ratio"]) == (10, 8, 1.25)
+
+
+def test_kornia_makes_batches_where_it_is_installed() -> None:
+    pytest.importorskip("kornia", reason="compared with where installed")
+    images = augment.photographs(4, 32, 32).float() / 255
+    for word in ("crop", "flip", "auto_augment", "rand_augment", "trivial_augment", "color_jitter", "random_erasing"):
+        batched = rivals.kornia_batched([word], size=32)
+        assert batched is not None and batched(images).shape == images.shape
+    assert rivals.kornia_batched(["cutout"], size=32) is None
 
 
 def test_the_photographs_are_smooth_as_photographs_are_and_always_the_same() -> None:

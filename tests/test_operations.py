@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -186,6 +186,24 @@ def test_auto_contrast_equals_pillow_within_one_level() -> None:
     for image in pictures(seed=2):
         gap = apply_one(image, "AutoContrast").int() - in_pillow(image, ImageOps.autocontrast).int()
         assert gap.abs().max() <= 1
+
+
+ENHANCERS = {
+    "Brightness": ImageEnhance.Brightness,
+    "Color": ImageEnhance.Color,
+    "Contrast": ImageEnhance.Contrast,
+    "Sharpness": ImageEnhance.Sharpness,
+}
+
+
+@pytest.mark.parametrize("name", ENHANCERS)
+def test_blends_are_within_two_levels_of_pillows(name: str) -> None:
+    """Pillow rounds the mean gray, the blurred and the blended level; torchvision cuts some of them off."""
+    for image in pictures(seed=3):
+        for factor in (0.1, 0.46, 1.0, 1.36, 1.9):
+            expected = in_pillow(image, lambda pixels, factor=factor: ENHANCERS[name](pixels).enhance(factor))  # type: ignore[misc]
+            gap = apply_one(image, name, factor).int() - expected.int()
+            assert gap.abs().max() <= 2
 
 
 # --- one batch -------------------------------------------------------------------------------------------------------

@@ -318,6 +318,7 @@ def test_the_mode_writes_a_picture_and_says_what_it_shows(run: Run) -> None:
 
 
 def test_the_picture_goes_where_it_is_asked_to_and_is_the_same_each_time(run: Run) -> None:
+    Path("new/folder").mkdir(parents=True)
     for name in ("one.png", "two.PNG"):
         answer = run("--preview", "batch", *TINY, "train.batch_size=3", f"--output=new/folder/{name}", "--json")
         assert (answer.status, answer.json["file"], answer.json["num_images"]) == (0, f"new/folder/{name}", 3)
@@ -330,7 +331,14 @@ def test_an_output_that_cannot_be_written_is_answered_before_the_work(
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     monkeypatch.setattr(build, "split", lambda *_: pytest.fail("the data were read"))
-    for path in ("file/a.png", "folder.png", "file/new/a.png"):
+    for path in (
+        "file/a.png",
+        "folder.png",
+        "file/new/a.png",
+        "nowhere/a.png",
+        f"{'a' * 300}.png",
+        "~no-such-user/a.png",
+    ):
         answer = run("--preview", *TINY, f"--output={path}")
         assert (answer.status, answer.out) == (6, "")
         assert answer.err.startswith(f"error: cannot write ({path}): ") and answer.err.count("\n") == 1

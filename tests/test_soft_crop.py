@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agmax.augment import soft_crop, softening
+from agmax.augment import geometry, soft_crop, softening
 from agmax.batch import Batch, Sample
 
 NUM_DRAWS = 400_000
@@ -89,7 +89,7 @@ def test_soft_crop_equals_cutting_a_canvas(shape: tuple[int, int, int], dtype: t
     colors = random_images(40, shape[0], seed=1).to(dtype)
     down, right = offsets(40, *shape[1:])
     before = laid.clone()
-    results = soft_crop.soft_crop(laid, down, right, background=colors)
+    results = geometry.window(laid, down, right, background=colors)
     assert results.shape == images.shape and results.dtype == dtype
     for image, y, x, color, result in zip(images, down.tolist(), right.tolist(), colors, results, strict=True):
         assert torch.equal(result, on_a_canvas(image, y, x, color))
@@ -100,7 +100,7 @@ def test_a_window_beyond_the_image_shows_background_alone() -> None:
     images = random_images(4, 3, 6, 7).float()
     colors = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     down, right = torch.tensor([0, 6, -9, 100]), torch.tensor([-100, 0, 2, 100])
-    results = soft_crop.soft_crop(images, down, right, background=colors)
+    results = geometry.window(images, down, right, background=colors)
     assert torch.equal(results, colors[:, :, None, None].expand(-1, -1, 6, 7))
     assert soft_crop.visible_share(down, right, height=6, width=7).tolist() == [0, 0, 0, 0]
 
@@ -109,10 +109,10 @@ def test_a_window_of_each_offset_is_its_own_inverse_where_both_are_visible() -> 
     images = random_images(40, 3, 12, 16)
     down, right = offsets(40, 12, 16)
     colors = torch.zeros(40, 3, dtype=torch.uint8)
-    there = soft_crop.soft_crop(images, down, right, background=colors)
-    back = soft_crop.soft_crop(there, -down, -right, background=colors)
-    seen = soft_crop.soft_crop(torch.full_like(images, 1), down, right, background=colors)
-    seen = soft_crop.soft_crop(seen, -down, -right, background=colors)
+    there = geometry.window(images, down, right, background=colors)
+    back = geometry.window(there, -down, -right, background=colors)
+    seen = geometry.window(torch.full_like(images, 1), down, right, background=colors)
+    seen = geometry.window(seen, -down, -right, background=colors)
     assert torch.equal(back, images * seen)
     share = soft_crop.visible_share(down, right, height=12, width=16)
     assert torch.equal(seen[:, 0].float().mean(dim=(1, 2)), share)
@@ -137,7 +137,7 @@ def test_no_canvas_is_made(dtype: torch.dtype) -> None:
     images = random_images(64, 3, 32, 32).to(dtype)
     down, right = offsets(64, 32, 32)
     with Largest() as largest:
-        soft_crop.soft_crop(images, down, right, background=torch.zeros(64, 3, dtype=dtype))
+        geometry.window(images, down, right, background=torch.zeros(64, 3, dtype=dtype))
     size = images.untyped_storage().nbytes()
     assert size <= largest.num_bytes < 2 * size
     with Largest() as largest:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Answer, write_images, write_tree
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 from torch import Tensor
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from torchvision.transforms import v2
@@ -239,7 +239,8 @@ def test_a_photograph_is_shrunk_by_its_upright_size_if_it_is_not_cut_short_at_th
     assert shrinkable_size(path, exif_rotation=False) == size
     is_possible = orientation == 1 or size == (48, 32)
     assert shrinkable_size(path) == (decoded(path, 3).size if is_possible else None)
-    assert decoded(path, 3, exif_rotation=False, shrink=4).size == (-(-size[0] // 4), -(-size[1] // 4))
+    shrunk = images.decoded_pixels(path, 3, exif_rotation=False, shrink=4)
+    assert shrunk.shape == (3, -(-size[1] // 4), -(-size[0] // 4))
 
 
 # --- colours and rotation ------------------------------------------------------------------------------------------
@@ -525,13 +526,15 @@ def test_more_than_one_percent_of_bad_images_ends_a_training(
 
 
 @pytest.mark.parametrize(("batch", "left"), [([0], 0), ([0, 5], 1), ([0, 5, 6], 2), ([5], 1)])
-def test_a_batch_of_which_one_image_or_none_is_left_is_an_error(
+def test_of_a_batch_one_image_is_left_twice_and_none_is_an_error(
     tmp_path: Path, good: Path, batch: list[int], left: int
 ) -> None:
     source = stream(mixed(good, bad_files(tmp_path, 1), total=20), skip_bad_images=True)
     samples = source.batches([torch.tensor(batch)], epoch=0)
-    if left == 2 or batch == [5]:
-        assert len(next(samples).labels) == left
+    if left:
+        sample = next(samples)
+        expected = [5, 5] if batch == [0, 5] else [position for position in batch if position]
+        assert sample.indices.tolist() == expected and len(sample.images) == len(sample.labels) == len(expected)
         return
     with pytest.raises(DataError, match=r"batch without images .*bad0\.jpg"):
         next(samples)
@@ -632,7 +635,7 @@ def test_a_bug_in_the_decoding_names_the_file_and_the_operation(
     source = stream(photographs, num_workers=num_workers)
     error = error_of(source.batches([torch.tensor([2])], epoch=0))
     why = "decode raised KeyError: 'plug-in'"
-    assert str(error) == f"image cannot be read ({photographs.paths[2]}): {why}"
+    assert str(error).startswith(f"image cannot be read ({photographs.paths[2]}): {why}. Replace or remove it")
     assert error.__notes__ == [f"raised in {__file__}, line {raising.__code__.co_firstlineno + 2}, broken"]
 
 
@@ -649,19 +652,66 @@ def test_a_bug_in_a_worker_is_one_message_and_with_debug_one_traceback(
         assert answer.err.count("Traceback") == len(debug) == answer.err.count(f"raised in {__file__}")
 
 
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [(MemoryError, ResourceError), (KeyboardInterrupt, KeyboardInterrupt)],
+    ids=lambda kind: kind.__name__,
+)
 @pytest.mark.parametrize("operation", ["decode", "crop"])
 def test_a_full_memory_and_an_interrupt_are_not_taken_for_bad_images(
-    photographs: Files, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], operation: str
+    photographs: Files,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: type[BaseException],
+    seen: type[BaseException],
+    operation: str,
 ) -> None:
     module, name = (images, "decode_jpeg") if operation == "decode" else (streaming, "cut")
-    monkeypatch.setattr(module, name, raising(error()))
-    for num_workers in (0, 1) if error is MemoryError else (0,):
+    monkeypatch.setattr(module, name, raising(raised()))
+    for num_workers in (0, 1) if raised is MemoryError else (0,):
         source = stream(photographs, num_workers=num_workers, skip_bad_images=True, **CROPS)
-        assert type(error_of(source.batches([torch.tensor([0])], epoch=0), error)) is error
+        assert type(error_of(source.batches([torch.tensor([0])], epoch=0), seen)) is seen
 
 
-# --- workers that die ----------------------------------------------------------------------------------------------
+def test_too_many_open_files_are_named(photographs: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "Too many open files. Communication with the workers is no longer possible."
+    monkeypatch.setattr(streaming, "_collate", raising(RuntimeError(message)))
+    source = stream(photographs, **CROPS)
+    assert "ulimit -n" in str(error_of(source.batches([torch.tensor([0])], epoch=0), ResourceError))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 300])
+def test_an_exif_orientation_that_does_not_exist_is_upright_with_and_without_scaled_decoding(
+    tmp_path: Path, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[images.ORIENTATION_TAG] = orientation
+    path = saved(tmp_path / "0.jpg", Image.new("RGB", (160, 40), "white"), exif=exif, quality=100)
+    assert shrinkable_size(path) == decoded(path, 3).size == (160, 40)
+    views = next(
+        stream(files_of(Path(path)), **{**CROPS, "num_views": 8}, scaled_decoding=True).batches(
+            [torch.tensor([0])], epoch=0
+        )
+    )
+    assert views.images.min() == 255
+
+
+def test_a_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow looks for the EXIF data of a PNG behind its pixels."""
+    loads: list[str] = []
+    original = ImageFile.ImageFile.load
+
+    def counted(image: ImageFile.ImageFile) -> Any:
+        if image.tile:
+            loads.append(str(image.filename))
+        return original(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counted)
+    for name, scaled in (("0.png", False), ("1.png", True), ("2.tif", False), ("3.webp", True)):
+        path = saved(tmp_path / name, Image.fromarray(scene(50, 40)))
+        loads.clear()
+        source = stream(files_of(Path(path)), **CROPS, scaled_decoding=scaled)
+        next(source.batches([torch.tensor([0])], epoch=0))
+        assert len(loads) == 1, name
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from agmax.augment import color, mixing
 from agmax.batch import Batch, Sample
 from agmax.randomness import generator
 
-Images = Callable[[Tensor, "Draw"], Tensor]
+Slot = Callable[[Tensor, "Draw"], Tensor]
 Window = Callable[[Tensor, "Draw"], tuple[Tensor, Tensor]]
 Soften = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Mix = Callable[[Tensor, Tensor, np.random.Generator], mixing.Mixed]
 
 
 CHUNK = {"cpu": 2**20, "cuda": 2**26}
-"""Numbers of pixels that are worked on at once: they stay in the cache, or within a share of a GPU's memory."""
+"""Values (C times H times W of every view) worked on at once: they stay in the cache, or within a GPU's memory."""
 
 
 class Draw:
@@ -71,8 +71,8 @@ class Pipeline:
         mean: list[float],
         std: list[float],
         seed: int,
-        on_pixels: list[Images],
-        on_floats: list[Images],
+        on_pixels: list[Slot],
+        on_floats: list[Slot],
         window: Window | None = None,
         soften: Soften | None = None,
         mix: Mix | None = None,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from agmax.augment.operations import CODES, NAMES, Codes, Values
 
-Draws = tuple[Codes, Values]
+Plan = tuple[Codes, Values]
 
 AUTO_AUGMENT = {
     "cifar10": """
@@ -73,9 +73,7 @@ class Strength(NamedTuple):
         return self.centre[codes] + signs * self.magnitude[codes, levels]
 
 
-def auto_augment(
-    num_images: int, height: int, width: int, *, table: str, scale: str, rng: np.random.Generator
-) -> Draws:
+def auto_augment(num_images: int, height: int, width: int, *, table: str, scale: str, rng: np.random.Generator) -> Plan:
     """Draw for each image one of the 25 pairs of a learned table, and each of the two by its probability.
 
     Cubuk et al. 2019. `scale` says which program's meaning the levels have: `agmax` or `torchvision`.
@@ -96,7 +94,7 @@ def rand_augment(
     num_operations: int,
     magnitude: int,
     rng: np.random.Generator,
-) -> Draws:
+) -> Plan:
     """Draw for each image `num_operations` operations (Cubuk et al. 2020).
 
     `torchvision`: all of strength `magnitude`, of 0 to 30. `agmax`: half of the images stay as they are, and the others
@@ -111,7 +109,7 @@ def rand_augment(
     return codes, agmax_scale(height, width).values(codes, rng.integers(1, 11, shape), rng)
 
 
-def trivial_augment(num_images: int, height: int, width: int, *, rng: np.random.Generator) -> Draws:
+def trivial_augment(num_images: int, height: int, width: int, *, rng: np.random.Generator) -> Plan:
     """Draw for each image one operation of any strength (Müller and Hutter 2021, the wide ranges)."""
     codes = _chosen(RANDOM_CHOICES, (num_images, 1), rng)
     levels = rng.integers(RANDOM_LEVELS, size=codes.shape)
@@ -120,7 +118,7 @@ def trivial_augment(num_images: int, height: int, width: int, *, rng: np.random.
 
 def color_jitter(
     num_images: int, *, brightness: float, contrast: float, saturation: float, rng: np.random.Generator
-) -> Draws:
+) -> Plan:
     """Draw for each image factors of brightness, contrast and saturation in random order.
 
     Each factor is uniform between 1 less its strength (at least 0) and 1 plus it.

@@ -1,7 +1,7 @@
 """The parts that can fill the slots of the pipeline: each draws its numbers and applies them.
 
-To add one: its function on batches in the module it belongs to, a maker here with a line in the table, the word and the
-block of settings in config/schema.py, and a fragment in configs/augment.
+To add one: a function on batches in the module it belongs to, a maker and a line of a table here, its word and settings
+in config/schema.py, and a fragment in configs/augment; tests say what is missing.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from agmax.augment import color, erasing, geometry, mixing, operations, policies, soft_crop, softening
-from agmax.augment.pipeline import Draw, Images, Mix, Soften, Window
+from agmax.augment.pipeline import Draw, Mix, Slot, Soften, Window
 
 
-def crop(padding: int) -> Images:
+def crop(padding: int) -> Slot:
     """Make the slot of the standard crop: a window of the image's size, up to `padding` pixels aside."""
 
     def change(images: Tensor, draw: Draw) -> Tensor:
@@ -26,7 +26,7 @@ def crop(padding: int) -> Images:
     return change
 
 
-def flip() -> Images:
+def flip() -> Slot:
     """Make the slot that mirrors half of the views."""
 
     def change(images: Tensor, draw: Draw) -> Tensor:
@@ -36,7 +36,7 @@ def flip() -> Images:
     return change
 
 
-def auto_augment(table: str, scale: str) -> Images:
+def auto_augment(table: str, scale: str) -> Slot:
     """Make the slot of a learned policy."""
     return _policy(
         "policy",
@@ -44,7 +44,7 @@ def auto_augment(table: str, scale: str) -> Images:
     )
 
 
-def rand_augment(definition: str, num_operations: int, magnitude: int) -> Images:
+def rand_augment(definition: str, num_operations: int, magnitude: int) -> Slot:
     """Make the slot of random operations of one strength."""
     return _policy(
         "policy",
@@ -54,12 +54,12 @@ def rand_augment(definition: str, num_operations: int, magnitude: int) -> Images
     )
 
 
-def trivial_augment() -> Images:
+def trivial_augment() -> Slot:
     """Make the slot of one random operation of any strength."""
     return _policy("policy", lambda n, size, rng: policies.trivial_augment(n, *size, rng=rng))
 
 
-def color_jitter(brightness: float, contrast: float, saturation: float) -> Images:
+def color_jitter(brightness: float, contrast: float, saturation: float) -> Slot:
     """Make the slot that changes brightness, contrast and saturation in random order."""
     return _policy(
         "color jitter",
@@ -69,7 +69,7 @@ def color_jitter(brightness: float, contrast: float, saturation: float) -> Image
     )
 
 
-def _policy(purpose: str, draw_for: Callable[[int, tuple[int, int], np.random.Generator], policies.Draws]) -> Images:
+def _policy(purpose: str, draw_for: Callable[[int, tuple[int, int], np.random.Generator], policies.Plan]) -> Slot:
     """Make a slot that applies drawn operations, one position after another."""
 
     def change(images: Tensor, draw: Draw) -> Tensor:
@@ -83,7 +83,7 @@ def _policy(purpose: str, draw_for: Callable[[int, tuple[int, int], np.random.Ge
     return change
 
 
-def lighting(std: float, deviation: list[float]) -> Images:
+def lighting(std: float, deviation: list[float]) -> Slot:
     """Make the slot that adds light of ImageNet's colours; `deviation` is what the images were divided by."""
 
     def change(images: Tensor, draw: Draw) -> Tensor:
@@ -95,14 +95,14 @@ def lighting(std: float, deviation: list[float]) -> Images:
     return change
 
 
-def cutout(share: float) -> Images:
+def cutout(share: float) -> Slot:
     """Make the slot that erases a square of `share` times the side."""
     return _eraser(
         lambda n, height, width, rng: erasing.cutout_boxes(n, height, width, length=round(share * height), rng=rng)
     )
 
 
-def random_erasing(probability: float, scale: tuple[float, float], ratio: tuple[float, float]) -> Images:
+def random_erasing(probability: float, scale: tuple[float, float], ratio: tuple[float, float]) -> Slot:
     """Make the slot that erases a box of random size from some of the images."""
     return _eraser(
         lambda n, height, width, rng: erasing.random_erasing_boxes(
@@ -111,7 +111,7 @@ def random_erasing(probability: float, scale: tuple[float, float], ratio: tuple[
     )
 
 
-def _eraser(boxes: Callable[[int, int, int, np.random.Generator], erasing.Boxes]) -> Images:
+def _eraser(boxes: Callable[[int, int, int, np.random.Generator], erasing.Boxes]) -> Slot:
     def change(images: Tensor, draw: Draw) -> Tensor:
         height, width = images.shape[-2:]
         edges = draw.each("erase", lambda n, rng: boxes(n, height, width, rng), device=images.device)
@@ -139,7 +139,7 @@ def window(sigma: float, background: float, visibility: str = "area") -> Window:
             device=images.device,
         )
         share = soft_crop.visible_share(down, right, height=height, width=width)
-        seen = soft_crop.soft_crop(images, down, right, background=colors)
+        seen = geometry.window(images, down, right, background=colors)
         return seen, soft_crop.intersection_over_union(share) if visibility == "iou" else share
 
     return change
@@ -176,12 +176,12 @@ def cutmix(beta: float) -> Mix:
     return change
 
 
-CROPS: dict[str, Callable[..., Images]] = {"standard": crop}
-POLICIES: dict[str, Callable[..., Images]] = {
+CROPS: dict[str, Callable[..., Slot]] = {"standard": crop}
+POLICIES: dict[str, Callable[..., Slot]] = {
     "auto_augment": auto_augment,
     "rand_augment": rand_augment,
     "trivial_augment": trivial_augment,
 }
-ERASERS: dict[str, Callable[..., Images]] = {"cutout": cutout, "random_erasing": random_erasing}
+ERASERS: dict[str, Callable[..., Slot]] = {"cutout": cutout, "random_erasing": random_erasing}
 MIXERS: dict[str, Callable[..., Mix]] = {"mixup": mixup, "cutmix": cutmix}
 """The parts that can fill a slot, by the word of the configuration; each takes that word's block of settings."""

@@ -1,26 +1,15 @@
-"""Move a window far over the image, and say how much of the image it still shows."""
+"""How far the soft crop moves its window (`geometry.window`), and how much of the image the window still shows."""
 
 import numpy as np
 import torch
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-from agmax.augment.geometry import window
-
-
-def soft_crop(images: Tensor, down: Tensor, right: Tensor, *, background: Tensor) -> Tensor:
-    """Cut the window `down` and `right` [B] pixels from its place out of each image [B, C, H, W].
-
-    What lies outside the image is `background` [B, C] (Liu et al. 2023; the images are normalised, so 0 is the
-    data set's mean colour).
-    """
-    return window(images, down, right, background=background)
-
 
 def soft_crop_offsets(
     num_images: int, height: int, width: int, *, sigma: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draw the offsets (down, right) [B] for `soft_crop`, from a normal distribution cut off at the image's side.
+    """Draw the offsets (down, right) [B] of the window, from a normal distribution cut off at the image's side.
 
     `sigma` is a share of the side. Numbers are truncated towards zero, so that 0 is twice as frequent as 1, as in the
     released recipe (Liu et al. 2023). Drawn by inverting the distribution function; with sigma 0 every offset is 0.

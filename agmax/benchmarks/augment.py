@@ -15,7 +15,7 @@ from torch import Tensor
 
 from agmax import build, parallel
 from agmax.augment import color, slots
-from agmax.augment.pipeline import Draw, Images, Pipeline
+from agmax.augment.pipeline import Draw, Pipeline, Slot
 from agmax.batch import Sample
 from agmax.benchmarks import rivals
 from agmax.config.resolve import Setting, resolve
@@ -24,8 +24,11 @@ from agmax.data.split import Files
 REPEATS = 7
 """Every program is timed so often, in turn with the others; the median counts."""
 
-SHORTEST = 0.05
+SHORTEST = 0.1
 """Seconds that one timing takes at least."""
+
+PER_IMAGE = "per image"
+"""Stands in the names of the programs that transform one image after another."""
 
 Work = Callable[[int], Any]
 """Takes the number of the call, so that no two are alike."""
@@ -36,7 +39,7 @@ SMALL = 32, 256
 LARGE = 224, 64
 """Those of ImageNet's rows."""
 
-PARTS: dict[str, Callable[[int], Images]] = {
+PARTS: dict[str, Callable[[int], Slot]] = {
     "crop": lambda size: slots.crop(4),
     "flip": lambda size: slots.flip(),
     "auto_augment": lambda size: slots.auto_augment("cifar10" if size <= 64 else "imagenet", "agmax"),
@@ -47,14 +50,21 @@ PARTS: dict[str, Callable[[int], Images]] = {
     "lighting": lambda size: slots.lighting(0.1, list(rivals.STD)),
     "cutout": lambda size: slots.cutout(0.5),
     "random_erasing": lambda size: slots.random_erasing(0.5, (0.02, 0.33), (0.3, 10 / 3)),
-    "wide_crop": lambda size: lambda images, draw: slots.window(0.375, 0.01)(images, draw)[0],
 }
-"""The parts that can be timed, by the words of the configuration."""
+"""The parts that can be timed alone, by the words of the configuration."""
 
-ON_FLOATS = ("lighting", "cutout", "random_erasing", "wide_crop")
+ON_FLOATS = ("lighting", "cutout", "random_erasing")
+
+WHOLE_ONLY: dict[str, dict[str, Any]] = {
+    "soft_crop": {"window": slots.window(0.375, 0.01), "soften": slots.soften(10, 2.0, 1.0)},
+    "mixup": {"mix": slots.mixup(1.0)},
+    "cutmix": {"mix": slots.cutmix(1.0)},
+}
+"""Those that change targets too, as settings of a pipeline."""
 
 ROWS: tuple[tuple[str, int, int], ...] = (
     *((word, *SMALL) for word in PARTS),
+    *((f"normalise-{word}", *SMALL) for word in WHOLE_ONLY),
     ("crop-flip-normalise", *SMALL),
     ("crop-flip-normalise-cutout", *SMALL),
     ("crop-flip-auto_augment-normalise", *SMALL),
@@ -103,9 +113,14 @@ def _row(pipeline: str, size: int, batch_size: int, threads: int) -> dict[str, A
 def _timed(
     pipeline: str, size: int, batch_size: int, threads: int, programs: dict[str, tuple[Work, int]]
 ) -> dict[str, Any]:
-    """Time programs, each given with the views of one call; those per image count once for each thread."""
-    speeds = median_speeds(programs)
-    scaled = {name: speed * (threads if "per image" in name else 1) for name, speed in speeds.items()}
+    """Time programs, each given with the views of one call.
+
+    Those that work per image run on one thread, as a data worker does, and count as often as there are threads.
+    """
+    speeds = median_speeds(
+        {name: (_alone(work) if PER_IMAGE in name else work, views) for name, (work, views) in programs.items()}
+    )
+    scaled = {name: speed * (threads if PER_IMAGE in name else 1) for name, speed in speeds.items()}
     ours, per_image = scaled.pop("ours"), scaled.pop("torchvision PIL per image", None)
     return {
         "pipeline": pipeline,
@@ -124,18 +139,19 @@ def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
     size, count = images.shape[-1], len(images)
     if len(words) == 1:
         part = PARTS[words[0]](size)
-        given = _normalise(images) if words[0] in ON_FLOATS else images
+        given = _normalise(images) if words[0] in ON_FLOATS else images  # some change it in place, again and again
         return lambda step: part(given, Draw(seed=0, step=step, num_views=1, num_images=count)), count
-    before = [PARTS[word](size) for word in words[: words.index("normalise")]]
-    after = [PARTS[word](size) for word in words[words.index("normalise") + 1 :]]
+    middle = words.index("normalise")
+    more = {key: value for word in words if word in WHOLE_ONLY for key, value in WHOLE_ONLY[word].items()}
     make = Pipeline(
         num_views=1,
         num_classes=10,
         mean=list(rivals.MEAN),
         std=list(rivals.STD),
         seed=0,
-        on_pixels=before,
-        on_floats=after,
+        on_pixels=[PARTS[word](size) for word in words[:middle]],
+        on_floats=[PARTS[word](size) for word in words[middle + 1 :] if word in PARTS],
+        **more,
     )
     sample = Sample(images, torch.arange(count) % 10, torch.arange(count))
     return lambda step: make(sample, step=step), count
@@ -144,7 +160,7 @@ def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
 def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]:
     """Return what other programs can do of the same."""
     size, found = images.shape[-1], {}
-    if set(words) <= set(PARTS) - {"wide_crop"}:
+    if set(words) <= set(PARTS):
         few = images[: max(8, len(images) // 4)]
         on_floats = len(words) == 1 and words[0] in ON_FLOATS
         given: list[Any] = list(_normalise(few)) if on_floats else rivals.pil_images(few)
@@ -154,12 +170,26 @@ def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]
             found["torchvision tensors per image"] = _each(change, list(few))
         policy = rivals.timm_policy(words[0]) if len(words) == 1 else None
         if policy is not None:
-            found["timm PIL per image"] = _each(policy, given)
+            table = " (ImageNet's table)" if words[0] == "auto_augment" else ""
+            found[f"timm PIL per image{table}"] = _each(policy, given)
+    mix = rivals.torchvision_mixer(words[-1])
+    if mix is not None:
+        labels = torch.arange(len(images)) % 10
+        found["torchvision batched"] = (lambda step: mix(_normalise(images), labels), len(images))
     batched = rivals.kornia_batched(words, size=size)
     if batched is not None:
         floats = images.float() / 255
-        found["kornia batched"] = (lambda step: batched(floats), len(images))
+        one = ", one choice a batch" if any(word in slots.POLICIES for word in words) else ""
+        found[f"kornia batched{one}"] = (lambda step: batched(floats), len(images))
     return found
+
+
+def _alone(work: Work) -> Work:
+    def on_one_thread(step: int) -> None:
+        with _one_thread():
+            work(step)
+
+    return on_one_thread
 
 
 def _each(change: rivals.Change, images: list[Any]) -> tuple[Work, int]:

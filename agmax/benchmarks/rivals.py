@@ -1,7 +1,6 @@
 """The same augmentations as other programs make them, to be timed beside ours."""
 
 import importlib.metadata
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from torchvision.transforms import v2
 
 from agmax.augment import color
 
-Change = Callable[[Any], Any]
+Change = Callable[..., Any]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -35,15 +34,18 @@ class CutOut:
 class Lighting:
     """Add light of ImageNet's colours to one image [3, H, W]."""
 
+    def __init__(self) -> None:
+        self.directions = color.LIGHT.float()
+
     def __call__(self, image: Tensor) -> Tensor:
-        light = color.LIGHT.float() @ torch.normal(0.0, 0.1, (3,))
+        light = self.directions @ torch.normal(0.0, 0.1, (3,))
         return image + light[:, None, None]
 
 
 def torchvision_per_image(words: Sequence[str], *, size: int, from_pil: bool) -> Change:
     """Return torchvision's transforms of one image, by the words of the configuration.
 
-    Of PIL images its first version, as the reference programs use it, which is the faster one; of tensors its second.
+    Of PIL images its first version, as the reference programs use it; of tensors its second.
     """
     made = transforms if from_pil else v2
     policy = made.AutoAugmentPolicy.CIFAR10 if size <= 64 else made.AutoAugmentPolicy.IMAGENET
@@ -65,22 +67,39 @@ def torchvision_per_image(words: Sequence[str], *, size: int, from_pil: bool) ->
     return made.Compose(steps) if len(steps) > 1 else steps[0]
 
 
+def torchvision_mixer(word: str) -> Change | None:
+    """Return torchvision's mixing of a float batch and its labels; one ratio and box for all images, as ours."""
+    known: dict[str, Any] = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
+    return known[word](alpha=1.0, num_classes=10) if word in known else None
+
+
 def timm_policy(word: str) -> Change | None:
-    """Return timm's policy on one PIL image; its AutoAugment has ImageNet's table only."""
+    """Return timm's policy on one PIL image, each operation as sure as torchvision's and as coarse.
+
+    Its AutoAugment has ImageNet's table only.
+    """
     from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
 
-    arguments: dict[str, Any] = {"translate_const": 14, "img_mean": (124, 116, 104)}
+    arguments: dict[str, Any] = {
+        "translate_const": 14,
+        "img_mean": (124, 116, 104),
+        "interpolation": Image.Resampling.NEAREST,
+    }
     if word == "auto_augment":
         return auto_augment_transform("original", arguments)  # type: ignore[no-any-return]
-    return rand_augment_transform("rand-m9-n2", arguments) if word == "rand_augment" else None
+    return rand_augment_transform("rand-m9-n2-p1", arguments) if word == "rand_augment" else None
 
 
 def kornia_batched(words: Sequence[str], *, size: int) -> Callable[[Tensor], Tensor] | None:
-    """Return kornia's transforms of a float batch [B, C, H, W], or None where it lacks one or is not installed."""
-    if importlib.util.find_spec("kornia") is None:
+    """Return kornia's transforms of a float batch [B, C, H, W], or None where it lacks one or is not installed.
+
+    Its policies choose their operations once for the whole batch.
+    """
+    try:
+        from kornia import augmentation as K
+        from kornia.augmentation.auto import AutoAugment, RandAugment, TrivialAugment
+    except ImportError:
         return None
-    from kornia import augmentation as K
-    from kornia.augmentation.auto import AutoAugment, RandAugment, TrivialAugment
 
     known: dict[str, Callable[[], Any]] = {
         "crop": lambda: K.RandomCrop((size, size), padding=4),

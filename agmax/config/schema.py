@@ -18,6 +18,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Strength = Annotated[float, Field(ge=0, le=10)]
 Numbers = Annotated[list[float], Field(min_length=1)]
 Channels = Annotated[Literal[1, 3], BeforeValidator(_no_boolean)]
 ModelArguments = dict[str, bool | int | float | str]
@@ -105,7 +106,7 @@ class Standard(Section):
 class Wide(Section):
     sigma: NonNegative = 0.375
     """Standard deviation of the offset, as a share of the side."""
-    background: NonNegative = 0.01
+    background: Strength = 0.01
     """Standard deviation of the background colour, in units of the normalised image."""
 
 
@@ -143,20 +144,16 @@ class RandAugment(Section):
     """Strength of all operations, of 30; the definition agmax draws a strength for each instead."""
 
 
-class TrivialAugment(Section):
-    """One operation of random strength: nothing to set."""
-
-
 class ColorJitter(Section):
     """How far factors lie from 1 at most, each drawn for every image; 0 leaves it out."""
 
-    brightness: NonNegative = 0.0
-    contrast: NonNegative = 0.0
-    saturation: NonNegative = 0.0
+    brightness: Strength = 0.0
+    contrast: Strength = 0.0
+    saturation: Strength = 0.0
 
 
 class Lighting(Section):
-    std: NonNegative = 0.0
+    std: Strength = 0.0
     """Standard deviation of the light added along each principal colour of ImageNet (Krizhevsky et al. 2012)."""
 
 
@@ -170,7 +167,7 @@ class RandomErasing(Section):
     """Share of the images of which a box is erased."""
     scale: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.02, 0.33]
     """Smallest and largest area of the box, as a share of the image."""
-    ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [0.3, 10 / 3]
+    ratio: Annotated[list[Annotated[float, Field(ge=0.01, le=100)]], Field(min_length=2, max_length=2)] = [0.3, 10 / 3]
     """Smallest and largest height over width."""
 
 
@@ -199,7 +196,6 @@ class Augment(Section):
     wide: Wide = Wide()
     auto_augment: AutoAugment = AutoAugment()
     rand_augment: RandAugment = RandAugment()
-    trivial_augment: TrivialAugment = TrivialAugment()
     color_jitter: ColorJitter = ColorJitter()
     lighting: Lighting = Lighting()
     cutout: CutOut = CutOut()
@@ -337,10 +333,13 @@ class Config(Section):
             ),
             (
                 self.augment.lighting.std > 0 and self.input_channels == 1,
-                "augment.lighting.std: its light has three colours and the images are gray. Write 0",
+                "augment.lighting.std: its light is coloured and the images are gray. Write augment.lighting.std=0",
             ),
             *(
-                (low > high or high == 0, f"augment.{name}: write the smaller number first")
+                (
+                    low > high or high == 0,
+                    f"augment.{name}: [{low:g}, {high:g}] is no range. Write the smaller first, the larger above 0",
+                )
                 for name, (low, high) in spans.items()
             ),
             (milestones != sorted(milestones), "schedule.milestones: write them in rising order"),

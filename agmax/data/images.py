@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms.v2 import functional
@@ -34,31 +34,28 @@ UPRIGHT = {
 }
 """How each value of EXIF's tag Orientation is undone; ImageOps.exif_transpose fails where another tag is damaged."""
 
+LYING = tuple(UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+"""Those that exchange width and height."""
+
 
 class UnreadableError(DataError):
     """A file that cannot be decoded to an image of 8 bits."""
 
 
-def decoded(path: str, channels: int, *, exif_rotation: bool = True, shrink: int = 1) -> Image.Image:
+def decoded(path: str, channels: int, *, exif_rotation: bool = True) -> Image.Image:
     """Decode a file to RGB (3 channels) or gray (1), 8 bits each.
 
-    With `exif_rotation` a photograph is turned upright as its EXIF tag says. A JPEG decoder divides both sides by
-    `shrink` (1, 2, 4 or 8), rounded up.
+    With `exif_rotation` a photograph is turned upright as its EXIF tag says.
 
     Raises:
         UnreadableError: the file is no image, damaged, or of more pixels than Pillow's Image.MAX_IMAGE_PIXELS.
     """
     with _opened(path) as image:
-        if shrink > 1:
-            image.draft(None, (image.width // shrink, image.height // shrink))
-        image.load()
-        turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
-        colored = _in_8_bits(image, channels)
-        return colored if turn is None else colored.transpose(turn)
+        return _upright(image, channels, exif_rotation)
 
 
 def decoded_pixels(path: str, channels: int, *, exif_rotation: bool = True, shrink: int = 1) -> Tensor:
-    """Decode a file as `decoded` does, to uint8 [C, H, W].
+    """Decode a file as `decoded` does, to uint8 [C, H, W]; a JPEG's sides are divided by `shrink` (1, 2, 4 or 8).
 
     A JPEG file that asks for nothing else goes straight from the decoder into a tensor: equal pixels, and a quarter of
     the time less.
@@ -68,14 +65,15 @@ def decoded_pixels(path: str, channels: int, *, exif_rotation: bool = True, shri
     """
     with _opened(path) as image:
         is_plain = image.format == "JPEG" and image.mode in (("RGB", "L") if channels == 3 else ("L",))
-        is_turned = exif_rotation and _orientation(image) in UPRIGHT
-        if is_plain and not is_turned and shrink == 1:
+        if is_plain and shrink == 1 and not (exif_rotation and _orientation(image) in UPRIGHT):
             mode = ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY
-            with suppress(RuntimeError):  # Pillow judges what is damaged
+            with suppress(RuntimeError, AttributeError):  # Pillow judges what is damaged; not all torchvisions have it
                 plain: Tensor = decode_jpeg(read_file(path), mode=mode)
                 return plain
-    pixels: Tensor = functional.pil_to_tensor(decoded(path, channels, exif_rotation=exif_rotation, shrink=shrink))
-    return pixels
+        if shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))  # rounded up
+        pixels: Tensor = functional.pil_to_tensor(_upright(image, channels, exif_rotation))
+        return pixels
 
 
 def shrinkable_size(path: str, *, exif_rotation: bool = True) -> tuple[int, int] | None:
@@ -88,11 +86,18 @@ def shrinkable_size(path: str, *, exif_rotation: bool = True) -> tuple[int, int]
         UnreadableError: as `decoded`.
     """
     with _opened(path) as image:
-        orientation = _orientation(image) if exif_rotation else 1
-        is_turned = orientation in UPRIGHT
-        if image.format not in ("JPEG", "MPO") or (is_turned and (image.width % 8 or image.height % 8)):
+        if image.format not in ("JPEG", "MPO"):
             return None
-        return image.size[::-1] if orientation >= 5 else image.size
+        turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
+        if turn is not None and (image.width % 8 or image.height % 8):
+            return None
+        return image.size[::-1] if turn in LYING else image.size
+
+
+def largest_shrink(boxes: list[Box], size: int) -> int:
+    """Return by what a JPEG decoder may divide both sides so that every box keeps `size` pixels on both: 1, 2, 4, 8."""
+    shortest = min(min(right - left, lower - upper) for left, upper, right, lower in boxes)
+    return next((shrink for shrink in (8, 4, 2) if shortest >= shrink * size), 1)
 
 
 def cut(pixels: Tensor, box: Box, size: int) -> Tensor:
@@ -126,16 +131,29 @@ def _opened(path: str) -> Iterator[Image.Image]:
     except MemoryError:
         raise
     except Exception as error:
-        text = str(error) if isinstance(error, NO_IMAGE) else ""
-        why = text or f"decode raised {type(error).__name__}: {error}"
+        why = f"decode raised {type(error).__name__}: {error}"
+        if isinstance(error, UnidentifiedImageError):
+            why = "Pillow knows no such format"
+        elif isinstance(error, NO_IMAGE):
+            why = getattr(error, "strerror", None) or str(error) or why
         raise UnreadableError("image cannot be read", where=path, why=why) from None
+
+
+def _upright(image: Image.Image, channels: int, exif_rotation: bool) -> Image.Image:
+    """Decode an opened file; a PNG's EXIF data may stand behind its pixels."""
+    image.load()
+    turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
+    colored = _in_8_bits(image, channels)
+    return colored if turn is None else colored.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
     """Return the value of the EXIF tag; 1, upright, where there is none or it cannot be read."""
     try:
         value = image.getexif().get(ORIENTATION_TAG)
-    except (SyntaxError, ValueError):
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF data raise almost anything, and the pixels may be sound
         return 1
     return value if isinstance(value, int) else 1
 

@@ -13,7 +13,16 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms.v2 import RandomResizedCrop, functional
 
 from agmax.batch import Sample
-from agmax.data.images import Box, UnreadableError, centre_crop, cut, decoded, decoded_pixels, shrinkable_size
+from agmax.data.images import (
+    Box,
+    UnreadableError,
+    centre_crop,
+    cut,
+    decoded,
+    decoded_pixels,
+    largest_shrink,
+    shrinkable_size,
+)
 from agmax.data.split import Files, indices_of
 from agmax.errors import DataError, ResourceError
 from agmax.randomness import seed_for
@@ -86,26 +95,31 @@ class Streaming:
 
         Raises:
             DataError: an image cannot be read; where such images are skipped, they are too many.
-            ResourceError: a worker died.
+            ResourceError: a worker died, or the memory is full.
         """
         self._order.keys = [[(epoch, position) for position in positions.tolist()] for positions in batches]
         try:
             delivered = iter(self._loader)
             _leave_dead_workers_to_the_loader()
             for sample, bad in delivered:
-                self._answer(bad)
-                if sample is None or (bad and len(sample.labels) == 1):
-                    left = 0 if sample is None else 1
-                    why = f"{len(bad)} of its {len(bad) + left} images cannot be read"
+                self._count(bad)
+                if sample is None:
+                    why = f"none of its {len(bad)} images can be read"
                     raise DataError("batch without images", where=bad[0].path, why=why, remedy="Replace or remove them")
                 yield sample
+        except MemoryError:
+            what, remedy = "the memory is full", "Lower train.num_workers or train.batch_size"
+            raise ResourceError(what, why="while images were read", remedy=remedy) from None
         except RuntimeError as error:
+            if "Too many open files" in str(error):
+                remedy = "Raise the limit (ulimit -n) or lower train.num_workers"
+                raise ResourceError("too many open files", why="the data workers share theirs", remedy=remedy) from None
             if not any(text in str(error) for text in ("DataLoader worker (pid", "Pin memory thread exited")):
                 raise
             what = "a data worker was killed (often out of memory)"
             raise ResourceError(what, why=str(error), remedy="Lower train.num_workers") from None
 
-    def _answer(self, bad: list["_Bad"]) -> None:
+    def _count(self, bad: list["_Bad"]) -> None:
         """Count the images that are skipped and name each once; raise what cannot be skipped."""
         for image in bad:
             if not (self._skips and image.is_unreadable):
@@ -140,7 +154,7 @@ class _Cut(NamedTuple):
 
     pixels: Tensor  # uint8 [V, C, H, W] or [C, H, W]
     label: int
-    number: int  # its position in the files of the split
+    image_index: int  # its position in the files of the split
 
 
 class _Bad(NamedTuple):
@@ -152,7 +166,8 @@ class _Bad(NamedTuple):
     raised_in: str
 
     def error(self) -> DataError:
-        error = DataError(self.message)
+        remedy = "Replace or remove it; dataset.on_bad_image=skip leaves such files out of a training"
+        error = DataError(self.message, remedy=remedy if self.is_unreadable else "")
         error.add_note(self.raised_in)
         return error
 
@@ -228,21 +243,20 @@ class _Views(Dataset[_Cut | _Bad]):
         return boxes
 
 
-def largest_shrink(boxes: list[Box], size: int) -> int:
-    """Return by what a JPEG decoder may divide both sides so that every box keeps `size` pixels on both: 1, 2, 4, 8."""
-    shortest = min(min(right - left, lower - upper) for left, upper, right, lower in boxes)
-    return next((shrink for shrink in (8, 4, 2) if shortest >= shrink * size), 1)
-
-
 def _place(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"raised in {frame.filename}, line {frame.lineno}, {frame.name}"
 
 
 def _collate(items: list[_Cut | _Bad]) -> tuple[Sample | None, list[_Bad]]:
-    """Stack what could be cut; in a worker default_collate stacks into shared memory."""
+    """Stack what could be cut; in a worker default_collate stacks into shared memory.
+
+    One image left of several is delivered twice: batch normalisation needs two.
+    """
     cuts = [item for item in items if isinstance(item, _Cut)]
     bad = [item for item in items if isinstance(item, _Bad)]
+    if len(cuts) == 1 and bad:
+        cuts = cuts * 2
     if not cuts:
         return None, bad
     pixels, labels, indices = zip(*cuts, strict=True)

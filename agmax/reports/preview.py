@@ -1,6 +1,5 @@
 """Draw a sheet of the images of a training batch, each view with its target, as the model gets them."""
 
-import os
 from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from matplotlib.textpath import text_to_path
 from torch import Tensor
 
 from agmax.batch import Batch
-from agmax.errors import OutputError, printable
+from agmax.errors import printable
 from agmax.reports import results
 
 NUM_SHOWN = 16
@@ -143,33 +142,14 @@ def fitted(text: str, width: float, font: FontProperties = FONT) -> str:
     return f"{text[: max(count, 0)]}…"
 
 
-def probe(path: Path) -> None:
-    """Make the folder of a picture, and find out before the work begins whether it can be written.
-
-    Raises:
-        OutputError: it cannot.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
-    results.probe(path)
-
-
 def save(figure: Figure, path: Path) -> None:
     """Write a picture as PNG, all or nothing.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png", metadata={"Software": None})  # the same picture is the same file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with results.replaced(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})  # the same picture is the same file
 
 
 def _empty_sheet(height: float) -> tuple[Figure, Axes]:
@@ -212,7 +192,7 @@ def _draw_view(
     extent = (left, left + side, bottom, top)
     image = pixels.squeeze(-1).numpy()
     drawing.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
-    _write(drawing, left, bottom + LINE / 2, text)
+    _write(drawing, left, bottom + LINE / 2, fitted(text, side))
     _draw_bars(drawing, left, bottom + LINE, side, target)
 
 

@@ -2,9 +2,10 @@
 
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -84,15 +85,27 @@ def write_predictions(path: Path, splits: Mapping[str, Predictions]) -> None:
         arrays[f"{split}_logits"] = logits.clamp(*FLOAT16_RANGE).numpy().astype(np.float16)
         arrays[f"{split}_labels"] = labels.numpy()
         arrays[f"{split}_indices"] = indices.numpy()
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with replaced(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` once it is whole, and is removed where it does not get so far.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            yield file
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def probe(path: Path) -> None:
@@ -101,6 +114,10 @@ def probe(path: Path) -> None:
     Raises:
         OutputError: they cannot.
     """
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        why = "it is a folder" if path.is_dir() else "its folder is not there or cannot be written"
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
+    if is_folder or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        why = "it is a folder" if is_folder else "its folder is not there or cannot be written"
         raise OutputError("cannot write", where=path, why=why)
