@@ -98,23 +98,25 @@ def lighting(std: float, deviation: list[float]) -> Slot:
 def cutout(share: float) -> Slot:
     """Make the slot that erases a square of `share` times the side."""
     return _eraser(
-        lambda n, height, width, rng: erasing.cutout_boxes(n, height, width, length=round(share * height), rng=rng)
+        "cutout",
+        lambda n, height, width, rng: erasing.cutout_boxes(n, height, width, length=round(share * height), rng=rng),
     )
 
 
 def random_erasing(probability: float, scale: tuple[float, float], ratio: tuple[float, float]) -> Slot:
     """Make the slot that erases a box of random size from some of the images."""
     return _eraser(
+        "random erasing",
         lambda n, height, width, rng: erasing.random_erasing_boxes(
             n, height, width, probability=probability, scale=scale, ratio=ratio, rng=rng
-        )
+        ),
     )
 
 
-def _eraser(boxes: Callable[[int, int, int, np.random.Generator], erasing.Boxes]) -> Slot:
+def _eraser(purpose: str, boxes: Callable[[int, int, int, np.random.Generator], erasing.Boxes]) -> Slot:
     def change(images: Tensor, draw: Draw) -> Tensor:
         height, width = images.shape[-2:]
-        edges = draw.each("erase", lambda n, rng: boxes(n, height, width, rng), device=images.device)
+        edges = draw.each(purpose, lambda n, rng: boxes(n, height, width, rng), device=images.device)
         return erasing.erase_(images, erasing.Boxes(*edges))
 
     return change
