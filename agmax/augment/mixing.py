@@ -24,7 +24,7 @@ def mixup(images: Tensor, targets: Tensor, *, partner: Tensor, ratio: float) -> 
 
     `ratio` is the share of the image itself.
     """
-    mixed = images * ratio + images.index_select(0, partner) * (1 - ratio)
+    mixed = torch.lerp(images.index_select(0, partner), images, ratio)
     return mixed, targets * ratio + targets[partner] * (1 - ratio)
 
 

@@ -133,12 +133,13 @@ class Pipeline:
         return (images, None) if self.window is None else self.window(images, draw)
 
     def _mixed(self, batch: Batch, mix: Mix, draw: Draw) -> Batch:
-        """Mix each view with a permutation, ratio and box of its own; weights are mixed as a column of the targets."""
+        """Mix each view, in place, with a permutation, ratio and box of its own; weights are a column of the targets."""
         rows = torch.cat([batch.targets, batch.weights[..., None]], dim=-1)
-        mixed = [mix(batch.images[:, view], rows[:, view], draw.rng("mix", view)) for view in range(self.num_views)]
-        images, rows = (torch.stack(parts, dim=1) for parts in zip(*mixed, strict=True))
+        for view in range(self.num_views):
+            mixed = mix(batch.images[:, view], rows[:, view], draw.rng("mix", view))
+            batch.images[:, view], rows[:, view] = mixed
         weights = rows[..., -1] if self.soften is not None else batch.weights
-        return batch._replace(images=images, targets=rows[..., :-1], weights=weights)
+        return batch._replace(targets=rows[..., :-1], weights=weights)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
