@@ -10,7 +10,7 @@ from conftest import REPOSITORY, Answer
 from torchvision.transforms.v2 import functional
 
 from agmax.augment import color, slots
-from agmax.benchmarks import augment, rivals
+from agmax.benchmarks import augment, rivals, timing
 
 Run = Callable[..., Answer]
 
@@ -28,9 +28,11 @@ KEYS = {
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augment, "REPEATS", 1)
-    monkeypatch.setattr(augment, "SHORTEST", 0.0)
-    monkeypatch.setattr(augment, "ROWS", (("auto_augment", 32, 16), ("crop-flip-normalise-cutout", 32, 16)))
+    monkeypatch.setattr(timing, "REPEATS", 1)
+    monkeypatch.setattr(timing, "SHORTEST", 0.0)
+    monkeypatch.setattr(
+        augment, "ROWS", (("auto_augment", 32, 16), ("crop-flip-normalise-cutout", 32, 16), ("flip-normalise", 224, 2))
+    )
 
 
 @pytest.mark.usefixtures("quick")
@@ -38,13 +40,20 @@ def test_every_row_says_what_was_timed_and_beside_what(run: Run) -> None:
     answer = run("--benchmark", "augment", "--json")
     assert answer.status == 0, answer.err
     rows = answer.json["rows"]
-    assert [row["pipeline"] for row in rows] == ["auto_augment", "crop-flip-normalise-cutout", "decode-random_resized"]
+    assert [row["pipeline"] for row in rows] == [
+        "auto_augment",
+        "crop-flip-normalise-cutout",
+        "flip-normalise",
+        "decode-random_resized",
+        "decode-random_resized-flip-normalise",
+    ]
     for row in rows:
         assert set(row) == KEYS
         assert row["views_per_second"] == pytest.approx(row["ratio"] * row["per_image_views_per_second"])
     assert {"torchvision tensors per image", "timm PIL per image (ImageNet's table)"} <= set(rows[0]["others"])
     assert {"torch", "torchvision", "timm", "pillow"} <= set(answer.json["versions"])
-    assert answer.err.count("\n") == 3  # a line for each row, beside the JSON
+    assert "torchvision PIL per image, decode-random_resized-flip-normalise" in rows[3]["others"]
+    assert answer.err.count("\n") == 5  # a line for each row, beside the JSON
 
 
 @pytest.mark.usefixtures("quick")
@@ -65,7 +74,7 @@ def test_a_setting_that_the_benchmark_would_ignore_is_refused(run: Run, word: st
 def test_speeds_are_medians_of_programs_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that only the programs move: 256 views in 2 s, and 16 in 4 s but for one bad turn of 400 s."""
     now, turns = [0.0], []
-    monkeypatch.setattr(augment.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
     def program(name: str, seconds: float) -> Callable[[int], None]:
         def work(call: int) -> None:
@@ -74,9 +83,9 @@ def test_speeds_are_medians_of_programs_that_take_turns(monkeypatch: pytest.Monk
 
         return work
 
-    speeds = augment.median_speeds({"fast": (program("fast", 2), 256), "slow": (program("slow", 4), 16)})
+    speeds = timing.median_speeds({"fast": (program("fast", 2), 256), "slow": (program("slow", 4), 16)})
     assert speeds == {"fast": 128.0, "slow": 4.0}
-    assert turns[4:] == ["fast", "slow"] * augment.REPEATS
+    assert turns[4:] == ["fast", "slow"] * timing.REPEATS
 
 
 def test_all_programs_normalise_to_the_same_numbers() -> None:
@@ -116,7 +125,7 @@ def test_what_changes_targets_is_timed_as_a_whole_pipeline(word: str) -> None:
 def test_programs_per_image_run_on_one_thread_and_count_for_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call takes a second: ours makes 10 views a second, the other 4 a second with each of two workers."""
     now, threads = [0.0], {}
-    monkeypatch.setattr(augment.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
     def program(name: str) -> Callable[[int], None]:
         def work(call: int) -> None:
@@ -129,7 +138,7 @@ def test_programs_per_image_run_on_one_thread_and_count_for_every_worker(monkeyp
     torch.set_num_threads(2)
     try:
         programs = {"ours": (program("ours"), 10), "torchvision PIL per image": (program("pil"), 4)}
-        row = augment._timed("crop", 32, 10, 2, programs)
+        row = timing.timed("crop", 32, 10, 2, programs)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -133,7 +133,7 @@ class Pipeline:
         return (images, None) if self.window is None else self.window(images, draw)
 
     def _mixed(self, batch: Batch, mix: Mix, draw: Draw) -> Batch:
-        """Mix each view, in place, with a permutation, ratio and box of its own; weights are a column of the targets."""
+        """Mix each view, in place, by a permutation, ratio and box of its own; weights are a column of the targets."""
         rows = torch.cat([batch.targets, batch.weights[..., None]], dim=-1)
         for view in range(self.num_views):
             mixed = mix(batch.images[:, view], rows[:, view], draw.rng("mix", view))

@@ -2,11 +2,10 @@
 
 import io
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,20 +17,9 @@ from agmax.augment import color, slots
 from agmax.augment.pipeline import Draw, Pipeline, Slot
 from agmax.batch import Sample
 from agmax.benchmarks import rivals
+from agmax.benchmarks.timing import Work, one_thread, timed
 from agmax.config.resolve import Setting, resolve
 from agmax.data.split import Files
-
-REPEATS = 7
-"""Every program is timed so often, in turn with the others; the median counts."""
-
-SHORTEST = 0.1
-"""Seconds that one timing takes at least."""
-
-PER_IMAGE = "per image"
-"""Stands in the names of the programs that transform one image after another."""
-
-Work = Callable[[int], Any]
-"""Takes the number of the call, so that no two are alike."""
 
 SMALL = 32, 256
 """Image size and batch size of most rows: CIFAR's."""
@@ -78,7 +66,7 @@ ROWS: tuple[tuple[str, int, int], ...] = (
 
 
 def run(*, say: Callable[[str], None]) -> dict[str, Any]:
-    """Time every row on one thread and on all, and return `rows` and what was compared; `say` hears the progress."""
+    """Time every row on one thread and on all, files on one, and return `rows`; `say` hears the progress."""
     most = torch.get_num_threads()
     rows = []
     try:
@@ -87,9 +75,9 @@ def run(*, say: Callable[[str], None]) -> dict[str, Any]:
             for pipeline, size, batch_size in ROWS:
                 rows.append(_row(pipeline, size, batch_size, threads))
                 say(line(rows[-1]))
-            for row in _rows_from_files(threads):
-                rows.append(row)
-                say(line(row))
+        for row in _rows_from_files():
+            rows.append(row)
+            say(line(row))
     finally:
         torch.set_num_threads(most)
     return {"rows": rows, "versions": rivals.versions(), "device": parallel.machine(torch.device("cpu"), None)}
@@ -107,31 +95,7 @@ def _row(pipeline: str, size: int, batch_size: int, threads: int) -> dict[str, A
     words = pipeline.split("-")
     images = photographs(batch_size, size, size)
     programs = {"ours": _ours(words, images)} | _rivals(words, images)
-    return _timed(pipeline, size, batch_size, threads, programs)
-
-
-def _timed(
-    pipeline: str, size: int, batch_size: int, threads: int, programs: dict[str, tuple[Work, int]]
-) -> dict[str, Any]:
-    """Time programs, each given with the views of one call.
-
-    Those that work per image run on one thread, as a data worker does, and count as often as there are threads.
-    """
-    speeds = median_speeds(
-        {name: (_alone(work) if PER_IMAGE in name else work, views) for name, (work, views) in programs.items()}
-    )
-    scaled = {name: speed * (threads if PER_IMAGE in name else 1) for name, speed in speeds.items()}
-    ours, per_image = scaled.pop("ours"), scaled.pop("torchvision PIL per image", None)
-    return {
-        "pipeline": pipeline,
-        "image_size": size,
-        "batch_size": batch_size,
-        "threads": threads,
-        "views_per_second": ours,
-        "per_image_views_per_second": per_image,
-        "ratio": ours / per_image if per_image else None,
-        "others": scaled,
-    }
+    return timed(pipeline, size, batch_size, threads, programs)
 
 
 def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
@@ -141,10 +105,16 @@ def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
         part = PARTS[words[0]](size)
         given = _normalise(images) if words[0] in ON_FLOATS else images  # some change it in place, again and again
         return lambda step: part(given, Draw(seed=0, step=step, num_views=1, num_images=count)), count
+    make = _pipeline(words, size, num_views=1)
+    sample = Sample(images, torch.arange(count) % 10, torch.arange(count))
+    return lambda step: make(sample, step=step), count
+
+
+def _pipeline(words: Sequence[str], size: int, *, num_views: int) -> Pipeline:
     middle = words.index("normalise")
     more = {key: value for word in words if word in WHOLE_ONLY for key, value in WHOLE_ONLY[word].items()}
-    make = Pipeline(
-        num_views=1,
+    return Pipeline(
+        num_views=num_views,
         num_classes=10,
         mean=list(rivals.MEAN),
         std=list(rivals.STD),
@@ -153,8 +123,6 @@ def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
         on_floats=[PARTS[word](size) for word in words[middle + 1 :] if word in PARTS],
         **more,
     )
-    sample = Sample(images, torch.arange(count) % 10, torch.arange(count))
-    return lambda step: make(sample, step=step), count
 
 
 def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]:
@@ -184,14 +152,6 @@ def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]
     return found
 
 
-def _alone(work: Work) -> Work:
-    def on_one_thread(step: int) -> None:
-        with _one_thread():
-            work(step)
-
-    return on_one_thread
-
-
 def _each(change: rivals.Change, images: list[Any]) -> tuple[Work, int]:
     return (lambda step: [change(image) for image in images]), len(images)
 
@@ -203,37 +163,42 @@ def _normalise(images: Tensor, draw: Draw | None = None) -> Tensor:
 # --- from files -----------------------------------------------------------------------------------------------------
 
 
-def _rows_from_files(threads: int) -> Iterator[dict[str, Any]]:
-    """Time what workers do with JPEG files of 500x375: two crops of 224x224 of each, beside the whole PIL pipeline.
+def _rows_from_files() -> Iterator[dict[str, Any]]:
+    """Time JPEG files of 500x375 pixels, of each two views of 224x224, on one thread as a data worker has it.
 
-    A worker has one thread, so on several threads as many workers are counted.
+    First what the workers do, beside what whole pipelines take in PIL; then whole pipelines, the device's part too.
     """
-    size, recipe = LARGE[0], ("flip", "color_jitter", "normalise", "lighting")
-    wholes = {
-        "recipe": recipe,
-        "recipe with policy and CutOut": ("flip", "auto_augment", "color_jitter", "normalise", "lighting", "cutout"),
-    }
-    with jpeg_files(16) as paths, _one_thread():
+    size, start = LARGE[0], "decode-random_resized"
+    with jpeg_files(16) as paths, one_thread():
         data = Files(tuple(map(str, paths)), torch.zeros(len(paths), dtype=torch.int64), ("photo",))
         typed = [("train.num_workers", 0), ("dataset.num_classes", 2)]
         settings = [Setting(key, value, "the benchmark") for key, value in typed]
         config = resolve("ResNet50-two_views", dataset="imagenet", settings=settings).config
         source = build.training_source(config, data, torch.device("cpu"))
-        positions = [torch.arange(len(paths))]
-        programs: dict[str, tuple[Work, int]] = {
-            "ours": (lambda step: list(source.batches(positions, epoch=step)), 2 * len(paths))
+        positions, num_views = [torch.arange(len(paths))], 2 * len(paths)
+
+        def ours(make: Pipeline | None) -> Work:
+            def work(step: int) -> None:
+                for sample in source.batches(positions, epoch=step):
+                    if make is not None:
+                        make(sample, step=step)
+
+            return work
+
+        wholes = [pipeline.split("-") for pipeline, image_size, _ in ROWS if image_size == size]
+        in_pil = {
+            "-".join([start, *words]): _two_views(
+                rivals.torchvision_per_image(("random_resized", *words), size=size, from_pil=True), paths
+            )
+            for words in ([], *wholes)
         }
-        crop = rivals.torchvision_per_image(("random_resized",), size=size, from_pil=True)
-        programs["torchvision PIL per image"] = _two_views(crop, paths)
-        for name, words in wholes.items():
-            change = rivals.torchvision_per_image(("random_resized", *words), size=size, from_pil=True)
-            programs[f"torchvision PIL per image, {name}"] = _two_views(change, paths)
-        row = _timed("decode-random_resized", size, len(paths), 1, programs)
-    for key in ("views_per_second", "per_image_views_per_second"):
-        row[key] *= threads
-    row["threads"] = threads
-    row["others"] = {name: speed * threads for name, speed in row["others"].items()}
-    yield row
+        beside = {f"torchvision PIL per image, {name}": program for name, program in in_pil.items() if name != start}
+        programs = {"ours": (ours(None), num_views), "torchvision PIL per image": in_pil[start], **beside}
+        yield timed(start, size, len(paths), 1, programs)
+        for words in wholes:
+            name = "-".join([start, *words])
+            whole = (ours(_pipeline(words, size, num_views=2)), num_views)
+            yield timed(name, size, len(paths), 1, {"ours": whole, "torchvision PIL per image": in_pil[name]})
 
 
 def _two_views(change: rivals.Change, paths: Sequence[Path]) -> tuple[Work, int]:
@@ -246,16 +211,6 @@ def _two_views(change: rivals.Change, paths: Sequence[Path]) -> tuple[Work, int]
             change(image), change(image)
 
     return work, 2 * len(paths)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -279,33 +234,3 @@ def photographs(count: int, height: int, width: int) -> Tensor:
     smooth /= smooth.std(axis=(2, 3), keepdims=True)
     levels = 128 + 50 * smooth + rng.normal(0, 3, smooth.shape)
     return torch.from_numpy(levels.clip(0, 255).astype(np.uint8))
-
-
-# --- timing ---------------------------------------------------------------------------------------------------------
-
-
-class _Timing(NamedTuple):
-    work: Work
-    views: int
-    calls: int
-
-
-def median_speeds(programs: dict[str, tuple[Work, int]]) -> dict[str, float]:
-    """Return the views per second of each program; they take turns, so that a busy machine slows them alike."""
-    timings = {name: _Timing(work, views, _calls(work)) for name, (work, views) in programs.items()}
-    speeds: dict[str, list[float]] = {name: [] for name in programs}
-    for repeat in range(REPEATS):
-        for name, (work, views, calls) in timings.items():
-            started = time.perf_counter()
-            for call in range(calls):
-                work(1 + repeat * calls + call)
-            speeds[name].append(views * calls / (time.perf_counter() - started))
-    return {name: float(np.median(values)) for name, values in speeds.items()}
-
-
-def _calls(work: Work) -> int:
-    """Warm up, and return how many calls take SHORTEST seconds."""
-    work(0)
-    started = time.perf_counter()
-    work(0)
-    return max(1, int(SHORTEST / max(time.perf_counter() - started, 1e-6)))

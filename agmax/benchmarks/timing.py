@@ -1,0 +1,91 @@
+"""Time programs in turn, so that a busy machine slows them alike."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+REPEATS = 7
+"""Every program is timed so often, in turn with the others; the median counts."""
+
+SHORTEST = 0.1
+"""Seconds that one timing takes at least."""
+
+PER_IMAGE = "per image"
+"""Stands in the names of the programs that transform one image after another."""
+
+Work = Callable[[int], Any]
+"""Takes the number of the call, so that no two are alike."""
+
+
+def timed(
+    pipeline: str, size: int, batch_size: int, threads: int, programs: dict[str, tuple[Work, int]]
+) -> dict[str, Any]:
+    """Time programs, each given with the views of one call, and return the row of a pipeline (README, `--benchmark`).
+
+    `ours` is one of them. Those that work per image run on one thread, as a data worker does, and count as often as there are threads.
+    """
+    speeds = median_speeds(
+        {name: (_alone(work) if PER_IMAGE in name else work, views) for name, (work, views) in programs.items()}
+    )
+    scaled = {name: speed * (threads if PER_IMAGE in name else 1) for name, speed in speeds.items()}
+    ours, per_image = scaled.pop("ours"), scaled.pop("torchvision PIL per image", None)
+    return {
+        "pipeline": pipeline,
+        "image_size": size,
+        "batch_size": batch_size,
+        "threads": threads,
+        "views_per_second": ours,
+        "per_image_views_per_second": per_image,
+        "ratio": ours / per_image if per_image else None,
+        "others": scaled,
+    }
+
+
+def _alone(work: Work) -> Work:
+    def on_one_thread(step: int) -> None:
+        with one_thread():
+            work(step)
+
+    return on_one_thread
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch work on one thread, as it does in a data worker."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Timing(NamedTuple):
+    work: Work
+    views: int
+    calls: int
+
+
+def median_speeds(programs: dict[str, tuple[Work, int]]) -> dict[str, float]:
+    """Return the views per second of each program; they take turns, so that a busy machine slows them alike."""
+    timings = {name: _Timing(work, views, _calls(work)) for name, (work, views) in programs.items()}
+    speeds: dict[str, list[float]] = {name: [] for name in programs}
+    for repeat in range(REPEATS):
+        for name, (work, views, calls) in timings.items():
+            started = time.perf_counter()
+            for call in range(calls):
+                work(1 + repeat * calls + call)
+            speeds[name].append(views * calls / (time.perf_counter() - started))
+    return {name: float(np.median(values)) for name, values in speeds.items()}
+
+
+def _calls(work: Work) -> int:
+    """Warm up, and return how many calls take SHORTEST seconds."""
+    work(0)
+    started = time.perf_counter()
+    work(0)
+    return max(1, int(SHORTEST / max(time.perf_counter() - started, 1e-6)))
