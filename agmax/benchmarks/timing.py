@@ -26,7 +26,8 @@ def timed(
 ) -> dict[str, Any]:
     """Time programs, each given with the views of one call, and return the row of a pipeline (README, `--benchmark`).
 
-    `ours` is one of them. Those that work per image run on one thread, as a data worker does, and count as often as there are threads.
+    `ours` is one of them. Those that work per image run on one thread, as a data worker does, and count as often as
+    there are threads.
     """
     speeds = median_speeds(
         {name: (_alone(work) if PER_IMAGE in name else work, views) for name, (work, views) in programs.items()}
