@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agmax.config import names, reader, resolve
+from agmax.config.augmentation import CutMix
 from agmax.config.resolve import Setting
-from agmax.config.schema import Config, CutMix
+from agmax.config.schema import Config
 from agmax.errors import ConfigErrors, UsageError
 
 Run = Callable[..., Answer]

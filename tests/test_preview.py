@@ -230,7 +230,10 @@ def test_names_that_cannot_be_drawn_are_replaced_by_their_number() -> None:
 
 def test_a_name_is_no_formula(tmp_path: Path) -> None:
     batch, labels = batch_of(2)
-    preview.save(sheet(batch, labels, ("$\\foo$", "$5", "_^{", "\\", "%")), tmp_path / "a.png")
+    names = ("$\\foo$", "$5", "_^{", "\\", "%")
+    preview.save(sheet(batch, labels, names), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width == 1800
 
 
 # --- the mode ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The parts that can fill the slots of the pipeline: each draws its numbers and applies them.
 
 To add one: a function on batches in the module it belongs to, a maker and a line of a table here, its word and settings
-in config/schema.py, and a fragment in configs/augment; tests say what is missing.
+in config/augmentation.py, and a fragment in configs/augment; tests say what is missing.
 """
 
 from collections.abc import Callable

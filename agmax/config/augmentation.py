@@ -1,0 +1,113 @@
+"""The settings of augmentation: a word for each slot and, under that word, a block."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agmax.config.section import Count, NonNegative, Positive, Section, Share, Strength
+
+
+class Standard(Section):
+    padding: Annotated[int, Field(ge=0)] = 4
+    """Pixels of black border from which a crop of the image's size is cut."""
+
+
+class Wide(Section):
+    sigma: NonNegative = 0.375
+    """Standard deviation of the offset, as a share of the side."""
+    background: Strength = 0.01
+    """Standard deviation of the background colour, in units of the normalised image."""
+
+
+class RandomResized(Section):
+    scale: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.08, 1.0]
+    """Smallest and largest area, as a share of the image."""
+    ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [0.75, 4 / 3]
+    """Smallest and largest width over height."""
+    scaled_decoding: bool = False
+    """Let the JPEG decoder halve, quarter or eighth a photograph whose crops keep image_size pixels; faster."""
+
+
+class Soft(Wide):
+    visibility: Literal["area", "iou"] = "area"
+    """What counts as visible: the share of the image's area, or its intersection over union with the window."""
+    power: Positive = 2.0
+    """Power k of the softening curve."""
+    max_confidence: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Confidence of an image that is wholly visible."""
+
+
+class AutoAugment(Section):
+    table: Literal["cifar10", "svhn", "imagenet"] = "cifar10"
+    """Which learned table of sub-policies (Cubuk et al. 2019)."""
+    scale: Literal["agmax", "torchvision"] = "agmax"
+    """Which program's meaning of the magnitudes."""
+
+
+class RandAugment(Section):
+    definition: Literal["torchvision", "agmax"] = "torchvision"
+    """Which program's operations and probabilities; AgMax's leaves half of the images as they are."""
+    num_operations: Count = 2
+    """Operations of an image, one after another."""
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Strength of all operations, of 30; the definition agmax draws a strength for each instead."""
+
+
+class ColorJitter(Section):
+    """How far factors lie from 1 at most, each drawn for every image; 0 leaves it out."""
+
+    brightness: Strength = 0.0
+    contrast: Strength = 0.0
+    saturation: Strength = 0.0
+
+
+class Lighting(Section):
+    std: Strength = 0.0
+    """Standard deviation of the light added along each principal colour of ImageNet (Krizhevsky et al. 2012)."""
+
+
+class CutOut(Section):
+    share: Share = 0.5
+    """Side of the erased square, as a share of the image's side."""
+
+
+class RandomErasing(Section):
+    probability: Share = 0.5
+    """Share of the images of which a box is erased."""
+    scale: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.02, 0.33]
+    """Smallest and largest area of the box, as a share of the image."""
+    ratio: Annotated[list[Annotated[float, Field(ge=0.01, le=100)]], Field(min_length=2, max_length=2)] = [0.3, 10 / 3]
+    """Smallest and largest height over width."""
+
+
+class MixUp(Section):
+    alpha: NonNegative = 0.2
+    """The ratio is drawn from Beta(alpha, alpha)."""
+
+
+class CutMix(Section):
+    probability: Share = 1.0
+    """Share of the batches that are mixed."""
+    beta: Positive = 1.0
+    """The ratio is drawn from Beta(beta, beta)."""
+
+
+class Augment(Section):
+    crop: Literal["none", "standard", "random_resized", "soft", "wide"] = "standard"
+    flip: bool = True
+    """Mirror every second view, left to right."""
+    policy: Literal["none", "auto_augment", "rand_augment", "trivial_augment"] = "none"
+    erase: Literal["none", "cutout", "random_erasing"] = "none"
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    standard: Standard = Standard()
+    random_resized: RandomResized = RandomResized()
+    soft: Soft = Soft()
+    wide: Wide = Wide()
+    auto_augment: AutoAugment = AutoAugment()
+    rand_augment: RandAugment = RandAugment()
+    color_jitter: ColorJitter = ColorJitter()
+    lighting: Lighting = Lighting()
+    cutout: CutOut = CutOut()
+    random_erasing: RandomErasing = RandomErasing()
+    mixup: MixUp = MixUp()
+    cutmix: CutMix = CutMix()

@@ -1,0 +1,30 @@
+"""What the sections of a configuration are made of: their base and the ranges that settings share."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+def _no_boolean(value: Any) -> Any:
+    """Refuse true where 1 is meant: to Python they are equal."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("no_boolean", "Input should be 1 or 3")
+    return value
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Strength = Annotated[float, Field(ge=0, le=10)]
+Numbers = Annotated[list[float], Field(min_length=1)]
+Channels = Annotated[Literal[1, 3], BeforeValidator(_no_boolean)]
+ModelArguments = dict[str, bool | int | float | str]
+
+
+class Section(BaseModel):
+    """A group of settings: unknown keys, wrong types, NaN and changes after reading are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
