@@ -96,3 +96,13 @@ def test_settings_in_the_text_exist() -> None:
         r"`((?:dataset|model|augment|objective|optimizer|schedule|train|evaluation)\.[a-z_.]+)", README
     ):
         assert key in resolve.KEYS | resolve.SECTIONS | {"train.log"}, key
+
+
+def test_every_table_has_its_head_and_equal_columns() -> None:
+    """A blank line would cut a table in two, the second without a head."""
+    tables = re.findall(r"(?:^\|.*\n)+", README, flags=re.MULTILINE)
+    assert len(tables) >= 8
+    for table in tables:
+        rows = table.splitlines()
+        assert re.fullmatch(r"\|(?:-+\|)+", rows[1]), rows[0]
+        assert len({row.count("|") for row in rows}) == 1, rows[0]
