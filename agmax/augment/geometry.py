@@ -109,7 +109,9 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     places = torch.ones(height, width, 3, device=images.device)
     places[..., 0] = torch.linspace((1.0 - width) / 2, (width - 1.0) / 2, width, device=images.device)
     places[..., 1] = torch.linspace((1.0 - height) / 2, (height - 1.0) / 2, height, device=images.device)[:, None]
-    half = torch.tensor([width / 2, height / 2], device=images.device)
+    half = torch.cat(
+        [images.new_full((1,), side / 2, dtype=torch.float32) for side in (width, height)]
+    )  # no copy to wait for
     grid = places.view(1, -1, 3).expand(len(images), -1, -1).bmm(matrices.float().transpose(1, 2) / half)
     grid = grid.view(len(images), height, width, 2)
     moved = functional.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)

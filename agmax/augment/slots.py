@@ -87,10 +87,8 @@ def lighting(std: float, deviation: list[float]) -> Slot:
     """Make the slot that adds light of ImageNet's colours; `deviation` is what the images were divided by."""
 
     def change(images: Tensor, draw: Draw) -> Tensor:
-        (amounts,) = draw.each(
-            "lighting", lambda n, rng: (color.lighting_amounts(n, std=std, rng=rng),), device=images.device
-        )
-        return color.add_light_(images, amounts, torch.tensor(deviation, device=images.device))
+        (amounts,) = draw.each("lighting", lambda n, rng: (color.lighting_amounts(n, std=std, rng=rng),))
+        return color.add_light_(images, amounts, torch.tensor(deviation))
 
     return change
 
