@@ -16,7 +16,7 @@ from agmax.config.schema import Config
 from agmax.data import datasets, order
 from agmax.data.resident import Resident
 from agmax.data.source import Source
-from agmax.data.split import Pixels, Split, subset, training_and_held_out
+from agmax.data.split import Pixels, Split, joined, partition, subset
 from agmax.data.streaming import Streaming
 from agmax.data.trees import split_folders
 from agmax.errors import DataError, UsageError
@@ -35,14 +35,16 @@ class Splits(NamedTuple):
 
     train: Split
     validation: Split | None
-    test: Split
+    test: Split | None
 
 
 def split(config: Config, name: str) -> Split:
-    """Load one split of the configured data set, train_limit and validation applied."""
-    if name == "test" or (name == "validation" and not config.dataset.validation):
+    """Load one split of the configured data set, less or more the training images that are kept apart."""
+    if name == "validation" and not config.dataset.validation:
         return _load(config, name)
-    train, validation = _training_and_validation(config)
+    if name == "test":
+        return _test(config, _parts(config).extra_test if config.dataset.extra_test else None)
+    train, validation, _ = _parts(config)
     if name == "train":
         return train
     assert validation is not None
@@ -50,11 +52,26 @@ def split(config: Config, name: str) -> Split:
 
 
 def splits(config: Config) -> Splits:
-    """Load all that a training needs; the configuration has its number of classes."""
-    train, validation = _training_and_validation(config)
+    """Load all that a training needs; the configuration has its number of classes.
+
+    Raises:
+        DataError: there is nothing to evaluate on.
+    """
+    train, validation, extra = _parts(config)
     if validation is None and _brings_validation(config):
         validation = _load(config, "validation")
-    return Splits(train, validation, _load(config, "test"))
+    if not config.evaluation.test:
+        if validation is None:
+            why, remedy = "evaluation.test is false", "Write dataset.validation=0.1 too"
+            raise DataError("no validation images", where=config.dataset.root, why=why, remedy=remedy)
+        return Splits(train, validation, None)
+    return Splits(train, validation, _test(config, extra))
+
+
+def _test(config: Config, extra: Split | None) -> Split:
+    """Load the test images, those that were kept apart of the training images behind them."""
+    test = _load(config, "test")
+    return test if extra is None else joined(test, extra)
 
 
 def _load(config: Config, name: str) -> Split:
@@ -68,20 +85,34 @@ def _load(config: Config, name: str) -> Split:
     )
 
 
-def _training_and_validation(config: Config) -> tuple[Split, Split | None]:
-    """Load the training images, less those that are held out for validation."""
+class _Parts(NamedTuple):
+    """The training images of a data set, divided."""
+
+    train: Split
+    validation: Split | None
+    extra_test: Split | None
+
+
+def _parts(config: Config) -> _Parts:
+    """Load the training images, and divide them into what is trained on and what is kept apart."""
     data = config.dataset
     whole = _load(config, "train")
-    if data.train_limit is None and not data.validation:
-        return whole, None
-    chosen, held_out = training_and_held_out(
-        whole.labels, limit=data.train_limit, validation=data.validation, seed=config.dataset_seed
+    if data.train_limit is None and not data.validation and not data.extra_test:
+        return _Parts(whole, None, None)
+    chosen = partition(
+        whole.labels,
+        limit=data.train_limit,
+        validation=data.validation,
+        extra_test=data.extra_test,
+        seed=config.dataset_seed,
+        split_seed=config.split_seed,
     )
-    if len(chosen) == 0 or (data.validation and len(held_out) == 0):
-        why = f"{data.validation:g} of {len(whole.labels)} images leaves {len(chosen)} and {len(held_out)}"
-        raise DataError("training or validation without images", where="dataset.validation", why=why)
-    validation = subset(whole, held_out) if data.validation else None
-    return subset(whole, chosen), validation
+    sizes = [len(positions) for positions in chosen]
+    if sizes[0] == 0 or (data.validation and sizes[1] == 0) or (data.extra_test and sizes[2] == 0):
+        why = f"{len(whole.labels)} images are divided into {sizes[0]}, {sizes[1]} and {sizes[2]}"
+        raise DataError("training, validation or extra_test without images", where="dataset.validation", why=why)
+    train, validation, extra = (subset(whole, positions) for positions in chosen)
+    return _Parts(train, validation if data.validation else None, extra if data.extra_test else None)
 
 
 def counted(config: Config, data: Callable[[], Split]) -> Config:
@@ -102,7 +133,15 @@ def training_source(config: Config, data: Split, device: torch.device) -> Source
             why = "its crops are cut from files"
             remedy = f"{config.dataset.name} is held in memory: write augment.crop=standard"
             raise UsageError("crop not possible", where="augment.crop=random_resized", why=why, remedy=remedy)
-        return Resident(data, image_size=size, device=device)
+        views = None
+        if augment.views == "same_class":
+            num_views, seed = config.objective.num_views, config.train.seed
+            views = partial(order.same_class, data.labels, num_views=num_views, seed=seed)
+        return Resident(data, image_size=size, device=device, views=views)
+    if augment.views != "independent":
+        where, why = f"augment.views={augment.views}", f"{config.dataset.name} is read from files as it is needed"
+        remedy = "Write augment.views=independent, or take a data set that is held in memory"
+        raise UsageError("views not possible", where=where, why=why, remedy=remedy)
     crops = (augment.random_resized.scale, augment.random_resized.ratio)
     return Streaming(
         data,
@@ -168,6 +207,7 @@ def pipeline(config: Config) -> Pipeline:
         mix=slots.MIXERS[augment.mix](**mix_settings) if augment.mix != "none" else None,
         mix_probability=probability,
         label_smoothing=config.objective.label_smoothing,
+        views_are_alike=augment.views == "identical",
     )
 
 
@@ -329,6 +369,7 @@ def trainer(
         description=description(config, data.train),
         save_every_steps=config.train.save_every_steps,
         log_every_steps=config.train.log_every_steps,
+        evaluate_every=config.evaluation.every_epochs,
     )
 
 

@@ -124,17 +124,17 @@ class Run:
             raise OutputError("cannot write", where=self.metrics_path, why=error.strerror or str(error)) from error
 
     def would_be_best(self, row: dict[str, Any]) -> bool:
-        """Tell whether a row is better than all those written: the first of equals stays the best."""
+        """Tell whether an evaluated row is better than all those written: the first of equals stays the best."""
         key = best_key(row)
-        return all(_score(row, key) > _score(other, key) for other in self.rows())
+        return all(_score(row, key) > _score(other, key) for other in self.rows() if key in other)
 
     def best(self) -> dict[str, Any]:
         """Return the best row, and how it was chosen."""
         rows = self.rows()
         key = best_key(rows[-1])
-        row = max(rows, key=lambda row: _score(row, key))
+        row = max((row for row in rows if key in row), key=lambda row: _score(row, key))
         chosen_on = "validation" if key.startswith("validation") else "best_on_test (as the papers do)"
-        return {"chosen_on": chosen_on, "epoch": row["epoch"], key: row[key], "test_top1": row["test_top1"]}
+        return {"chosen_on": chosen_on, "epoch": row["epoch"], key: row[key], "test_top1": row.get("test_top1")}
 
 
 def best_key(row: dict[str, Any]) -> str:

@@ -85,8 +85,9 @@ class Trainer:
         report: Callable[[dict[str, Any]], None],
         save_every_steps: int | None = None,
         log_every_steps: int = 50,
+        evaluate_every: int = 1,
     ) -> None:
-        """`evaluators` has one for `test` and, where there is one, `validation`.
+        """`evaluators` has one for each split to measure, every `evaluate_every` epochs and after the last.
 
         `learning_rate` takes the step and `num_reductions`, those of the plateau. `description` is what a checkpoint
         says of itself, in plain types; `report` is called with every row.
@@ -100,6 +101,7 @@ class Trainer:
         self.run, self.checkpoints, self.description = run, checkpoints, description
         self.report = report
         self.save_every_steps, self.log_every_steps = save_every_steps, log_every_steps
+        self.evaluate_every = evaluate_every
         self.step = 0
         self.plateau = Plateau()
         self.sums: dict[str, float | Tensor] = {}
@@ -171,7 +173,7 @@ class Trainer:
         }
 
     def finish_epoch(self, *, seconds: float, num_images: int) -> None:
-        """Evaluate, keep the best weights, and write the epoch's row."""
+        """Evaluate where it is time to, keep the best weights, and write the epoch's row."""
         epoch = self.step // self.steps_per_epoch
         means = self.means()
         target_entropy = means.pop("target_entropy")
@@ -184,7 +186,8 @@ class Trainer:
             "target_entropy": target_entropy,
         }
         started = time.perf_counter()
-        for split, evaluate in self.evaluators.items():
+        is_evaluated = epoch % self.evaluate_every == 0 or epoch == self.epochs
+        for split, evaluate in self.evaluators.items() if is_evaluated else ():
             row |= {f"{split}_{name}": value for name, value in evaluate().items()}
         losses = {name: value for name, value in row.items() if name.endswith("nll")}
         self._refuse_broken([f"{name}={value}" for name, value in losses.items() if not math.isfinite(value)])
@@ -194,7 +197,7 @@ class Trainer:
             "images_per_second": num_images / seconds if seconds else None,
             "evaluation_seconds": time.perf_counter() - started,
         }
-        if self.run.would_be_best(row):
+        if is_evaluated and self.run.would_be_best(row):
             self.checkpoints.keep_best(self.step)
         self.run.append(row)
         self.report(row)
@@ -285,7 +288,7 @@ class Trainer:
 
     def _say(self, row: dict[str, Any]) -> None:
         parts = [f"epoch {row['epoch']}/{self.epochs}", f"loss {row['train_loss']:.4f}"]
-        for split in self.evaluators:
+        for split in (split for split in self.evaluators if f"{split}_top1" in row):
             parts.append(f"{split} top1 {row[f'{split}_top1']:.2f} nll {row[f'{split}_nll']:.4f}")
         speed = row["timing"]["images_per_second"]
         parts.append(f"lr {row['lr']:.3g}")

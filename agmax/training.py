@@ -38,7 +38,7 @@ def train_once(request: cli.Request) -> Result:
     with continued.locked():
         result: Result | None = continued.read_json("result.json")
         if result is not None:
-            log.info("%s is finished: test top1 %.2f %%", continued.path, result["top1"])
+            log.info("%s is finished: %s top1 %.2f %%", continued.path, result["split"], result["top1"])
             return result
         return _train_in(continued, request, resolved, resume.newest(continued), device)
 
@@ -77,7 +77,7 @@ def _train_in(
         _record_environment(folder, environment(**parallel.machine(device, trainer.classifier.autocast)))
         with logging_redirect_tqdm([log]):  # lines stand above the bar
             trainer.fit()
-        return _finish(config, trainer, folder, data.test.class_names)
+        return _finish(config, trainer, folder, class_names)
 
 
 def check_data(saved: Saved, config: Config, class_names: tuple[str, ...], num_images: int | None) -> None:
@@ -169,14 +169,15 @@ def _record_environment(folder: Run, environment: Result) -> None:
 def _finish(config: Config, trainer: Trainer, folder: Run, class_names: tuple[str, ...]) -> Result:
     """Write the predictions and the result of a training that has reached its last epoch."""
 
-    predictions = {split: evaluator.latest() for split, evaluator in trainer.evaluators.items()}
+    split = "test" if "test" in trainer.evaluators else "validation"
+    predictions = {name: evaluator.latest() for name, evaluator in trainer.evaluators.items()}
     results.write_predictions(folder.path / "predictions.npz", predictions)
     result: Result = {
         "mode": "train",
         "config": config.name,
         "dataset": config.dataset.name,
-        "split": "test",
-        **results.scores(predictions["test"], class_names),
+        "split": split,
+        **results.scores(predictions[split], class_names),
         "seed": config.train.seed,
         "epochs": config.train.epochs,
         "run_folder": str(folder.path),

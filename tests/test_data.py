@@ -32,7 +32,7 @@ from agmax.config.resolve import Setting, resolve
 from agmax.config.schema import Config
 from agmax.data import datasets, order
 from agmax.data.resident import Resident
-from agmax.data.split import Files, Pixels, training_and_held_out
+from agmax.data.split import Files, Pixels, partition
 from agmax.data.streaming import Streaming, decoded
 from agmax.errors import AgmaxError, DataError, DownloadError, UsageError
 from agmax.evaluation.metrics import metrics
@@ -543,7 +543,7 @@ def test_training_and_validation_images_are_apart_and_spread_evenly_over_the_cla
     labels: list[int], share: float, limit_share: float, seed: int
 ) -> None:
     tensor = torch.tensor(labels)
-    everything, held_out = training_and_held_out(tensor, limit=None, validation=share, seed=seed)
+    everything, held_out, _ = partition(tensor, validation=share, seed=seed)
     assert sorted(everything.tolist() + held_out.tolist()) == list(range(len(labels)))
     total = round(share * len(labels))
     assert tensor[held_out].bincount(minlength=max(labels) + 1).tolist() == stratified_by_hand(labels, total)
@@ -551,7 +551,7 @@ def test_training_and_validation_images_are_apart_and_spread_evenly_over_the_cla
     limit = max(1, round(limit_share * len(everything))) if len(everything) else None
     if limit is None:
         return
-    chosen, same = training_and_held_out(tensor, limit=limit, validation=share, seed=seed)
+    chosen, same, _ = partition(tensor, limit=limit, validation=share, seed=seed)
     assert torch.equal(same, held_out)  # the limit does not change it
     assert len(chosen) == limit and set(chosen.tolist()) <= set(everything.tolist())
     left = tensor[everything].bincount(minlength=max(labels) + 1).tolist()
@@ -568,15 +568,15 @@ def test_the_training_images_do_not_change_with_the_size_of_the_validation_set(
 ) -> None:
     labels = torch.arange(3).repeat(20)
     limit = 3 * per_class + 1
-    one, _ = training_and_held_out(labels, limit=limit, validation=0.0, seed=seed)
-    two, held_out = training_and_held_out(labels, limit=limit, validation=3 * min(other, 9) / 60, seed=seed)
+    one, *_ = partition(labels, limit=limit, validation=0.0, seed=seed)
+    two, held_out, _ = partition(labels, limit=limit, validation=3 * min(other, 9) / 60, seed=seed)
     assert torch.equal(one, two)
     assert not set(two.tolist()) & set(held_out.tolist())
 
 
 def test_another_seed_chooses_other_images() -> None:
     labels = torch.arange(3).repeat(20)
-    chosen = [training_and_held_out(labels, limit=30, validation=0.2, seed=seed) for seed in (0, 0, 1)]
+    chosen = [partition(labels, limit=30, validation=0.2, seed=seed) for seed in (0, 0, 1)]
     for part in (0, 1):
         assert torch.equal(chosen[0][part], chosen[1][part])
         assert not torch.equal(chosen[0][part], chosen[2][part])

@@ -30,14 +30,17 @@ class Draw:
     They are drawn once for the whole batch; `images` says which of it are at work.
     """
 
-    def __init__(self, *, seed: int, step: int, num_views: int, num_images: int) -> None:
+    def __init__(self, *, seed: int, step: int, num_views: int, num_images: int, views_are_alike: bool = False) -> None:
         self.key, self.num_views, self.num_images = (seed, "augment", step), num_views, num_images
+        self.views_are_alike = views_are_alike
         self.images = slice(0, num_images)
         self._drawn: dict[str, list[Tensor]] = {}
 
     def rng(self, purpose: str, view: int | None = None) -> np.random.Generator:
         """Return the generator of one purpose, for one view or for all together."""
-        return generator(*self.key, purpose) if view is None else generator(*self.key, purpose, view)
+        if view is None:
+            return generator(*self.key, purpose)
+        return generator(*self.key, purpose, 0 if self.views_are_alike else view)
 
     def each(
         self,
@@ -78,6 +81,7 @@ class Pipeline:
         mix: Mix | None = None,
         mix_probability: float = 1.0,
         label_smoothing: float = 0.0,
+        views_are_alike: bool = False,
     ) -> None:
         """`on_pixels` act on uint8 images, `on_floats` on normalised ones, in place or not, each in the order given.
 
@@ -90,11 +94,18 @@ class Pipeline:
         self.window, self.soften = window, soften
         self.mix, self.mix_probability = mix, mix_probability
         self.label_smoothing = label_smoothing
+        self.views_are_alike = views_are_alike
 
     def __call__(self, sample: Sample, *, step: int) -> Batch:
         """Make the training batch of a step: images [N, V, C, H, W], targets [N, V, K], weights [N, V]."""
         count = len(sample.labels)
-        draw = Draw(seed=self.seed, step=step, num_views=self.num_views, num_images=count)
+        draw = Draw(
+            seed=self.seed,
+            step=step,
+            num_views=self.num_views,
+            num_images=count,
+            views_are_alike=self.views_are_alike,
+        )
         images, shares = self._augmented(sample.images, draw)
         labels = sample.labels.to(images.device, non_blocking=True)
         targets = smoothed(labels, self.num_classes, self.label_smoothing)[:, None].expand(-1, self.num_views, -1)

@@ -99,6 +99,8 @@ class Augment(Section):
     policy: Literal["none", "auto_augment", "rand_augment", "trivial_augment"] = "none"
     erase: Literal["none", "cutout", "random_erasing"] = "none"
     mix: Literal["none", "mixup", "cutmix"] = "none"
+    views: Literal["independent", "identical", "same_class"] = "independent"
+    """What the views of an image are: drawn apart; all alike; or, as a control, of other images of its class."""
     standard: Standard = Standard()
     random_resized: RandomResized = RandomResized()
     soft: Soft = Soft()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, Field, model_validator
 
 from agmax.config.augmentation import Augment
-from agmax.config.section import Channels, Count, ModelArguments, NonNegative, Numbers, Positive, Section, Seed
+from agmax.config.section import Channels, Count, Held, ModelArguments, NonNegative, Numbers, Positive, Section, Seed
 
 
 class Dataset(Section):
@@ -31,14 +31,18 @@ class Dataset(Section):
     """Mean used by the AgMax program."""
     agmax_std: Numbers | None = None
     """Standard deviation used by the AgMax program."""
-    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the training images kept apart for validation, the same in every class."""
+    validation: Held = 0.0
+    """Training images kept apart for validation, the same share of every class: a share below 1, or their number."""
+    extra_test: Held = 0.0
+    """Training images kept apart and tested on beside the test split, as a share or a number."""
     train_limit: Count | None = None
     """Train on so many images, equally many of each class; null is all."""
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share kept for testing where the files have no test split (data set `folder`)."""
     seed: Seed | None = None
-    """Seed of subset and split; null is train.seed."""
+    """Seed of the subset that train_limit draws; null is train.seed."""
+    split_seed: Seed | None = None
+    """Seed of what is kept apart for validation and extra_test; null is dataset.seed."""
     exif_rotation: bool = True
     """Turn photographs upright as their EXIF tag says."""
     on_bad_image: Literal["error", "skip"] = "error"
@@ -145,6 +149,10 @@ class Train(Section):
 class Evaluation(Section):
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     batch_size: Count = 256
+    every_epochs: Count = 1
+    """Epochs from one evaluation of a training to the next; the last epoch is always evaluated."""
+    test: bool = True
+    """Evaluate on the test images; false leaves them unread, so that settings can be chosen by the validation ones."""
 
 
 class Config(Section):
@@ -195,9 +203,17 @@ class Config(Section):
                 data.statistics == "agmax" and (data.agmax_mean is None or data.agmax_std is None),
                 f"dataset.statistics: the AgMax program has no constants for {data.name}. Write dataset.statistics=own",
             ),
+            *(
+                (size >= 1 and not size.is_integer(), f"dataset.{key}: {size:g} is neither a share nor a number")
+                for key, size in (("validation", data.validation), ("extra_test", data.extra_test))
+            ),
             (
                 data.channels != len(data.mean) or data.channels != len(data.std),
                 f"dataset.mean: mean and std need {data.channels} numbers each, one a channel",
+            ),
+            (
+                not self.evaluation.test and not data.validation and data.name != "folder",
+                "evaluation.test: nothing is left to evaluate on. Write dataset.validation=0.1 too",
             ),
             (
                 self.model.channels == 1 and data.channels == 3,
@@ -241,6 +257,10 @@ class Config(Section):
     @property
     def dataset_seed(self) -> int:
         return self.train.seed if self.dataset.seed is None else self.dataset.seed
+
+    @property
+    def split_seed(self) -> int:
+        return self.dataset_seed if self.dataset.split_seed is None else self.dataset.split_seed
 
     @property
     def model_seed(self) -> int:

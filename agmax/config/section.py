@@ -14,6 +14,8 @@ def _no_boolean(value: Any) -> Any:
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Held = Annotated[float, Field(ge=0)]
+"""A share of the images where it is below 1, else their number."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]

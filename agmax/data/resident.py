@@ -1,6 +1,6 @@
 """A data set that lives whole in memory as uint8: no workers, no decoding in the loop."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,23 +11,37 @@ from agmax.data.split import Pixels, indices_of
 
 
 class Resident:
-    """Deliver samples of images that are already on the device."""
+    """Deliver samples of images that are already on the device.
 
-    def __init__(self, data: Pixels, *, image_size: int, device: torch.device) -> None:
+    `views` takes an epoch and returns which image each view of an image shows, positions [N, V]; without it the views
+    are left to the augmentation.
+    """
+
+    def __init__(
+        self,
+        data: Pixels,
+        *,
+        image_size: int,
+        device: torch.device,
+        views: Callable[[int], Tensor] | None = None,
+    ) -> None:
         self.class_names = data.class_names
         self.labels = data.labels
         self._images = resized(data.images, image_size).to(device)
         self._labels = data.labels.to(device)
         self._indices = indices_of(data)
+        self._views = views
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[Sample]:
         """Deliver a sample for each tensor of positions, in order; every epoch has the same pixels."""
+        shown = None if self._views is None else self._views(epoch).to(self._images.device)
         for positions in batches:
             chosen = positions.to(self._images.device, non_blocking=True)
-            yield Sample(self._images.index_select(0, chosen), self._labels[chosen], self._indices[positions])
+            images = self._images.index_select(0, chosen) if shown is None else self._images[shown[chosen]]
+            yield Sample(images, self._labels[chosen], self._indices[positions])
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -43,34 +43,69 @@ def indices_of(data: Split) -> Tensor:
     return torch.arange(len(data.labels)) if data.indices is None else data.indices
 
 
-def training_and_held_out(labels: Tensor, *, limit: int | None, validation: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Choose the positions to train on and those to validate on; no image is in both.
+class Partition(NamedTuple):
+    """Positions in a data set, int64, each set in rising order; no image is in two of them."""
 
-    The first are `limit` images, equally many of each class, or all that are left; the second are the same share of
-    every class. Both depend on `seed` and on the labels [N] alone, and while every class has images enough neither
-    changes with the size of the other.
+    train: Tensor
+    validation: Tensor
+    extra_test: Tensor
+
+
+def partition(
+    labels: Tensor,
+    *,
+    limit: int | None = None,
+    validation: float = 0.0,
+    extra_test: float = 0.0,
+    seed: int,
+    split_seed: int | None = None,
+) -> Partition:
+    """Choose what to train on, and what is kept apart for validation and for testing.
+
+    Kept apart are the same share of every class; `validation` and `extra_test` are shares below 1 or numbers of
+    images. To train on are `limit` of the others, equally many of each class, or all of them. The first choice depends
+    on `split_seed`, the second on `seed`, where None is the same, and both on the labels [N]; while every class has
+    images enough, `train` and `validation` do not change with the size of another part.
 
     Raises:
-        DataError: there are not enough images for both.
+        DataError: there are not enough images for all.
     """
-    rng = generator(seed, "subset")
-    order = torch.from_numpy(rng.permutation(len(labels)))
-    held_out = _take(labels, order.flip(0), _shares(labels, round(validation * len(labels))))
-    if limit is None:
-        keep = torch.ones(len(labels), dtype=torch.bool)
-        keep[held_out] = False
-        return keep.nonzero().flatten(), held_out
-    counts = torch.bincount(labels)
-    if limit + len(held_out) > len(labels):
-        why = f"{limit} to train on and {len(held_out)} to validate on are asked of {len(labels)} images"
+    order = _shuffled(labels, seed)
+    split_order = order if split_seed is None else _shuffled(labels, split_seed)
+    sizes = [round(size if size >= 1 else size * len(labels)) for size in (validation, extra_test)]
+    if sum(sizes) + (limit or 0) > len(labels):
+        why = f"{limit or 0} to train on and {sum(sizes)} to keep apart are asked of {len(labels)} images"
         raise DataError("too few images", where="dataset.train_limit", why=why)
-    chosen = _take(labels, order, _equal(counts - torch.bincount(labels[held_out], minlength=len(counts)), limit))
-    return chosen, held_out
+    held_out = _take(labels, split_order.flip(0), _shares(labels, sizes[0]))
+    is_free = torch.ones(len(labels), dtype=torch.bool)
+    is_free[held_out] = False
+    split_order = split_order[is_free[split_order]]
+    extra = _take(labels, split_order, _shares(labels[is_free], sizes[1]))
+    is_free[extra] = False
+    if limit is None:
+        return Partition(is_free.nonzero().flatten(), held_out, extra)
+    available = torch.bincount(labels[is_free], minlength=int(labels.max()) + 1)
+    return Partition(_take(labels, order[is_free[order]], _equal(available, limit)), held_out, extra)
+
+
+def joined(first: Split, second: Split) -> Split:
+    """Return the images of both, one after another; indices of the second follow those of the first."""
+    labels = torch.cat([first.labels, second.labels])
+    indices = torch.cat([indices_of(first), len(first.labels) + indices_of(second)])
+    if isinstance(first, Pixels) and isinstance(second, Pixels):
+        return first._replace(images=torch.cat([first.images, second.images]), labels=labels, indices=indices)
+    assert isinstance(first, Files) and isinstance(second, Files)
+    return first._replace(paths=first.paths + second.paths, labels=labels, indices=indices)
+
+
+def _shuffled(labels: Tensor, seed: int) -> Tensor:
+    return torch.from_numpy(generator(seed, "subset").permutation(len(labels)))
 
 
 def _take(labels: Tensor, order: Tensor, wanted: Tensor) -> Tensor:
     """Return the first `wanted[k]` positions of each class k in `order`, sorted."""
-    grouped = order[labels[order].argsort(stable=True)].split(torch.bincount(labels).tolist())
+    counts = torch.bincount(labels[order], minlength=len(wanted))
+    grouped = order[labels[order].argsort(stable=True)].split(counts.tolist())
     chosen = [group[:count] for group, count in zip(grouped, wanted.tolist(), strict=True)]
     return torch.cat(chosen).sort().values if chosen else torch.empty(0, dtype=torch.int64)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from agmax.data.split import Files, subset, training_and_held_out
+from agmax.data.split import Files, partition, subset
 from agmax.errors import DataError, UsageError
 
 VALIDATION_FOLDERS = ("val", "valid", "validation")
@@ -37,8 +37,8 @@ def folder(root: Path, split: str, *, test_share: float) -> Files:
         raise UsageError("no validation split", where=root, why=why, remedy=remedy)
     if not folders:
         whole = _tree(root)
-        train, test = training_and_held_out(whole.labels, limit=None, validation=test_share, seed=0)
-        chosen = subset(whole, train if split == "train" else test)
+        parts = partition(whole.labels, validation=test_share, seed=0)
+        chosen = subset(whole, parts.train if split == "train" else parts.validation)
         assert isinstance(chosen, Files)
         return chosen
     if split not in folders:
