@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from agmax import optim, parallel, schedules
 from agmax.augment import slots
@@ -268,6 +269,7 @@ def model(config: Config, *, with_pretrained: bool = True) -> Classifier:
         torch.manual_seed(seed_for(config.model_seed, "init", "q_network"))
         q_network = _q_network(config)
     classifier = Classifier(backbone, q_network)
+    classifier.returns_features = _returns_features(config, backbone)
     return classifier.to(memory_format=torch.channels_last)
 
 
@@ -279,6 +281,19 @@ def _q_network(config: Config) -> QNetwork | None:
     if config.model.initialisation.scope in ("all", "q_network"):
         backbones.reset_normal(q_network, config.model.initialisation.std)
     return q_network
+
+
+def _returns_features(config: Config, backbone: nn.Module) -> bool:
+    """Say whether the objective compares features; the logits must then be made of them by one linear layer."""
+    if config.objective.name not in objectives.NEEDS_FEATURES:
+        return False
+    if not isinstance(backbone.get_classifier(), nn.Linear):  # type: ignore[operator]
+        why = f"{config.model.backbone} has no one linear layer between its features and its logits"
+        remedy = "Compare the logits: write objective.name=agmax_mse"
+        raise UsageError(
+            "no features to compare", where=f"objective.name={config.objective.name}", why=why, remedy=remedy
+        )
+    return True
 
 
 def objective(config: Config) -> objectives.Objective:

@@ -26,6 +26,17 @@ WORDS = {
 }
 """The modes that take a word: the words there are, the first where none is given, and the help."""
 
+NAMED: dict[str, tuple[int | str | None, str | tuple[str, ...], str]] = {
+    "study": (
+        None,
+        "FILE",
+        "run what is missing of a study: variants x seeds from one file, or a name of configs/study",
+    ),
+    "compare": ("+", "RUN", "compare finished run folders: tables, intervals, figures, a page"),
+    "diff": (2, ("A", "B"), "list the settings and metrics in which two runs differ"),
+}
+"""The modes that take files or folders: how many, what they are called, and the help."""
+
 
 class Flag(NamedTuple):
     """One flag: the setting or the part of a name it stands for, or a remark."""
@@ -138,6 +149,12 @@ class Request(NamedTuple):
     predictions: str | None
     output: str | None  # a file to write
     what: str  # the word of --list, --preview or --benchmark
+    named: tuple[str, ...]  # the files or folders of --study, --compare or --diff
+    dry_run: bool
+    fresh: bool
+    jobs: int | None
+    cell: int | None
+    print_slurm: bool
     as_json: bool
     debug: bool
     remarks: tuple[str, ...]
@@ -164,11 +181,20 @@ def parse(argv: Sequence[str]) -> Request:
         ("--split", arguments.split, "eval"),
         ("--predictions", arguments.predictions, "eval"),
         ("--output", arguments.output is not None, "preview"),
+        ("--dry-run", arguments.dry_run, "study"),
+        ("--fresh", arguments.fresh, "study"),
+        ("--jobs", arguments.jobs is not None, "study"),
+        ("--cell", arguments.cell is not None, "study"),
+        ("--print-slurm", arguments.print_slurm, "study"),
     ):
         if value and _mode(arguments) != mode:
             raise UsageError("flag not followed", where=flag, why=f"it goes with --{mode}")
-    if arguments.n_runs < 1:
-        raise UsageError("wrong value", where=f"--n-runs={arguments.n_runs}", why="it must be 1 or more")
+    for flag, count in (("--n-runs", arguments.n_runs), ("--jobs", arguments.jobs), ("--cell", arguments.cell)):
+        if count is not None and count < 1:
+            raise UsageError("wrong value", where=f"{flag}={count}", why="it must be 1 or more")
+    if _mode(arguments) in NAMED and arguments.config:
+        remedy = "Leave --config out; settings beside --study hold for all its cells"
+        raise UsageError("flag not followed", where="--config", why="runs and studies name theirs", remedy=remedy)
     if arguments.output is not None and not arguments.output.lower().endswith(".png"):
         where, remedy = f"--output={arguments.output}", "Write a name that ends in .png"
         raise UsageError("wrong value", where=where, why="the picture is a PNG file", remedy=remedy)
@@ -176,7 +202,7 @@ def parse(argv: Sequence[str]) -> Request:
     if source is None and parts and arguments.resume:
         why = "they add to a configuration"
         raise UsageError("flags that name parts need --config", where=" ".join(parts), why=why, remedy="Give --config")
-    if source is None and parts and _mode(arguments) != "list":
+    if source is None and parts and _mode(arguments) not in ("list", *NAMED):
         source = arguments.feature_extractor or DEFAULT_MODEL
     variants = [part for part in parts if part.startswith("agmax_")]
     if variants:  # they replace the agreement of agmax, wherever that was named
@@ -195,10 +221,22 @@ def parse(argv: Sequence[str]) -> Request:
         predictions=arguments.predictions,
         output=arguments.output,
         what=next((word for mode in WORDS if (word := getattr(arguments, mode))), ""),
+        named=_named(arguments),
+        dry_run=arguments.dry_run,
+        fresh=arguments.fresh,
+        jobs=arguments.jobs,
+        cell=arguments.cell,
+        print_slurm=arguments.print_slurm,
         as_json=arguments.json,
         debug=arguments.debug,
         remarks=tuple(remarks),
     )
+
+
+def _named(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return what the mode is to work on."""
+    given = next((value for mode in NAMED if (value := getattr(arguments, mode))), ())
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _without_value(argv: Sequence[str]) -> list[str]:
@@ -232,6 +270,8 @@ def _parser() -> argparse.ArgumentParser:
         modes.add_argument(f"--{mode}", action="store_true", help=help_text)
     for mode, (words, help_text) in WORDS.items():
         modes.add_argument(f"--{mode}", nargs="?", const=words[0], choices=words, help=help_text)
+    for mode, (number, metavar, help_text) in NAMED.items():
+        modes.add_argument(f"--{mode}", nargs=number, metavar=metavar, help=help_text)
     parser.add_argument("--config", metavar="NAME", help="parts joined by '-', a file of configs/, or a path")
     parser.add_argument("--dataset", metavar="NAME", help="one of --list datasets")
     resume_help = "a checkpoint, a run folder or a name; without value the newest run of this configuration"
@@ -240,6 +280,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("train", "validation", "test"), help="what --eval measures (test)")
     parser.add_argument("--predictions", metavar="FILE", help="where --eval writes its predictions (.npz)")
     parser.add_argument("--output", metavar="FILE", help="where --preview draws (preview-CONFIG-DATASET.png)")
+    parser.add_argument("--dry-run", action="store_true", help="show what --study would train, and for how long")
+    parser.add_argument("--fresh", action="store_true", help="repeat the cells of --study that other code has made")
+    parser.add_argument("--jobs", type=int, metavar="N", help="cells of --study at a time (one, or one a GPU)")
+    parser.add_argument("--cell", type=int, metavar="I", help="train cell I of --study alone, counted from 1")
+    parser.add_argument("--print-slurm", action="store_true", help="write the array job of --study for Slurm")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings")
@@ -270,9 +315,10 @@ def _number(kind: Any) -> Any:
 
 
 def _mode(arguments: argparse.Namespace) -> str:
-    chosen = [mode for mode in (*MODES, *WORDS) if getattr(arguments, mode.replace("-", "_"))]
+    there_are = (*MODES, *WORDS, *NAMED)
+    chosen = [mode for mode in there_are if getattr(arguments, mode.replace("-", "_"))]
     if not chosen:
-        *most, last = (f"--{mode}" for mode in (*MODES, *WORDS))
+        *most, last = (f"--{mode}" for mode in there_are)
         raise UsageError("nothing to do", remedy=f"Give {', '.join(most)} or {last}; see --help")
     return chosen[0]
 

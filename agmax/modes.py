@@ -205,6 +205,14 @@ def benchmark(request: cli.Request) -> Result:
     return {"mode": "benchmark", "what": request.what, **augment.run(say=say)}
 
 
+def study(request: cli.Request) -> Result:
+    """Run what is missing of a study, and report what can be said."""
+    _check_torch()
+    from agmax.studies import study
+
+    return study.run(request)
+
+
 def _print_notes(request: cli.Request, resolved: Resolved) -> None:
     for note in (*request.remarks, *resolved.notes):
         print(f"note: {note}", file=sys.stderr)
@@ -257,4 +265,5 @@ MODES: dict[str, Callable[[cli.Request], Result]] = {
     "summary": summary,
     "preview": preview,
     "benchmark": benchmark,
+    "study": study,
 }

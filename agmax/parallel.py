@@ -1,8 +1,10 @@
 """The one place that chooses devices and number formats, and puts a model on several GPUs."""
 
+import ctypes
 import os
 import platform
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,6 +12,9 @@ from torch import nn
 
 from agmax.batch import Sample
 from agmax.errors import ResourceError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
 
 BITS_DEPEND_ON = ("device", "device_name", "num_gpus", "threads", "cpu_capability", "precision")
 """What a continued training must find as it was, to come to the same bits (keys of `machine`)."""
@@ -91,6 +96,18 @@ def choose_algorithms(*, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what tensors have given back, for the next step.
+
+    By its default glibc returns large blocks to the system and asks for them again at every step, which costs a small
+    network on a CPU a tenth of its time. Other C libraries are left as they are.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def over_devices(model: nn.Module, device: torch.device) -> nn.Module:

@@ -95,7 +95,7 @@ def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...]
         candidates = list(runs_of(config.train.runs_dir, config.name, stem(config)))
     nearest: tuple[list[str], Path] | None = None
     for candidate in candidates:
-        there = _settings_of(candidate)
+        there = settings_of(candidate)
         if there is None:
             continue
         differing = resolve.differences(there, config, ignore=ignore)
@@ -116,14 +116,14 @@ def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...]
 def unfinished_twin(config: Config) -> Path | None:
     """Return the newest unfinished run folder of an equal configuration."""
     for run in runs_of(config.train.runs_dir, config.name, stem(config)):
-        there = _settings_of(run)
+        there = settings_of(run)
         is_equal = there is not None and not resolve.differences(there, config, ignore=NOT_THE_RESULT)
         if is_equal and run.read_json("result.json") is None:
             return run.path
     return None
 
 
-def _settings_of(run: Run) -> Config | None:
+def settings_of(run: Run) -> Config | None:
     try:
         return resolve.resolve(str(run.path / "config.yaml")).config
     except UsageError:

@@ -57,6 +57,7 @@ def _train_in(
             why = f"{saved.path} is after step {saved.state['step']}, the training ends with step {total_steps}"
             raise UsageError("nothing left to train", where="--resume", why=why, remedy="Raise train.epochs")
     parallel.choose_algorithms(deterministic=config.train.deterministic)
+    parallel.keep_freed_memory()
     classifier = build.model(config, with_pretrained=saved is None)
     if saved is not None:
         fit_weights(classifier, saved, config)
@@ -180,6 +181,9 @@ def _finish(config: Config, trainer: Trainer, folder: Run, class_names: tuple[st
         **results.scores(predictions[split], class_names),
         "seed": config.train.seed,
         "epochs": config.train.epochs,
+        "steps": trainer.total_steps,
+        "num_training_images": len(trainer.data),
+        "image_passes": config.train.epochs * len(trainer.data) * config.objective.num_views,
         "run_folder": str(folder.path),
         "checkpoint": str(trainer.checkpoints.path(trainer.step)),
         **results.training_times(folder.rows()),

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "cli": {"config", "errors"},
     **dict.fromkeys(COMPONENTS, FOUNDATION),
+    "studies": {"errors"},
     "evaluation": FOUNDATION | COMPONENTS,
     "checkpoints": FOUNDATION | COMPONENTS,
     "run": FOUNDATION | COMPONENTS,

@@ -81,15 +81,26 @@ class Model(Section):
 
 
 class Objective(Section):
-    name: Literal["classification", "agmax", "agmax_mse", "agmax_kl", "agmax_ce"] = "classification"
+    name: Literal[
+        "classification",
+        "agmax",
+        "agmax_mse",
+        "agmax_kl",
+        "agmax_ce",
+        "js",
+        "symmetric_kl",
+        "stop_gradient",
+        "tied_features",
+    ] = "classification"
     num_views: Annotated[int, Field(ge=1, le=8)] = 1
     """Views of each image in a training batch."""
     hidden_units: Annotated[int, Field(ge=0)] = 0
     """Width of the Q network; 0 follows the number of classes (128, 512, 4096)."""
     classification_weight: NonNegative = 1.0
     agreement_weight: NonNegative = 1.0
+    """Weight of the term that compares the views; of agmax's entropy term. 0 leaves it out."""
     consistency_weight: NonNegative = 4.0
-    """Weight of the Q network's distance to the views (agmax)."""
+    """Weight of the Q network's distance to the views (agmax). 0 leaves it out."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of every target spread evenly over all classes."""
     subtract_entropy: bool = False
@@ -177,7 +188,7 @@ class Config(Section):
     def _rules(self) -> list[tuple[bool, str]]:
         """Return (broken, message) for every rule that spans several settings; messages start with a key."""
         data, objective, optimizer, schedule = self.dataset, self.objective, self.optimizer, self.schedule
-        two_view_methods = ("agmax_mse", "agmax_kl", "agmax_ce")
+        two_view_methods = ("agmax_mse", "agmax_kl", "agmax_ce", "symmetric_kl", "stop_gradient", "tied_features")
         crops, erasing = self.augment.random_resized, self.augment.random_erasing
         spans = {
             "random_resized.scale": crops.scale,
@@ -188,8 +199,8 @@ class Config(Section):
         milestones = schedule.milestones or []
         return [
             (
-                objective.name == "agmax" and objective.num_views < 2,
-                "objective.num_views: agmax needs at least 2 views. Write objective.num_views=2",
+                objective.name in ("agmax", "js") and objective.num_views < 2,
+                f"objective.num_views: {objective.name} needs at least 2 views. Write objective.num_views=2",
             ),
             (
                 objective.name in two_view_methods and objective.num_views != 2,

@@ -17,10 +17,15 @@ OBJECTIVES: dict[str, dict[str, Term]] = {
     "agmax_mse": {"agreement": agreement.squared_distance},
     "agmax_kl": {"agreement": agreement.divergence},
     "agmax_ce": {"agreement": agreement.cross_entropy},
+    "js": {"agreement": agreement.jensen_shannon},
+    "symmetric_kl": {"agreement": agreement.symmetric_divergence},
+    "stop_gradient": {"agreement": agreement.stopped_divergence},
+    "tied_features": {"agreement": agreement.feature_distance},
 }
 """The terms that each objective adds to classification."""
 
 NEEDS_Q_NETWORK = frozenset({"agmax"})
+NEEDS_FEATURES = frozenset({"tied_features"})
 
 
 class Objective(Protocol):
@@ -30,7 +35,10 @@ class Objective(Protocol):
 
 
 def objective(name: str, weights: Mapping[str, float], *, subtract_entropy: bool = False) -> Objective:
-    """Make the objective `name` of OBJECTIVES; `weights` holds one for `classification` and for every term."""
+    """Make the objective `name` of OBJECTIVES; `weights` holds one for `classification` and for every term.
+
+    A weight of 0 leaves its term out of the gradient exactly; the term still has its column, of zeros.
+    """
     terms = OBJECTIVES[name]
 
     def losses(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:

@@ -75,7 +75,9 @@ def summary(results: Sequence[Result]) -> Result:
 
 
 def write_predictions(path: Path, splits: Mapping[str, Predictions]) -> None:
-    """Write the logits (float16), labels and indices of each split to a .npz file.
+    """Write the logits (float16), predicted classes, labels and indices of each split to a .npz file.
+
+    The classes are those of the float32 logits: rounding makes ties.
 
     Raises:
         OutputError: the file cannot be written.
@@ -83,6 +85,7 @@ def write_predictions(path: Path, splits: Mapping[str, Predictions]) -> None:
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for split, (logits, labels, indices) in splits.items():
         arrays[f"{split}_logits"] = logits.clamp(*FLOAT16_RANGE).numpy().astype(np.float16)
+        arrays[f"{split}_predicted"] = logits.argmax(-1).numpy().astype(np.int16)
         arrays[f"{split}_labels"] = labels.numpy()
         arrays[f"{split}_indices"] = indices.numpy()
     with replaced(path) as file:

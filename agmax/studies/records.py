@@ -1,0 +1,146 @@
+"""Finished cells, one line of JSON each: all that tables, intervals and figures are made from."""
+
+import base64
+import fcntl
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agmax.config.study import METRICS
+from agmax.errors import DataError, OutputError
+from agmax.run import Run
+
+Record = dict[str, Any]
+Bits = NDArray[np.bool_]
+
+OF_THE_MACHINE = ("torch", "device_name", "num_gpus", "threads", "precision", "commit", "clean")
+CURVES = ("train_loss", "validation_top1", "test_top1")
+
+
+def of_run(run: Run) -> Record:
+    """Return what a finished run leaves for a comparison.
+
+    Keys: seed, config, split, metrics (of every split: METRICS), best (the two protocols that choose an epoch),
+    curves (values at epochs), epochs, steps, image_passes, num_images, seconds, right (of every test image, packed),
+    labels (checksum), environment.
+    """
+    result, environment = run.read_json("result.json"), run.read_json("environment.json")
+    with np.load(run.path / "predictions.npz", allow_pickle=False) as arrays:
+        predictions = dict(arrays)
+    rows = run.rows()
+    record: Record = {
+        "seed": result["seed"],
+        "config": result["config"],
+        "split": result["split"],
+        "metrics": {
+            split: _metrics(rows[-1], split) for split in ("validation", "test") if f"{split}_top1" in rows[-1]
+        },
+        "best": _best(rows),
+        "curves": _curves(rows),
+        **{name: result[name] for name in ("epochs", "steps", "image_passes", "num_training_images")},
+        "seconds": round(sum(sum(_seconds(row["timing"])) for row in rows), 1),
+        "environment": {name: environment.get(name) for name in OF_THE_MACHINE},
+    }
+    if "test_labels" in predictions:
+        labels = predictions["test_labels"]
+        right = predictions["test_predicted"] == labels
+        record |= {"num_test_images": len(labels), "labels": checksum(labels), "right": packed(right)}
+    return record
+
+
+def _metrics(row: Mapping[str, Any], split: str) -> dict[str, float]:
+    found = {name: float(row[f"{split}_{name}"]) for name in METRICS if f"{split}_{name}" in row}
+    return {"error": 100 - found["top1"], **found}
+
+
+def _seconds(timing: Mapping[str, float]) -> tuple[float, float]:
+    return timing["train_seconds"], timing["evaluation_seconds"]
+
+
+def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the test metrics of the epochs that validation and, as the papers do, the test itself would choose."""
+    tested = [row for row in rows if "test_top1" in row]
+    chosen: dict[str, Any] = {}
+    for protocol, key in (("best_on_validation", "validation_top1"), ("best_on_test", "test_top1")):
+        candidates = [row for row in tested if key in row]
+        if candidates:
+            row = max(candidates, key=lambda row: float(row[key]))  # the first of equals
+            chosen[protocol] = {"epoch": row["epoch"], **_metrics(row, "test")}
+    return chosen
+
+
+def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    curves: dict[str, dict[str, list[float]]] = {}
+    for name in CURVES:
+        points = [(row["epoch"], round(float(row[name]), 5)) for row in rows if name in row]
+        if points:
+            epochs, values = zip(*points, strict=True)
+            curves[name] = {"epochs": list(epochs), "values": list(values)}
+    return curves
+
+
+def packed(right: Bits) -> str:
+    """Write right [M] as text, eight images a byte."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def right(record: Record) -> Bits:
+    """Return which test images [M] a cell's model has classified rightly."""
+    packed_bits = np.frombuffer(base64.b64decode(record["right"]), dtype=np.uint8)
+    return np.unpackbits(packed_bits, count=record["num_test_images"]).astype(bool)
+
+
+def checksum(labels: NDArray[Any]) -> str:
+    """Return 16 hexadecimal digits for labels [M] in their order: equal where the test images are."""
+    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def read(path: Path) -> dict[str, Record]:
+    """Return the records of a file by key, of equal keys the last; a line cut short by a kill is left out.
+
+    Raises:
+        DataError: a line in the middle is damaged.
+    """
+    if not path.is_file():
+        return {}
+    found: dict[str, Record] = {}
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            found[record["key"]] = record
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):  # no line end behind it
+                break
+            remedy = "Restore the file, or remove that line: its cell is then trained again"
+            raise DataError("damaged record", where=f"{path}:{number}", remedy=remedy) from error
+    return found
+
+
+def append(path: Path, record: Record) -> None:
+    """Add a record to the file, which other programs may be adding to; a line cut short before is mended.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = file.seek(0, 2)
+            file.seek(max(size - 1, 0))
+            if size and file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+            file.seek(0, 2)
+            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+    except OSError as error:
+        remedy = "Copy the study file to a folder you can write, and give its path"
+        raise OutputError("cannot write the results", where=path, why=error.strerror or "", remedy=remedy) from error

@@ -1,0 +1,208 @@
+"""Run the cells of a study that are not finished: each in a process of its own, alone in its run folder."""
+
+import fcntl
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from agmax import resume
+from agmax.config import names, resolve
+from agmax.errors import AgmaxError, OutputError, ResourceError
+from agmax.resume import NOT_THE_RESULT
+from agmax.run import Run, log, runs_of
+from agmax.studies.plan import Cell
+
+POLL_SECONDS = 5.0
+"""How often a cell that another program trains is looked at."""
+
+
+class Outcome(NamedTuple):
+    """What became of a cell."""
+
+    cell: Cell
+    run: Run | None  # finished; None where it failed, or another program has it
+    message: str  # what went wrong
+    exit_code: int
+
+
+class CellError(AgmaxError):
+    """A cell whose training failed; the program ends with the code of that training."""
+
+    def __init__(self, outcome: Outcome, num_failed: int, log_file: Path) -> None:
+        what = "a cell failed" if num_failed == 1 else f"{num_failed} cells failed, the first"
+        remedy = f"See {log_file}; the finished cells are kept, and --study again runs the others"
+        super().__init__(what, where=outcome.cell.title, why=outcome.message, remedy=remedy)
+        self.exit_code = outcome.exit_code
+
+
+def folder_of(study: str, runs_dir: str) -> Path:
+    """Return where a study writes what is its own."""
+    return Path(runs_dir).expanduser() / "studies" / study
+
+
+def finished_run(cell: Cell) -> Run | None:
+    """Return the finished run folder of a cell."""
+    return next((run for run in _runs(cell) if run.read_json("result.json") is not None), None)
+
+
+def run_all(
+    cells: Sequence[Cell], folder: Path, *, jobs: int, gpus: Sequence[str], done: Callable[[Outcome], None]
+) -> list[Outcome]:
+    """Train the cells, `jobs` at a time, each job on its share of the GPUs or of the cores.
+
+    `done` is called with every finished cell, in the order in which they end. A cell that another program has locked
+    is left to it and looked at again at the end. Return the outcomes of those that failed.
+    """
+    try:
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError("cannot write", where=folder, why=error.strerror or "") from error
+    failed: list[Outcome] = []
+    waiting = list(cells)
+    while waiting:
+        elsewhere: list[Cell] = []
+        with closing(_each(waiting, folder, jobs=jobs, gpus=gpus)) as outcomes:
+            for outcome in outcomes:
+                if outcome.run is not None:
+                    done(outcome)
+                elif outcome.exit_code == 0:
+                    elsewhere.append(outcome.cell)
+                else:
+                    failed.append(outcome)
+                    log.info("failed: %s: %s", outcome.cell.title, outcome.message)
+        if elsewhere and len(elsewhere) == len(waiting):
+            log.info("waiting for %d cells that other programs train", len(elsewhere))
+            time.sleep(POLL_SECONDS)
+        waiting = elsewhere
+    return failed
+
+
+def _each(cells: Sequence[Cell], folder: Path, *, jobs: int, gpus: Sequence[str]) -> Generator[Outcome, None, None]:
+    """Yield the outcome of each cell as it ends."""
+    places = [_environment(number, jobs, gpus) for number in range(jobs)]
+    children: set[subprocess.Popen[bytes]] = set()
+    queue = iter(cells)
+    with ThreadPoolExecutor(jobs) as pool:
+        running: dict[Future[Outcome], dict[str, str]] = {}
+        try:
+            while True:
+                while places and (cell := next(queue, None)) is not None:
+                    place = places.pop()
+                    running[pool.submit(_train, cell, folder, place, children)] = place
+                if not running:
+                    return
+                for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                    places.append(running.pop(ended))
+                    yield ended.result()
+        finally:  # this program is told to end: what it has started ends too, and goes on next time
+            for child in list(children):
+                child.terminate()
+
+
+def _environment(number: int, jobs: int, gpus: Sequence[str]) -> dict[str, str]:
+    """Return the environment of a job: its share of the GPUs, or of the cores."""
+    environment = dict(os.environ)
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[number::jobs])
+    elif jobs > 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))
+    return environment
+
+
+def _train(cell: Cell, folder: Path, environment: dict[str, str], children: set[subprocess.Popen[bytes]]) -> Outcome:
+    """Train one cell, or go on with it; the lock is the child's too, so that it holds as long as either lives."""
+    with _locked(folder / "cells" / f"{cell.key}.lock") as lock:
+        if lock is None:
+            return Outcome(cell, None, "another program trains it", 0)
+        there = finished_run(cell)
+        if there is not None:
+            return Outcome(cell, there, "", 0)
+        config = folder / "cells" / f"{cell.key}.yaml"
+        config.write_text(resolve.as_yaml(cell.resolved), encoding="utf-8")
+        begun = next(iter(_runs(cell)), None)
+        words = [*program(), f"--config={config}", "--train", *([f"--resume={begun.path}"] if begun else [])]
+        log_file = config.with_suffix(".log")
+        with log_file.open("ab") as output:
+            output.write(f"$ {shlex.join(words)}\n".encode())
+            output.flush()
+            child = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, pass_fds=[lock]
+            )
+            children.add(child)
+            code = child.wait()
+            children.discard(child)
+        run = finished_run(cell) if code == 0 else None
+        if run is None:
+            code = code or 1
+            return Outcome(cell, None, _last_line(log_file), code if code > 0 else 128 - code)
+        return Outcome(cell, run, "", 0)
+
+
+def _runs(cell: Cell) -> Iterable[Run]:
+    """Yield the run folders of a cell's very settings, the newest first."""
+    config = cell.config
+    for run in runs_of(config.train.runs_dir, config.name, resume.stem(config)):
+        there = resume.settings_of(run)
+        if there is None:
+            continue
+        num_classes = there.dataset.num_classes
+        counted = resolve.with_classes(config, num_classes) if num_classes else config  # a run has counted them
+        if not resolve.differences(there, counted, ignore=NOT_THE_RESULT):
+            yield run
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int | None]:
+    """Hold the lock of a cell and yield its file descriptor, or None where another program holds it."""
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield file.fileno()
+
+
+def program() -> list[str]:
+    """Return the command that starts this program anew."""
+    script = names.PACKAGE.parent / "main.py"
+    return [sys.executable, str(script)] if script.is_file() else [sys.executable, "-m", "agmax"]
+
+
+def visible_gpus() -> list[str]:
+    """Return the names of the GPUs that may be used, as CUDA_VISIBLE_DEVICES writes them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def jobs_for(asked: int | None, gpus: Sequence[str]) -> int:
+    """Return how many cells are trained at a time: what is asked, or one for each GPU.
+
+    Raises:
+        ResourceError: there are fewer GPUs than jobs.
+    """
+    if asked and gpus and asked > len(gpus):
+        raise ResourceError("fewer GPUs than jobs", where=f"--jobs={asked}", why=f"{len(gpus)} GPUs are visible")
+    return asked or max(1, len(gpus))
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["nothing was said"])[-1].removeprefix("error: ")
