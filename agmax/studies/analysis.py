@@ -1,0 +1,326 @@
+"""From the records of finished cells to what can be said: means, paired differences, checks, and what is missing."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agmax.config import names
+from agmax.config.schema import Config
+from agmax.randomness import generator
+from agmax.studies import records
+from agmax.studies.records import Record
+from agmax.studies.statistics import (
+    Equivalence,
+    Interval,
+    Mean,
+    PairedDifference,
+    bootstrap_interval,
+    equivalent,
+    holm,
+    mean_interval,
+    paired_difference,
+    verdict,
+)
+
+PROTOCOLS = {
+    "final": "final epoch",
+    "best_on_validation": "best on validation",
+    "best_on_test": "best_on_test (as the papers do)",
+}
+"""How the epoch that counts is chosen; the first is the headline."""
+
+UNITS = {"error": "%", "top1": "%", "top5": "%", "nll": "nats", "ece": "share"}
+HIGHER_IS_BETTER = ("top1", "top5")
+OF_NO_ARM = ("name", "dataset.seed", "model.seed", "train.seed", "train.runs_dir", "dataset.root")
+"""Settings in which cells of one arm differ, or which say nothing about it."""
+
+
+class Arm(NamedTuple):
+    """One of the methods that are compared, with what is recorded of it."""
+
+    name: str
+    about: str
+    config: Config  # of one of its cells
+    records: dict[int, Record]  # by the seed of the replicate
+    num_planned: int
+    paper: dict[str, float]  # published numbers by metric
+
+
+class Pair(NamedTuple):
+    """Two arms to compare, by name."""
+
+    first: str
+    second: str
+    about: str = ""  # how the second was found, or what is expected
+    expect: str = ""  # of a check: "no difference", "a difference" or "no gain"
+
+
+class Curve(NamedTuple):
+    """A number of every replicate over the epochs."""
+
+    epochs: list[int]
+    image_passes: list[float]
+    mean: list[float]
+    low: list[float]  # of the 95 % interval; the mean where there is one replicate
+    high: list[float]
+
+
+class Summary(NamedTuple):
+    """What one arm came to."""
+
+    name: str
+    about: str
+    num_replicates: int
+    num_planned: int
+    means: dict[str, dict[str, Mean]]  # protocol -> metric -> mean on the test images
+    image_passes: int
+    steps: int
+    minutes: float  # median of a cell, training and evaluation
+    compute: float | None  # image passes as a multiple of the budget
+    settings: dict[str, Any]  # those in which arms differ
+    paper: dict[str, float]
+    curves: dict[str, Curve]  # of records.CURVES
+
+
+class Comparison(NamedTuple):
+    """What can be said of a pair, by the headline metric at the final epoch."""
+
+    pair: Pair
+    difference: PairedDifference
+    equivalence: Equivalence
+    bootstrap: Interval | None  # over replicates and images, of the error
+    adjusted_p_value: float | None  # after Holm over the contrasts
+    compute_ratio: float  # image passes of the first over those of the second
+    verdict: str
+    holds: bool | None  # of a check: is it as expected? None where there are too few replicates to say
+
+
+class Analysis(NamedTuple):
+    """All that tables, figures and the page show."""
+
+    title: str
+    about: str
+    metrics: tuple[str, ...]  # the first is the headline
+    margin: float
+    budget: int | None
+    num_test_images: int
+    arms: list[Summary]
+    contrasts: list[Comparison]  # fixed in advance, with p-values
+    checks: list[Comparison]
+    others: list[Comparison]  # every other arm beside one: estimates, without p-values
+    environment: dict[str, list[str]]  # what the cells were made by: every value that occurs
+    notes: list[str]
+
+
+def analyse(
+    title: str,
+    arms: Sequence[Arm],
+    *,
+    metrics: Sequence[str],
+    contrasts: Sequence[Pair] = (),
+    checks: Sequence[Pair] = (),
+    about: str = "",
+    margin: float = 0.2,
+    budget: int | None = None,
+    notes: Sequence[str] = (),
+) -> Analysis:
+    """Compare arms, of which those without a record are left out and noted.
+
+    The other comparisons are of every arm with the comparator of the first contrast, or with the first arm.
+    """
+    measured = {arm.name: arm for arm in arms if arm.records}
+    differing = _differing([arm.config for arm in arms])
+    summaries = [_summary(arm, budget, differing) for arm in measured.values()]
+    notes = [*notes, *_notes(arms)]
+
+    def compared(pairs: Sequence[Pair]) -> list[Comparison]:
+        possible = [pair for pair in pairs if set(_seeds(measured, pair))]
+        return [_comparison(measured, pair, metrics[0], margin) for pair in possible]
+
+    fixed = compared(contrasts)
+    adjusted = holm([item.difference.p_value for item in fixed])
+    fixed = [
+        item._replace(
+            adjusted_p_value=p_value,
+            verdict=_verdict(item.difference, item.equivalence, metrics[0], p_value),
+        )
+        for item, p_value in zip(fixed, adjusted, strict=True)
+    ]
+    tested = compared(checks)
+    reference = contrasts[0].second if contrasts else next(iter(measured), "")
+    told = {(pair.first, pair.second) for pair in (*contrasts, *checks)} | {(pair.first, pair.first) for pair in checks}
+    of_checks = {pair.first for pair in checks}
+    others = compared(
+        [
+            Pair(name, reference)
+            for name in measured
+            if name != reference and (name, reference) not in told and name not in of_checks
+        ]
+    )
+    counts = {record["num_test_images"] for arm in measured.values() for record in arm.records.values()}
+    return Analysis(
+        title,
+        about,
+        tuple(metrics),
+        margin,
+        budget,
+        max(counts, default=0),
+        summaries,
+        fixed,
+        tested,
+        others,
+        _environment(measured.values()),
+        notes,
+    )
+
+
+def _summary(arm: Arm, budget: int | None, differing: Sequence[str]) -> Summary:
+    found = [arm.records[seed] for seed in sorted(arm.records)]
+    leaves = dict(names.leaves(arm.config.model_dump(mode="json")))
+    passes = round(statistics.median(record["image_passes"] for record in found))
+    return Summary(
+        name=arm.name,
+        about=arm.about,
+        num_replicates=len(found),
+        num_planned=arm.num_planned,
+        means=_means(found),
+        image_passes=passes,
+        steps=round(statistics.median(record["steps"] for record in found)),
+        minutes=statistics.median(record["seconds"] for record in found) / 60,
+        compute=passes / budget if budget else None,
+        settings={key: leaves.get(key) for key in differing},
+        paper=arm.paper,
+        curves={name: curve for name in records.CURVES if (curve := _curve(found, name))},
+    )
+
+
+def _means(found: Sequence[Record]) -> dict[str, dict[str, Mean]]:
+    """Return mean and interval of every metric under every protocol that all records know."""
+    by_protocol: dict[str, list[dict[str, float]]] = {
+        protocol: [
+            record["metrics"]["test"] if protocol == "final" else record["best"][protocol]
+            for record in found
+            if protocol == "final" or protocol in record["best"]
+        ]
+        for protocol in PROTOCOLS
+    }
+    return {
+        protocol: {
+            metric: mean_interval(np.array([values[metric] for values in listed]))
+            for metric in UNITS
+            if all(metric in values for values in listed)
+        }
+        for protocol, listed in by_protocol.items()
+        if len(listed) == len(found)
+    }
+
+
+def _curve(found: Sequence[Record], name: str) -> Curve | None:
+    """Return the mean curve of the replicates, at the epochs that all of them know."""
+    curves = [record["curves"].get(name, {"epochs": [], "values": []}) for record in found]
+    points = [dict(zip(curve["epochs"], curve["values"], strict=True)) for curve in curves]
+    epochs = sorted(set.intersection(*(set(each) for each in points)))
+    if not epochs:
+        return None
+    means = [mean_interval(np.array([each[epoch] for each in points], dtype=np.float64)) for epoch in epochs]
+    per_epoch = found[0]["image_passes"] / found[0]["epochs"]
+    return Curve(
+        epochs,
+        [epoch * per_epoch for epoch in epochs],
+        [item.mean for item in means],
+        [item.interval.low if item.interval else item.mean for item in means],
+        [item.interval.high if item.interval else item.mean for item in means],
+    )
+
+
+def _seeds(arms: Mapping[str, Arm], pair: Pair) -> list[int]:
+    """Return the replicates that both arms have."""
+    if pair.first not in arms or pair.second not in arms:
+        return []
+    return sorted(arms[pair.first].records.keys() & arms[pair.second].records.keys())
+
+
+def _comparison(arms: Mapping[str, Arm], pair: Pair, metric: str, margin: float) -> Comparison:
+    seeds = _seeds(arms, pair)
+    first, second = ([arms[name].records[seed] for seed in seeds] for name in (pair.first, pair.second))
+    values = [_values(listed, metric) for listed in (first, second)]
+    difference = paired_difference(*values)
+    equivalence = equivalent(*values, margin=margin)
+    return Comparison(
+        pair=pair,
+        difference=difference,
+        equivalence=equivalence,
+        bootstrap=_bootstrap(first, second, pair),
+        adjusted_p_value=None,
+        compute_ratio=first[0]["image_passes"] / second[0]["image_passes"],
+        verdict=_verdict(difference, equivalence, metric, None),
+        holds=_holds(difference, pair.expect, lower_is_better=metric not in HIGHER_IS_BETTER),
+    )
+
+
+def _values(found: Sequence[Record], metric: str) -> NDArray[np.float64]:
+    return np.array([record["metrics"]["test"][metric] for record in found], dtype=np.float64)
+
+
+def _bootstrap(first: Sequence[Record], second: Sequence[Record], pair: Pair) -> Interval | None:
+    """Return the interval over replicates and images, None where the test images are not the same."""
+    if len({record["labels"] for record in (*first, *second)}) > 1:
+        return None
+    bits = [np.stack([records.right(record) for record in listed]) for listed in (first, second)]
+    return bootstrap_interval(*bits, generator=generator("bootstrap", pair.first, pair.second))
+
+
+def _verdict(difference: PairedDifference, equivalence: Equivalence, metric: str, p_value: float | None) -> str:
+    return verdict(
+        difference,
+        lower_is_better=metric not in HIGHER_IS_BETTER,
+        equivalence=equivalence,
+        adjusted_p_value=p_value,
+    )
+
+
+def _holds(difference: PairedDifference, expect: str, *, lower_is_better: bool) -> bool | None:
+    """Tell whether a check came out as expected."""
+    if not expect or difference.interval is None:
+        return None
+    low, high = difference.interval
+    if expect == "no difference":
+        return low <= 0 <= high
+    if expect == "a difference":
+        return not low <= 0 <= high
+    return high >= 0 if lower_is_better else low <= 0  # no gain: the interval is not wholly on the better side
+
+
+def _differing(configs: Sequence[Config]) -> list[str]:
+    """Return the settings in which arms differ."""
+    leaves = [dict(names.leaves(config.model_dump(mode="json"))) for config in configs]
+    keys = sorted({key for each in leaves for key in each})
+    return [key for key in keys if key not in OF_NO_ARM and any(each.get(key) != leaves[0].get(key) for each in leaves)]
+
+
+def _environment(arms: Any) -> dict[str, list[str]]:
+    found = [record["environment"] | {"code": record.get("code")} for arm in arms for record in arm.records.values()]
+    keys = (*records.OF_THE_MACHINE, "code")
+    return {key: sorted({str(each.get(key)) for each in found}) for key in keys}
+
+
+def _notes(arms: Sequence[Arm]) -> list[str]:
+    """Say what is missing, and what does not go together."""
+    notes = [
+        f"{arm.name}: {len(arm.records)} of {arm.num_planned} replicates are finished"
+        for arm in arms
+        if len(arm.records) < arm.num_planned
+    ]
+    found = [record for arm in arms for record in arm.records.values()]
+    for key, what in (("precision", "number formats"), ("threads", "numbers of threads"), ("torch", "torch releases")):
+        values = sorted({str(record["environment"].get(key)) for record in found})
+        if len(values) > 1:
+            notes.append(f"cells of several {what}: {', '.join(values)}")
+    if len({record.get("code") for record in found}) > 1:
+        notes.append("cells of several states of the code")
+    if len({record["labels"] for record in found}) > 1:
+        notes.append("the test images are not the same in all cells: no interval over images can be given")
+    return notes
