@@ -155,6 +155,7 @@ class Request(NamedTuple):
     jobs: int | None
     cell: int | None
     print_slurm: bool
+    words: tuple[str, ...]  # the command line as typed
     as_json: bool
     debug: bool
     remarks: tuple[str, ...]
@@ -227,6 +228,7 @@ def parse(argv: Sequence[str]) -> Request:
         jobs=arguments.jobs,
         cell=arguments.cell,
         print_slurm=arguments.print_slurm,
+        words=tuple(argv),
         as_json=arguments.json,
         debug=arguments.debug,
         remarks=tuple(remarks),

@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agmax import cli
 from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
 from agmax.errors import UsageError
+
+if TYPE_CHECKING:
+    from agmax.studies.analysis import Analysis
 
 Result = dict[str, Any]
 
@@ -208,9 +211,59 @@ def benchmark(request: cli.Request) -> Result:
 def study(request: cli.Request) -> Result:
     """Run what is missing of a study, and report what can be said."""
     _check_torch()
+    from agmax import run
     from agmax.studies import study
 
-    return study.run(request)
+    run.log_to([])
+    result, said, folder = study.run(request)
+    return result if said is None else {**result, "files": _reported(said, folder)}
+
+
+def compare(request: cli.Request) -> Result:
+    """Compare finished run folders."""
+    _check_torch()
+    from agmax import run
+    from agmax.studies import analysis, compare
+
+    run.log_to([])
+    said, folder = compare.of_runs(request.named, _runs_dir(request))
+    return {"mode": "compare", **analysis.as_mapping(said), "files": _reported(said, folder)}
+
+
+def _reported(said: "Analysis", folder: Path) -> list[str]:
+    """Write tables, figures and the page of a comparison, say what it shows, and return the files."""
+    from agmax import run
+    from agmax.reports import page
+    from agmax.studies import analysis
+
+    written = page.write(said, folder)
+    for comparison in (*said.contrasts, *said.checks):
+        run.log.info("%s", analysis.sentence(comparison, said))
+    for note in said.notes:
+        run.log.info("note: %s", note)
+    run.log.info("written: %s", ", ".join(map(str, written)))
+    return [str(path) for path in written]
+
+
+def diff(request: cli.Request) -> Result:
+    """List the settings and metrics in which two runs differ."""
+    _check_torch()
+    from agmax.studies import compare
+
+    found = compare.diff(request.named, _runs_dir(request))
+    if not request.as_json:
+        rows = {**found["settings"], **found["metrics"]}
+        width = max(map(len, rows), default=0)
+        print(
+            "\n".join(f"{key:<{width}}  {first} -> {second}" for key, (first, second) in rows.items())
+            or "no difference"
+        )
+    return found
+
+
+def _runs_dir(request: cli.Request) -> str:
+    typed = [str(setting.value) for setting in request.settings if setting.key == "train.runs_dir"]
+    return typed[-1] if typed else "runs"
 
 
 def _print_notes(request: cli.Request, resolved: Resolved) -> None:
@@ -266,4 +319,6 @@ MODES: dict[str, Callable[[cli.Request], Result]] = {
     "preview": preview,
     "benchmark": benchmark,
     "study": study,
+    "compare": compare,
+    "diff": diff,
 }

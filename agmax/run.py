@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from agmax.code import fingerprint
 from agmax.errors import BusyError, CheckpointError, OutputError
 
 log = logging.getLogger("agmax")
@@ -206,6 +207,7 @@ def environment(**more: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "command": sys.argv,
         **_commit(),
+        "code": fingerprint(),
         **more,
     }
 

@@ -329,7 +329,7 @@ def test_a_flag_whose_value_is_two_dashes_has_none(flag: str, run: Run) -> None:
 
 
 def test_every_mode_and_every_word_of_one_has_its_function() -> None:
-    assert {*cli.MODES, *cli.WORDS} == set(modes.MODES)
+    assert {*cli.MODES, *cli.WORDS, *cli.NAMED} == set(modes.MODES)
     assert set(cli.LISTS) == set(modes.LISTINGS)
     assert set(cli.PREVIEWS) == set(modes.PREVIEWS)
 

@@ -1008,6 +1008,8 @@ def test_an_override_that_fits_no_setting_is_refused(overrides: list[str], run: 
     [
         (["objective.num_views=1"], "agmax needs at least 2 views. Write objective.num_views=2"),
         (["objective.name=agmax_kl", "objective.num_views=3"], "agmax_kl compares 2 views"),
+        (["objective.name=js", "objective.num_views=1"], "js needs at least 2 views. Write objective.num_views=2"),
+        (["objective.name=tied_features", "objective.num_views=3"], "tied_features compares 2 views"),
         (["optimizer.momentum=0"], "needs momentum. Write optimizer.nesterov=false or a momentum above 0"),
         (["dataset.mean=[0.5]"], "mean and std need 3 numbers each"),
         (["model.channels=1"], "colour images do not fit a model with 1 channel. Write model.channels=3"),

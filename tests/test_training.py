@@ -20,6 +20,7 @@ from agmax.augment.pipeline import Pipeline
 from agmax.batch import Batch
 from agmax.checkpoints.load import load
 from agmax.cli import parse
+from agmax.config import names
 from agmax.evaluation.evaluate import Predictions
 from agmax.reports.results import write_predictions
 from agmax.resume import evaluation_start
@@ -176,11 +177,11 @@ def test_agmax_without_its_weights_is_two_views_bit_for_bit(run: Run) -> None:
     assert not all(torch.equal(value, backbones[2][key]) for key, value in backbones[0].items())
 
 
-@pytest.mark.parametrize("method", ["agmax_mse", "agmax_kl", "agmax_ce", "label_smoothing", "two_views"])
+@pytest.mark.parametrize("method", [item.part for item in names.examples("method")])
 def test_every_method_trains(run: Run, method: str) -> None:
     result = train(run, f"ResNet8-mixup-{method}", "train.epochs=1")
     last = rows(result["run_folder"])[-1]
-    assert ("agreement" in last) == method.startswith("agmax")
+    assert ("agreement" in last) == (method not in ("label_smoothing", "two_views"))
     assert last["target_entropy"] > 0
 
 
@@ -299,9 +300,16 @@ def test_every_schedule_and_optimizer_resumes_bit_for_bit(
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("ResNet8-mixup-agmax", ["train.precision=bf16"]), ("WideResNet10-1-cutmix-agmax", ["--dropout=0.3"])],
+    [
+        ("ResNet8-mixup-agmax", ["train.precision=bf16"]),
+        ("WideResNet10-1-cutmix-agmax", ["--dropout=0.3"]),
+        ("ResNet8-cutout-js", ["objective.num_views=3"]),
+        ("ResNet8-mixup-symmetric_kl", ["train.precision=bf16"]),
+        ("ResNet8-cutmix-stop_gradient", ["--dropout=0.3"]),
+        ("WideResNet10-1-cutmix-tied_features", ["--dropout=0.3"]),
+    ],
 )
-def test_half_precision_and_dropout_resume_bit_for_bit(
+def test_methods_half_precision_and_dropout_resume_bit_for_bit(
     run: Run, monkeypatch: pytest.MonkeyPatch, name: str, words: list[str]
 ) -> None:
     words = [f"--config={name}", *TINY, "train.save_every_steps=1", *words]

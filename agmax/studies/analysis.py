@@ -177,6 +177,61 @@ def analyse(
     )
 
 
+def sentence(comparison: Comparison, analysis: Analysis) -> str:
+    """Say in one line what a comparison shows."""
+    pair, difference = comparison.pair, comparison.difference
+    metric, unit = analysis.metrics[0], UNITS[analysis.metrics[0]]
+    text = f"{pair.first} against {pair.second}"
+    if pair.about:
+        text += f" ({pair.about})"
+    text += f": {metric} {difference.mean:+.3g} {unit}"
+    if difference.interval is not None:
+        text += f" [{difference.interval.low:+.3g}, {difference.interval.high:+.3g}]"
+    if comparison.adjusted_p_value is not None:
+        text += f", p {comparison.adjusted_p_value:.3g} after Holm"
+    text += f", {difference.num_replicates} replicates: {comparison.verdict}"
+    if pair.expect:
+        found = {True: "as expected", False: "NOT as expected", None: "too few replicates to tell"}[comparison.holds]
+        return f"check: {text}; expected {pair.expect}, {found}"
+    return text
+
+
+def as_mapping(analysis: Analysis) -> dict[str, Any]:
+    """Return the numbers of an analysis in plain types, for --json."""
+
+    def compared(comparison: Comparison) -> dict[str, Any]:
+        pair, difference = comparison.pair, comparison.difference
+        return {
+            "first": pair.first,
+            "second": pair.second,
+            "difference": difference.mean,
+            "interval": difference.interval,
+            "num_replicates": difference.num_replicates,
+            "p_value": difference.p_value,
+            "adjusted_p_value": comparison.adjusted_p_value,
+            "bootstrap": comparison.bootstrap,
+            "is_equivalent": comparison.equivalence.is_equivalent,
+            "verdict": comparison.verdict,
+            "holds": comparison.holds,
+        }
+
+    return {
+        "arms": {
+            arm.name: {
+                "num_replicates": arm.num_replicates,
+                "image_passes": arm.image_passes,
+                "steps": arm.steps,
+                "minutes": arm.minutes,
+                **{metric: mean.mean for metric, mean in arm.means["final"].items()},
+            }
+            for arm in analysis.arms
+        },
+        "contrasts": [compared(item) for item in analysis.contrasts],
+        "checks": [compared(item) for item in analysis.checks],
+        "notes": analysis.notes,
+    }
+
+
 def _summary(arm: Arm, budget: int | None, differing: Sequence[str]) -> Summary:
     found = [arm.records[seed] for seed in sorted(arm.records)]
     leaves = dict(names.leaves(arm.config.model_dump(mode="json")))

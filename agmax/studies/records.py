@@ -26,8 +26,8 @@ def of_run(run: Run) -> Record:
     """Return what a finished run leaves for a comparison.
 
     Keys: seed, config, split, metrics (of every split: METRICS), best (the two protocols that choose an epoch),
-    curves (values at epochs), epochs, steps, image_passes, num_images, seconds, right (of every test image, packed),
-    labels (checksum), environment.
+    curves (values at epochs), epochs, steps, image_passes, num_training_images, code, seconds, environment; with a test
+    split num_test_images, labels (checksum) and right (of every test image, packed).
     """
     result, environment = run.read_json("result.json"), run.read_json("environment.json")
     with np.load(run.path / "predictions.npz", allow_pickle=False) as arrays:
@@ -43,6 +43,7 @@ def of_run(run: Run) -> Record:
         "best": _best(rows),
         "curves": _curves(rows),
         **{name: result[name] for name in ("epochs", "steps", "image_passes", "num_training_images")},
+        "code": environment.get("code"),
         "seconds": round(sum(sum(_seconds(row["timing"])) for row in rows), 1),
         "environment": {name: environment.get(name) for name in OF_THE_MACHINE},
     }

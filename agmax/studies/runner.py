@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agmax import resume
+from agmax.code import fingerprint
 from agmax.config import names, resolve
 from agmax.errors import AgmaxError, OutputError, ResourceError
 from agmax.resume import NOT_THE_RESULT
@@ -48,18 +49,20 @@ def folder_of(study: str, runs_dir: str) -> Path:
     return Path(runs_dir).expanduser() / "studies" / study
 
 
-def finished_run(cell: Cell) -> Run | None:
-    """Return the finished run folder of a cell."""
-    return next((run for run in _runs(cell) if run.read_json("result.json") is not None), None)
-
-
 def run_all(
-    cells: Sequence[Cell], folder: Path, *, jobs: int, gpus: Sequence[str], done: Callable[[Outcome], None]
+    cells: Sequence[Cell],
+    folder: Path,
+    *,
+    jobs: int,
+    gpus: Sequence[str],
+    fresh: bool,
+    done: Callable[[Outcome], None],
 ) -> list[Outcome]:
     """Train the cells, `jobs` at a time, each job on its share of the GPUs or of the cores.
 
-    `done` is called with every finished cell, in the order in which they end. A cell that another program has locked
-    is left to it and looked at again at the end. Return the outcomes of those that failed.
+    With `fresh` the runs that other code has begun are left as they are. `done` is called with every finished cell, in
+    the order in which they end. A cell that another program has locked is left to it and looked at again at the end.
+    Return the outcomes of those that failed.
     """
     try:
         (folder / "cells").mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,7 @@ def run_all(
     waiting = list(cells)
     while waiting:
         elsewhere: list[Cell] = []
-        with closing(_each(waiting, folder, jobs=jobs, gpus=gpus)) as outcomes:
+        with closing(_each(waiting, folder, jobs=jobs, gpus=gpus, fresh=fresh)) as outcomes:
             for outcome in outcomes:
                 if outcome.run is not None:
                     done(outcome)
@@ -85,10 +88,41 @@ def run_all(
     return failed
 
 
-def _each(cells: Sequence[Cell], folder: Path, *, jobs: int, gpus: Sequence[str]) -> Generator[Outcome, None, None]:
+class _Children:
+    """The processes that were started and run on; all of them end when this program is told to."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._is_over = False
+
+    def run(self, words: Sequence[str], log_file: Path, environment: dict[str, str], lock: int) -> int:
+        """Run a command whose text goes to a file, and return its exit status, 128 + n after signal n."""
+        with log_file.open("ab") as output:
+            output.write(f"$ {shlex.join(words)}\n".encode())
+            output.flush()
+            child = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, pass_fds=[lock]
+            )
+            self._running.add(child)
+            if self._is_over:  # it was told between two of these lines
+                child.terminate()
+            code = child.wait()
+        self._running.discard(child)
+        return code if code >= 0 else 128 - code
+
+    def end(self) -> None:
+        """End them; their trainings go on from the last checkpoint next time."""
+        self._is_over = True
+        for child in list(self._running):
+            child.terminate()
+
+
+def _each(
+    cells: Sequence[Cell], folder: Path, *, jobs: int, gpus: Sequence[str], fresh: bool
+) -> Generator[Outcome, None, None]:
     """Yield the outcome of each cell as it ends."""
     places = [_environment(number, jobs, gpus) for number in range(jobs)]
-    children: set[subprocess.Popen[bytes]] = set()
+    children = _Children()
     queue = iter(cells)
     with ThreadPoolExecutor(jobs) as pool:
         running: dict[Future[Outcome], dict[str, str]] = {}
@@ -96,15 +130,14 @@ def _each(cells: Sequence[Cell], folder: Path, *, jobs: int, gpus: Sequence[str]
             while True:
                 while places and (cell := next(queue, None)) is not None:
                     place = places.pop()
-                    running[pool.submit(_train, cell, folder, place, children)] = place
+                    running[pool.submit(_train, cell, folder, place, children, fresh=fresh)] = place
                 if not running:
                     return
                 for ended in wait(running, return_when=FIRST_COMPLETED).done:
                     places.append(running.pop(ended))
                     yield ended.result()
-        finally:  # this program is told to end: what it has started ends too, and goes on next time
-            for child in list(children):
-                child.terminate()
+        finally:
+            children.end()
 
 
 def _environment(number: int, jobs: int, gpus: Sequence[str]) -> dict[str, str]:
@@ -118,41 +151,35 @@ def _environment(number: int, jobs: int, gpus: Sequence[str]) -> dict[str, str]:
     return environment
 
 
-def _train(cell: Cell, folder: Path, environment: dict[str, str], children: set[subprocess.Popen[bytes]]) -> Outcome:
+def _train(cell: Cell, folder: Path, environment: dict[str, str], children: _Children, *, fresh: bool) -> Outcome:
     """Train one cell, or go on with it; the lock is the child's too, so that it holds as long as either lives."""
     with _locked(folder / "cells" / f"{cell.key}.lock") as lock:
         if lock is None:
             return Outcome(cell, None, "another program trains it", 0)
-        there = finished_run(cell)
-        if there is not None:
-            return Outcome(cell, there, "", 0)
+        begun = next(iter(_runs(cell, fresh=fresh)), None)
+        if begun is not None and begun.read_json("result.json") is not None:
+            return Outcome(cell, begun, "", 0)
         config = folder / "cells" / f"{cell.key}.yaml"
-        config.write_text(resolve.as_yaml(cell.resolved), encoding="utf-8")
-        begun = next(iter(_runs(cell)), None)
-        words = [*program(), f"--config={config}", "--train", *([f"--resume={begun.path}"] if begun else [])]
         log_file = config.with_suffix(".log")
-        with log_file.open("ab") as output:
-            output.write(f"$ {shlex.join(words)}\n".encode())
-            output.flush()
-            child = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, pass_fds=[lock]
-            )
-            children.add(child)
-            code = child.wait()
-            children.discard(child)
-        run = finished_run(cell) if code == 0 else None
-        if run is None:
-            code = code or 1
-            return Outcome(cell, None, _last_line(log_file), code if code > 0 else 128 - code)
+        words = [*program(), f"--config={config}", "--train", *([f"--resume={begun.path}"] if begun else [])]
+        try:
+            config.write_text(resolve.as_yaml(cell.resolved), encoding="utf-8")
+            code = children.run(words, log_file, environment, lock)
+        except OSError as error:
+            raise OutputError("cannot write", where=config, why=error.strerror or "") from error
+        run = next(iter(_runs(cell, fresh=fresh)), None)
+        if code != 0 or run is None or run.read_json("result.json") is None:
+            return Outcome(cell, None, _last_line(log_file), code or 1)
         return Outcome(cell, run, "", 0)
 
 
-def _runs(cell: Cell) -> Iterable[Run]:
-    """Yield the run folders of a cell's very settings, the newest first."""
+def _runs(cell: Cell, *, fresh: bool) -> Iterable[Run]:
+    """Yield the run folders of a cell's very settings, the newest first; with `fresh` those of the present code."""
     config = cell.config
     for run in runs_of(config.train.runs_dir, config.name, resume.stem(config)):
         there = resume.settings_of(run)
-        if there is None:
+        environment = run.read_json("environment.json") or {}
+        if there is None or (fresh and environment.get("code") != fingerprint()):
             continue
         num_classes = there.dataset.num_classes
         counted = resolve.with_classes(config, num_classes) if num_classes else config  # a run has counted them

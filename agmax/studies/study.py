@@ -1,18 +1,20 @@
 """Run a study from its file: tune, freeze, measure, and report what can be said."""
 
 import signal
-import statistics
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 from agmax import cli
+from agmax.code import fingerprint
 from agmax.config import study as files
 from agmax.config.study import Study
 from agmax.errors import UsageError
-from agmax.run import log, log_to
-from agmax.studies import code, plan, records, runner, tuning
+from agmax.run import log
+from agmax.studies import analysis, estimate, plan, records, runner, slurm, tuning
+from agmax.studies.analysis import Analysis, Arm, Pair
 from agmax.studies.plan import Cell, Typed
 from agmax.studies.records import Record
 from agmax.studies.tuning import Choice
@@ -28,41 +30,51 @@ class Phase(NamedTuple):
     choices: dict[str, Choice] | None
 
 
-def run(request: cli.Request) -> Result:
+class Outcome(NamedTuple):
+    """What a run of a study came to."""
+
+    result: Result
+    analysis: Analysis | None  # where all cells are finished
+    folder: Path  # for what is made from it
+
+
+def run(request: cli.Request) -> Outcome:
     """Run what is missing of a study; with --dry-run, say what that is."""
-    log_to([])
-    signal.signal(signal.SIGTERM, _end)
     study = files.read(files.find(request.named[0]))
     typed = Typed(request.dataset, request.parts, request.settings)
-    phase = _phase(study, typed)
+    phase = phase_of(study, typed)
+    known = records.read(study.results)
+    missing = [cell for cell in phase.cells if _is_missing(cell, known, fresh=request.fresh)]
     if request.cell is not None:
         if request.cell > len(phase.cells):
             raise UsageError("no such cell", where=f"--cell={request.cell}", why=f"there are {len(phase.cells)}")
-        phase = phase._replace(cells=[phase.cells[request.cell - 1]])
-    known = records.read(study.results)
-    missing = _missing(phase.cells, known, fresh=request.fresh)
+        missing = [cell for cell in missing if cell is phase.cells[request.cell - 1]]
+    folder = runner.folder_of(study.name, phase.cells[0].config.train.runs_dir)
+    if request.print_slurm:
+        numbers = [number for number, cell in enumerate(phase.cells, start=1) if cell in missing]
+        script = slurm.script(study.name, _words(request.words), numbers)
+        if not request.as_json:
+            print(script, end="")
+        return Outcome({**_answer(study, phase, missing), "script": script}, None, folder)
     gpus = runner.visible_gpus()
     jobs = runner.jobs_for(request.jobs, gpus)
-    _announce(study, phase, missing, known, jobs)
+    seconds = _announce(study, phase, missing, known, jobs)
     if request.dry_run:
-        return _answer(study, phase, missing, known)
-    runs_dir = phase.cells[0].config.train.runs_dir
-    folder = runner.folder_of(study.name, runs_dir)
-    progress = _Progress(study, phase, len(phase.cells) - len(missing), len(missing), jobs)
-    failed = runner.run_all(missing, folder, jobs=jobs, gpus=gpus, done=progress.keep)
-    if failed:
-        raise runner.CellError(failed[0], len(failed), folder / "cells" / f"{failed[0].cell.key}.log")
-    known = records.read(study.results)
-    if phase.name == "tuning" and request.cell is None:
-        choices = tuning.choose(study, phase.cells, known)
-        tuning.write(study, choices)
-        for arm, choice in choices.items():
-            log.info("%s: trial %d, validation top1 %.2f %%", arm, choice.trial, choice.validation_top1)
-        log.info("the settings are chosen: %s. Commit it; --study again measures on the test images", study.chosen)
-    return _answer(study, phase, [], known)
+        return Outcome({**_answer(study, phase, missing), "estimated_seconds": seconds}, None, folder)
+    if missing:
+        _train(study, phase, missing, folder, jobs=jobs, gpus=gpus, fresh=request.fresh)
+        known = records.read(study.results)
+    answer = _answer(study, phase, [])
+    if request.cell is not None:
+        return Outcome(answer, None, folder)
+    if phase.name == "tuning":
+        _freeze(study, phase, known)
+        return Outcome(answer, None, folder)
+    said = analysed(study, phase, known, typed)
+    return Outcome({**answer, **analysis.as_mapping(said)}, said, folder)
 
 
-def _phase(study: Study, typed: Typed) -> Phase:
+def phase_of(study: Study, typed: Typed) -> Phase:
     """Return the cells to run: the tuning until its choice is written, then those that read the test images."""
     choices = tuning.read(study)
     if study.trials and choices is None:
@@ -70,21 +82,104 @@ def _phase(study: Study, typed: Typed) -> Phase:
     return Phase("results", plan.results(study, typed, tuning.settings(choices)), choices)
 
 
-def _missing(cells: Sequence[Cell], known: Mapping[str, Record], *, fresh: bool) -> list[Cell]:
-    """Return the cells without a record; with `fresh` also those whose record is of other code."""
-    return [
-        cell for cell in cells if cell.key not in known or (fresh and known[cell.key].get("code") != code.fingerprint())
-    ]
+def analysed(study: Study, phase: Phase, known: Mapping[str, Record], typed: Typed) -> Analysis:
+    """Return what the finished cells of a study say."""
+    published = {cell.key for cell in plan.results(study, Typed(), tuning.settings(phase.choices))}
+    arms = []
+    for variant in study.variants.values():
+        cells = [cell for cell in phase.cells if cell.variant == variant.name]
+        found = {cell.seed: known[cell.key] for cell in cells if cell.key in known}
+        paper = variant.paper if all(cell.key in published for cell in cells) else {}
+        arms.append(Arm(variant.name, variant.about, cells[0].config, found, len(cells), paper))
+    contrasts = []
+    for contrast in study.contrasts:
+        second = tuning.best_of(contrast.against, phase.choices)
+        among = ", ".join(contrast.against)
+        about = f"the best on validation of {among}" if len(contrast.against) > 1 else ""
+        contrasts.append(Pair(contrast.of, second, about))
+    notes = []
+    of_other_code = _num_of_other_code(phase.cells, known)
+    if of_other_code:
+        notes.append(f"{of_other_code} cells were made by other code than the present; --fresh repeats them")
+    return analysis.analyse(
+        study.name,
+        arms,
+        metrics=study.metrics,
+        contrasts=contrasts,
+        checks=[Pair(check.of, check.against, "", check.expect) for check in study.checks],
+        about=study.about,
+        margin=study.margin,
+        budget=study.budget,
+        notes=notes,
+    )
+
+
+def _is_missing(cell: Cell, known: Mapping[str, Record], *, fresh: bool) -> bool:
+    """Tell whether a cell has no record; with `fresh`, one of other code does not count."""
+    return cell.key not in known or (fresh and known[cell.key].get("code") != fingerprint())
+
+
+def _num_of_other_code(cells: Sequence[Cell], known: Mapping[str, Record]) -> int:
+    return sum(known[cell.key].get("code") != fingerprint() for cell in cells if cell.key in known)
+
+
+def _announce(
+    study: Study, phase: Phase, missing: Sequence[Cell], known: Mapping[str, Record], jobs: int
+) -> float | None:
+    """Show the plan, and return the seconds that the missing cells will take, where that can be told."""
+    done = len(phase.cells) - len(missing)
+    log.info("%s, %s: %d cells, %d finished, %d to run", study.name, phase.name, len(phase.cells), done, len(missing))
+    of_other_code = _num_of_other_code(phase.cells, known)
+    if of_other_code:
+        log.info("note: %d finished cells were made by other code; --fresh repeats them", of_other_code)
+    if not missing:
+        return 0.0
+    sizes: dict[str, int | None] = {}
+    for name in dict.fromkeys(cell.variant for cell in phase.cells):
+        cells = [cell for cell in phase.cells if cell.variant == name]
+        passes = estimate.image_passes(cells[0].config, sizes)
+        to_run = sum(cell.variant == name for cell in missing)
+        text = "unknown, the data are not there" if passes is None else f"{passes:,}"
+        log.info("  %-28s %3d cells, %3d to run, image passes of each: %s", name, len(cells), to_run, text)
+    seconds = estimate.seconds(missing, known.values())
+    if seconds is not None:
+        by = "by the cells already finished" if known else "by steps timed now, without evaluations"
+        log.info("about %s, %d at a time, %s", estimate.duration(seconds / jobs), jobs, by)
+    return None if seconds is None else seconds / jobs
+
+
+def _train(
+    study: Study,
+    phase: Phase,
+    missing: Sequence[Cell],
+    folder: Path,
+    *,
+    jobs: int,
+    gpus: Sequence[str],
+    fresh: bool,
+) -> None:
+    """Train the missing cells and keep their records.
+
+    Raises:
+        CellError: some failed; the others are finished.
+    """
+    progress = _Progress(study, phase, len(phase.cells) - len(missing), len(missing))
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        failed = runner.run_all(missing, folder, jobs=jobs, gpus=gpus, fresh=fresh, done=progress.keep)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if failed:
+        raise runner.CellError(failed[0], len(failed), folder / "cells" / f"{failed[0].cell.key}.log")
 
 
 class _Progress:
     """Keep the record of each finished cell, and say one line about it."""
 
-    def __init__(self, study: Study, phase: Phase, num_before: int, num_missing: int, jobs: int) -> None:
-        self.study, self.phase, self.jobs = study, phase, jobs
-        self.num_done, self.num_missing = num_before, num_missing
-        self._last = time.monotonic()
-        self._seconds: list[float] = []
+    def __init__(self, study: Study, phase: Phase, num_before: int, num_missing: int) -> None:
+        self.study, self.phase = study, phase
+        self.num_done, self.num_missing, self.num_made = num_before, num_missing, 0
+        self._started = time.monotonic()
 
     def keep(self, outcome: runner.Outcome) -> None:
         """Write the record of a finished cell."""
@@ -96,16 +191,16 @@ class _Progress:
             "phase": self.phase.name,
             "variant": cell.variant,
             "trial": cell.trial,
-            "code": code.fingerprint(),
             **records.of_run(outcome.run),
         }
         record["seed"] = cell.seed  # of the replicate; an offset is part of the settings
-        records.append(self.study.results, record)
+        there = records.read(self.study.results).get(cell.key)  # another program may have trained it, and written it
+        if there is None or there["code"] != record["code"]:
+            records.append(self.study.results, record)
         self.num_done += 1
-        now = time.monotonic()
-        self._seconds.append(now - self._last)
-        self._last = now
-        left = self.num_missing - len(self._seconds)
+        self.num_made += 1
+        seconds = (time.monotonic() - self._started) / self.num_made
+        left = self.num_missing - self.num_made
         split = record["split"]
         log.info(
             "cell %d/%d  %s: %s error %.2f %%, %.0f s%s",
@@ -115,54 +210,34 @@ class _Progress:
             split,
             record["metrics"][split]["error"],
             record["seconds"],
-            f"; about {_duration(left * statistics.median(self._seconds))} left" if left else "",
+            f"; about {estimate.duration(left * seconds)} left" if left else "",
         )
 
 
-def _announce(study: Study, phase: Phase, missing: Sequence[Cell], known: Mapping[str, Record], jobs: int) -> None:
-    done = len(phase.cells) - len(missing)
-    log.info("%s, %s: %d cells, %d finished, %d to run", study.name, phase.name, len(phase.cells), done, len(missing))
-    of_other_code = sum(known[cell.key].get("code") != code.fingerprint() for cell in phase.cells if cell.key in known)
-    if of_other_code:
-        log.info("note: %d finished cells were made by other code; --fresh repeats them", of_other_code)
-    seconds = estimated_seconds(missing, list(known.values()))
-    if missing and seconds is not None:
-        log.info("about %s, %d at a time, by the cells already finished", _duration(seconds / jobs), jobs)
+def _freeze(study: Study, phase: Phase, known: Mapping[str, Record]) -> None:
+    """Choose by the finished tuning, and write the choice."""
+    choices = tuning.choose(study, phase.cells, known)
+    tuning.write(study, choices)
+    for arm, choice in choices.items():
+        log.info("%s: trial %d, validation top1 %.2f %%", arm, choice.trial, choice.validation_top1)
+    log.info("the settings are chosen: %s. Commit it; --study again measures on the test images", study.chosen)
 
 
-def estimated_seconds(cells: Sequence[Cell], known: Sequence[Record]) -> float | None:
-    """Return how long cells take one after another, by the seconds an image pass took before; None if unknown."""
-    speeds = [record["seconds"] / record["image_passes"] for record in known]
-    passes = [image_passes(cell) for cell in cells]
-    if not speeds or None in passes:
-        return None
-    return float(statistics.median(speeds)) * sum(number for number in passes if number is not None)
-
-
-def image_passes(cell: Cell) -> int | None:
-    """Return how many images, counting views, a cell's training goes through; None where the data tell."""
-    config = cell.config
-    limit = config.dataset.train_limit
-    return None if limit is None else config.train.epochs * limit * config.objective.num_views
-
-
-def _answer(study: Study, phase: Phase, missing: Sequence[Cell], known: Mapping[str, Record]) -> Result:
+def _answer(study: Study, phase: Phase, missing: Sequence[Cell]) -> Result:
     return {
         "mode": "study",
         "study": study.name,
         "phase": phase.name,
         "num_cells": len(phase.cells),
-        "num_missing": len(missing),
         "missing": [
             {"key": cell.key, "variant": cell.variant, "seed": cell.seed, "trial": cell.trial} for cell in missing
         ],
-        "estimated_seconds": estimated_seconds(missing, list(known.values())),
     }
 
 
-def _duration(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+def _words(typed: Sequence[str]) -> list[str]:
+    """Return the words of the command line that every task of an array job repeats."""
+    return [word for word in typed if word not in ("--print-slurm", "--json")]
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,42 @@
+"""Write a study as an array job for the batch system Slurm: every task trains one cell."""
+
+import shlex
+from collections.abc import Sequence
+
+from agmax.studies.runner import program
+
+
+def script(name: str, words: Sequence[str], cells: Sequence[int]) -> str:
+    """Return the job script that trains the cells of these numbers (from 1 on), each with the words typed.
+
+    A task that Slurm ends early is queued again, and goes on from its last checkpoint.
+    """
+    command = shlex.join([*program(), *words])
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            f"# Submit with sbatch; afterwards run, for the tables: {command}",
+            f"#SBATCH --job-name={name}",
+            f"#SBATCH --array={ranges(cells)}",
+            "#SBATCH --gpus-per-task=1",
+            "#SBATCH --ntasks=1",
+            "#SBATCH --cpus-per-task=8",
+            "#SBATCH --time=24:00:00",
+            "#SBATCH --requeue",
+            f"#SBATCH --output={name}-%a.log",
+            "#SBATCH --open-mode=append",
+            f'srun {command} --cell "$SLURM_ARRAY_TASK_ID"',
+            "",
+        ]
+    )
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Write rising numbers as Slurm does: 1, 2, 3, 5 is `1-3,5`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)

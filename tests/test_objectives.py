@@ -1,0 +1,381 @@
+"""The terms that compare views: formulas as loops, their symmetries, and what a weight of 0 leaves out."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Answer
+from torch import Tensor
+
+from agmax import build
+from agmax.batch import Batch, Outputs
+from agmax.checkpoints.load import load
+from agmax.config import names
+from agmax.config.resolve import Setting, resolve
+from agmax.errors import UsageError
+from agmax.objectives import agreement
+from agmax.objectives.objective import NEEDS_FEATURES, NEEDS_Q_NETWORK, OBJECTIVES, Term, objective
+
+Run = Callable[..., Answer]
+
+NUM_IMAGES, NUM_CLASSES, NUM_FEATURES = 6, 5, 7
+
+ONLY_DIVERGENCES = {
+    "js": agreement.jensen_shannon,
+    "symmetric_kl": agreement.symmetric_divergence,
+    "stop_gradient": agreement.stopped_divergence,
+}
+TERMS = ONLY_DIVERGENCES | {"tied_features": agreement.feature_distance}
+
+
+def random_outputs(num_views: int = 2, *, seed: int = 0) -> Outputs:
+    """Make answers of a model in float64, their gradients asked for."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [
+        (NUM_IMAGES, num_views, NUM_CLASSES),
+        (NUM_IMAGES, NUM_CLASSES),
+        (NUM_IMAGES, num_views, NUM_FEATURES),
+    ]
+    drawn = [3 * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    return Outputs(*(values.requires_grad_() for values in drawn))
+
+
+def of_probabilities(*views: list[float]) -> Outputs:
+    """Make the answers for one image with these class probabilities of its views."""
+    return Outputs(torch.tensor([views], dtype=torch.float64).log().requires_grad_())
+
+
+def reordered(outputs: Outputs, order: list[int]) -> Outputs:
+    assert outputs.features is not None
+    return outputs._replace(logits=outputs.logits[:, order], features=outputs.features[:, order])
+
+
+def probabilities(logits: Tensor) -> list[list[list[float]]]:
+    """Return the softmax of [N, V, K] as lists, by plain arithmetic."""
+    rows = []
+    for image in logits.tolist():
+        exponentials = [[math.exp(value) for value in view] for view in image]
+        rows.append([[value / sum(view) for value in view] for view in exponentials])
+    return rows
+
+
+def kl(first: list[float], second: list[float]) -> float:
+    return sum(p * math.log(p / q) for p, q in zip(first, second, strict=True))
+
+
+def config_of(name: str, **settings: Any) -> Any:
+    typed = [Setting(key.replace("__", "."), value, "test") for key, value in settings.items()]
+    return resolve(name, dataset="digits", settings=typed).config
+
+
+# --- formulas ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_views", [2, 3, 5])
+def test_jensen_shannon_is_the_mean_divergence_of_the_views_from_their_mean(num_views: int) -> None:
+    outputs = random_outputs(num_views)
+    total = 0.0
+    for views in probabilities(outputs.logits):
+        mixture = [sum(view[label] for view in views) / num_views for label in range(NUM_CLASSES)]
+        total += sum(kl(view, mixture) for view in views) / num_views
+    assert agreement.jensen_shannon(outputs).item() == pytest.approx(total / NUM_IMAGES, rel=1e-12)
+
+
+def test_symmetric_divergence_is_half_of_both_divergences() -> None:
+    outputs = random_outputs()
+    pairs = probabilities(outputs.logits)
+    expected = sum(kl(first, second) + kl(second, first) for first, second in pairs) / 2 / NUM_IMAGES
+    assert agreement.symmetric_divergence(outputs).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_stopped_divergence_is_that_of_the_second_view_from_the_first() -> None:
+    outputs = random_outputs()
+    expected = sum(kl(first, second) for first, second in probabilities(outputs.logits)) / NUM_IMAGES
+    assert agreement.stopped_divergence(outputs).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_feature_distance_is_the_mean_square_over_images_and_features() -> None:
+    outputs = random_outputs()
+    assert outputs.features is not None
+    total = 0.0
+    for first, second in outputs.features.tolist():
+        for a, b in zip(first, second, strict=True):
+            total += (a - b) ** 2
+    value = agreement.feature_distance(outputs).item()
+    assert value == pytest.approx(total / (NUM_IMAGES * NUM_FEATURES), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "views", "expected"),
+    [
+        ("symmetric_kl", [[1 / 2, 1 / 2], [1 / 4, 3 / 4]], math.log(3) / 8),  # half of 1/4 log 2 - 1/4 log 2/3
+        ("stop_gradient", [[1 / 2, 1 / 2], [1 / 4, 3 / 4]], math.log(4 / 3) / 2),  # 1/2 log 2 + 1/2 log 2/3
+        ("stop_gradient", [[1 / 4, 3 / 4], [1 / 2, 1 / 2]], math.log(27 / 16) / 4),  # 1/4 log 1/2 + 3/4 log 3/2
+        (
+            "js",
+            [[3 / 4, 1 / 4], [1 / 4, 3 / 4]],
+            math.log(27 / 16) / 4,
+        ),  # each is that far from their mean, 1/2 and 1/2
+    ],
+)
+def test_values_worked_by_hand(name: str, views: list[list[float]], expected: float) -> None:
+    assert ONLY_DIVERGENCES[name](of_probabilities(*views)).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_feature_distance_of_two_images_worked_by_hand() -> None:
+    """(1, 2) to (3, 5) is 4 and 9, and (0, 0) to itself is nothing: 13 over four numbers."""
+    features = torch.tensor([[[1.0, 2.0], [3.0, 5.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    assert agreement.feature_distance(Outputs(torch.zeros(2, 2, 3), features=features)).item() == 13 / 4
+
+
+# --- what stays the same -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
+def test_equal_views_have_no_distance_and_others_a_positive_one(term: Term) -> None:
+    outputs = random_outputs()
+    assert term(reordered(outputs, [0, 0])).item() == pytest.approx(0, abs=1e-12)
+    assert term(outputs).item() > 0.1
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_the_order_of_the_views_matters_where_one_follows_the_other_alone(name: str) -> None:
+    outputs = random_outputs()
+    there, back = TERMS[name](outputs).item(), TERMS[name](reordered(outputs, [1, 0])).item()
+    assert (there == pytest.approx(back, rel=1e-9)) == (name != "stop_gradient")
+
+
+def test_jensen_shannon_is_the_same_in_every_order_of_four_views() -> None:
+    outputs = random_outputs(4)
+    expected = agreement.jensen_shannon(outputs).item()
+    for order in ([3, 2, 1, 0], [1, 2, 3, 0], [0, 2, 1, 3]):
+        assert agreement.jensen_shannon(reordered(outputs, order)).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("term", ONLY_DIVERGENCES.values(), ids=ONLY_DIVERGENCES)
+def test_a_constant_added_to_the_logits_of_a_view_changes_nothing(term: Term) -> None:
+    outputs = random_outputs()
+    moved = outputs._replace(logits=outputs.logits + torch.tensor([[[5.0], [-70.0]]]))
+    assert term(moved).item() == pytest.approx(term(outputs).item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("num_views", [2, 3, 5])
+def test_jensen_shannon_is_at_most_the_logarithm_of_the_number_of_views(num_views: int) -> None:
+    """Views sure of different classes reach it: log 2 of two."""
+    for seed in range(20):
+        outputs = random_outputs(num_views, seed=seed)
+        wilder = outputs._replace(logits=outputs.logits * 20)
+        assert 0 < agreement.jensen_shannon(wilder).item() < math.log(num_views)
+    sure = Outputs(1e4 * torch.eye(5)[None, :num_views])
+    assert agreement.jensen_shannon(sure).item() == pytest.approx(math.log(num_views), rel=1e-6)
+
+
+@pytest.mark.parametrize("term", ONLY_DIVERGENCES.values(), ids=ONLY_DIVERGENCES)
+def test_views_that_are_sure_of_different_classes_have_finite_gradients(term: Term) -> None:
+    logits = (1e4 * torch.eye(3)[None, :2]).requires_grad_()
+    value = term(Outputs(logits))
+    value.backward()
+    assert logits.grad is not None
+    assert value.isfinite() and logits.grad.isfinite().all()
+
+
+# --- gradients -----------------------------------------------------------------------------------------------------
+
+
+def gradients(term: Term, outputs: Outputs) -> dict[str, Tensor | None]:
+    inputs = [values for values in outputs if values is not None]
+    found = torch.autograd.grad(term(outputs), inputs, allow_unused=True)
+    return dict(zip(Outputs._fields, found, strict=True))
+
+
+def test_no_gradient_flows_through_the_view_that_is_followed() -> None:
+    """The other's is that of cross-entropy with the first prediction as target: their difference, over N."""
+    outputs = random_outputs()
+    gradient = gradients(agreement.stopped_divergence, outputs)["logits"]
+    assert gradient is not None
+    first, second = outputs.logits.detach().softmax(-1).unbind(1)
+    assert gradient[:, 0].count_nonzero() == 0
+    torch.testing.assert_close(gradient[:, 1], (second - first) / NUM_IMAGES)
+
+
+@pytest.mark.parametrize("name", ["js", "symmetric_kl"])
+def test_a_gradient_flows_through_both_views_and_follows_the_value(name: str) -> None:
+    term, outputs = ONLY_DIVERGENCES[name], random_outputs()
+    gradient = gradients(term, outputs)["logits"]
+    assert gradient is not None
+    assert (gradient.abs().amax((0, 2)) > 1e-3).all()
+    assert torch.autograd.gradcheck(lambda logits: term(Outputs(logits)), (outputs.logits,))
+
+
+def test_tied_features_pull_both_features_and_no_logits() -> None:
+    outputs = random_outputs()
+    found = gradients(agreement.feature_distance, outputs)
+    assert outputs.features is not None and found["features"] is not None
+    first, second = outputs.features.detach().unbind(1)
+    expected = 2 * (first - second) / first.numel()
+    torch.testing.assert_close(found["features"], torch.stack([expected, -expected], 1))
+    assert found["logits"] is None
+
+
+# --- objectives ----------------------------------------------------------------------------------------------------
+
+
+def batch_of(outputs: Outputs) -> Batch:
+    targets = torch.full_like(outputs.logits, 1 / NUM_CLASSES)
+    return Batch(torch.empty(0), targets, torch.ones(targets.shape[:2], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_an_objective_adds_its_term_times_its_weight(name: str) -> None:
+    outputs = random_outputs()
+    weights = {"classification": 0.5, "agreement": 12.0, "consistency": 7.0}
+    losses = objective(name, weights)(outputs, batch_of(outputs))
+    alone = objective("classification", {"classification": 1.0})(outputs, batch_of(outputs))
+    assert losses.keys() == {"classification", "agreement"}
+    assert losses["agreement"].item() == pytest.approx(12 * TERMS[name](outputs).item())
+    assert losses["classification"].item() == pytest.approx(alone["classification"].item() / 2)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_tables_say_which_objectives_need_the_q_network_and_which_the_features(name: str) -> None:
+    outputs = random_outputs()
+    losses_of = objective(name, {"classification": 1.0, "agreement": 1.0, "consistency": 1.0})
+    for lacking, needing in (("joint_logits", NEEDS_Q_NETWORK), ("features", NEEDS_FEATURES)):
+        poorer = outputs._replace(**{lacking: None})  # type: ignore[arg-type]
+        if name in needing:
+            with pytest.raises(AssertionError, match="this term needs"):
+                losses_of(poorer, batch_of(outputs))
+        else:
+            assert losses_of(poorer, batch_of(outputs))
+
+
+@pytest.mark.parametrize("term", ["agreement", "consistency"])
+def test_a_weight_of_0_gives_the_gradients_of_a_loss_without_the_term(term: str) -> None:
+    """AgMax, its other term written out here."""
+    weights = {"classification": 1.0, "agreement": 1.0, "consistency": 4.0} | {term: 0.0}
+    found = []
+    for is_whole in (True, False):
+        outputs = random_outputs()
+        joint, logits = outputs.joint_logits, outputs.logits
+        assert joint is not None
+        if is_whole:
+            loss = torch.stack([*objective("agmax", weights)(outputs, batch_of(outputs)).values()]).sum()
+        elif term == "agreement":
+            loss = -(batch_of(outputs).targets * logits.log_softmax(-1)).sum(-1).mean()
+            loss = loss + 4 * (joint.softmax(-1)[:, None] - logits.softmax(-1)).abs().mean()
+        else:
+            loss = -(batch_of(outputs).targets * logits.log_softmax(-1)).sum(-1).mean()
+            shares = torch.stack([*logits.softmax(-1).mean(0), joint.softmax(-1).mean(0)])
+            loss = loss + (shares * shares.log()).sum(-1).mean()
+        found.append(torch.autograd.grad(loss, [logits, joint]))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-15)
+
+
+# --- settings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [item.part for item in names.examples("method")])
+def test_methods_take_the_views_that_they_can_compare(part: str) -> None:
+    takes_any, takes_many = ("two_views", "label_smoothing"), ("agmax", "js")
+    for num_views in (1, 2, 3, 8):
+        is_fit = part in takes_any or num_views == 2 or (part in takes_many and num_views > 2)
+        try:
+            config = config_of(f"ResNet8-{part}", objective__num_views=num_views)
+        except UsageError as error:
+            expected = "needs at least 2 views" if part in takes_many else "compares 2 views"
+            assert f"{part} {expected}. Write objective.num_views=2" in str(error)
+            assert not is_fit
+        else:
+            assert is_fit
+            assert config.objective.num_views == num_views
+
+
+def test_the_weights_of_the_parts_are_those_of_their_sources() -> None:
+    """R-Drop weighs 0.3 (KL + KL) beside CE + CE: with means of both, 0.3 again. That of tied_features is ours."""
+    weights = {part: config_of(f"ResNet8-cutmix-{part}").objective.agreement_weight for part in TERMS}
+    assert weights == {"js": 12, "symmetric_kl": 0.3, "stop_gradient": 1, "tied_features": 10}
+
+
+@pytest.mark.parametrize("part", [item.part for item in names.examples("method")])
+def test_a_model_returns_features_for_the_objective_that_needs_them_alone(part: str) -> None:
+    config = config_of(f"ResNet8-{part}")
+    outputs = build.model(config)(torch.randn(2, 2, config.input_channels, 8, 8))
+    assert (outputs.features is not None) == (part == "tied_features")
+    if outputs.features is not None:
+        assert outputs.features.shape == (2, 2, 64)
+
+
+def test_a_network_without_one_last_layer_cannot_tie_its_features() -> None:
+    size = {"dataset__image_size": 32, "model__channels": 3}
+    assert build.model(config_of("deit_tiny_distilled_patch16_224-js", **size))
+    with pytest.raises(UsageError, match="deit_tiny_distilled_patch16_224 has no one linear layer") as caught:
+        build.model(config_of("deit_tiny_distilled_patch16_224-tied_features", **size))
+    assert "objective.name=agmax_mse" in str(caught.value)
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+TINY = (
+    "--train",
+    "--json",
+    "--dataset=digits",
+    "dataset.train_limit=64",
+    "dataset.image_size=8",
+    "augment.standard.padding=1",
+    "train.batch_size=32",
+    "train.epochs=2",
+)
+
+
+def train(run: Run, name: str, *words: str) -> tuple[dict[str, Tensor], list[dict[str, Any]], dict[str, Any]]:
+    """Train four steps; return the weights, the rows of metrics and the result."""
+    answer = run(f"--config={name}", *TINY, *words)
+    assert answer.status == 0, answer.err
+    lines = (Path(answer.json["run_folder"]) / "metrics.jsonl").read_text().splitlines()
+    return load(Path(answer.json["checkpoint"]))["model"], [json.loads(line) for line in lines], answer.json
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor], prefix: str = "") -> bool:
+    keys = [key for key in first if key.startswith(prefix)]
+    assert keys
+    return all(torch.equal(first[key], second[key]) for key in keys)
+
+
+@pytest.mark.parametrize("term", ["agreement", "consistency"])
+def test_agmax_trains_without_one_of_its_terms_as_if_it_were_not_there(
+    run: Run, monkeypatch: pytest.MonkeyPatch, term: str
+) -> None:
+    whole, _, _ = train(run, "ResNet8-cutmix-agmax")
+    silent, rows, _ = train(run, "ResNet8-cutmix-agmax", f"objective.{term}_weight=0")
+    monkeypatch.setitem(OBJECTIVES, "agmax", {key: made for key, made in OBJECTIVES["agmax"].items() if key != term})
+    lacking, expected, _ = train(run, "ResNet8-cutmix-agmax")
+    assert same(silent, lacking)
+    assert not same(silent, whole, "backbone.")
+    for row, other in zip(rows, expected, strict=True):
+        assert row[term] == 0 and term not in other
+        for key in other.keys() - {"timing"}:
+            assert row[key] == other[key], key
+
+
+@pytest.mark.parametrize("part", TERMS)
+def test_a_method_of_weight_0_is_two_views_bit_for_bit_and_of_its_own_weight_is_not(run: Run, part: str) -> None:
+    control, rows, _ = train(run, "ResNet8-cutmix-two_views")
+    silent, others, _ = train(run, f"ResNet8-cutmix-{part}", "objective.agreement_weight=0")
+    acting, _, result = train(run, f"ResNet8-cutmix-{part}")
+    assert silent.keys() == control.keys()
+    assert same(silent, control)
+    assert not same(acting, control)
+    assert [row["test_nll"] for row in others] == [row["test_nll"] for row in rows]
+    assert result["config"] == f"ResNet8-cutmix-{part}"
+
+
+def test_a_model_with_tied_features_answers_the_same_without_them(run: Run) -> None:
+    _, _, result = train(run, "ResNet8-tied_features")
+    assert run("--eval", "--json", "--resume", result["checkpoint"]).json["nll"] == result["nll"]
+    as_js = run("--eval", "--json", "--config=ResNet8-js", *TINY[2:], "--resume", result["checkpoint"])
+    assert as_js.json["nll"] == result["nll"]

@@ -1,0 +1,441 @@
+"""Statistics of paired replicates equal scipy's and numbers worked by hand, and keep their promises when simulated."""
+
+import math
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from agmax.errors import DataError
+from agmax.studies.statistics import (
+    Equivalence,
+    Interval,
+    McNemar,
+    PairedDifference,
+    bootstrap_interval,
+    equivalent,
+    holm,
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    verdict,
+)
+
+Array = np.ndarray[Any, Any]
+
+
+def arms(num_replicates: int, *, seed: int = 0, shift: float = 0.0) -> tuple[Array, Array]:
+    """Return the errors of two arms in percent, with luck that they share and luck of their own."""
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(10, 0.3, num_replicates)
+    first, second = (shared + rng.normal(0, 0.2, num_replicates) for _ in range(2))
+    return first + shift, second
+
+
+def difference_of(differences: list[float]) -> PairedDifference:
+    """Return the paired difference of an arm and one of zeros."""
+    return paired_difference(np.array(differences), np.zeros(len(differences)))
+
+
+# Means and t intervals
+
+
+def test_the_mean_and_interval_of_9_10_11_are_those_worked_by_hand() -> None:
+    made = mean_interval(np.array([9.0, 10.0, 11.0]))
+    assert made[:3] == pytest.approx((10, 1, 1 / math.sqrt(3)))
+    assert made.interval == pytest.approx((10 - 4.302653 / math.sqrt(3), 10 + 4.302653 / math.sqrt(3)), abs=1e-6)
+    assert made.num_replicates == 3
+
+
+@pytest.mark.parametrize("num_replicates", [2, 3, 8, 20])
+def test_a_paired_difference_has_the_interval_of_scipys_paired_t_test(num_replicates: int) -> None:
+    first, second = arms(num_replicates, shift=0.2)
+    made, oracle = paired_difference(first, second), stats.ttest_rel(first, second)
+    assert made.mean == pytest.approx((first - second).mean())
+    assert made.mean / made.standard_error == pytest.approx(oracle.statistic)
+    assert made.interval == pytest.approx(tuple(oracle.confidence_interval(0.95)))
+    assert made.std == pytest.approx(made.standard_error * math.sqrt(num_replicates))
+
+
+def test_one_replicate_has_a_mean_and_nothing_else() -> None:
+    assert difference_of([-0.5]) == PairedDifference(-0.5, None, None, None, 1, None)
+
+
+def test_replicates_that_agree_give_an_interval_of_no_width() -> None:
+    assert difference_of([0.25] * 3) == PairedDifference(0.25, 0, 0, Interval(0.25, 0.25), 3, None)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [1.0, -math.inf, 2.0]])
+def test_only_finite_numbers_are_averaged(values: list[float]) -> None:
+    for call in (mean_interval, lambda array: paired_difference(array, array)):
+        with pytest.raises(DataError, match="cannot "):
+            call(np.array(values))
+
+
+def test_arms_that_are_not_paired_are_refused() -> None:
+    three, four = np.zeros(3), np.zeros(4)
+    bits = np.zeros((2, 5), dtype=bool)
+    for call in (
+        lambda: paired_difference(three, four),
+        lambda: paired_difference(three[:1], four),  # would be spread over all of them
+        lambda: equivalent(three[:1], four, margin=1.0),
+        lambda: bootstrap_interval(bits, bits[:1], generator=np.random.default_rng(0)),
+        lambda: bootstrap_interval(bits[:, :0], bits[:, :0], generator=np.random.default_rng(0)),
+        lambda: mcnemar(bits[0], bits[0, :1]),
+    ):
+        with pytest.raises(DataError, match="cannot compare two arms"):
+            call()
+
+
+# The sign-flip test
+
+
+@pytest.mark.parametrize(
+    ("differences", "patterns"),
+    [
+        ([1, 2, 3, 4, 5, 6], 2),
+        ([-1, 2, 3, 4, 5, 6], 4),
+        ([0, 2, 3, 4, 5, 6], 4),  # a difference of 0 has either sign
+        ([1, 1, 1, 1, 1, -1], 14),  # any one of six, all or none, and the mirror images
+        ([1, -1, 1, -1, 1, -1], 64),
+        ([0, 0, 0, 0, 0, 0], 64),
+    ],
+)
+def test_sign_flip_p_values_worked_by_hand(differences: list[float], patterns: int) -> None:
+    assert difference_of(differences).p_value == patterns / 64
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("num_replicates", [6, 7, 10])
+def test_the_p_value_is_that_of_scipys_exact_permutation_test(num_replicates: int, seed: int) -> None:
+    first, second = arms(num_replicates, seed=seed, shift=0.1)
+    oracle = stats.permutation_test(
+        (first, second), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf
+    )
+    assert paired_difference(first, second).p_value == oracle.pvalue
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sums_that_tie_on_paper_tie_in_the_p_value(seed: int) -> None:
+    hundredths = np.random.default_rng(seed).integers(-3, 5, 9)
+    sums = [sum(s * int(d) for s, d in zip(signs, hundredths, strict=True)) for signs in product((1, -1), repeat=9)]
+    share = Fraction(sum(abs(total) >= abs(int(hundredths.sum())) for total in sums), 2**9)
+    assert paired_difference(9.7 + hundredths / 100, np.full(9, 9.7)).p_value == float(share)
+
+
+def test_there_is_no_p_value_under_six_replicates() -> None:
+    assert [difference_of([1.0] * n).p_value for n in (1, 2, 5, 6)] == [None, None, None, 2 / 2**6]
+    first = np.linspace(0.99, 1.01, 6)
+    assert equivalent(first[:5], first[:5] - 0.1, margin=1.0).p_value is None
+    assert equivalent(first, first - 0.1, margin=1.0).p_value is not None
+
+
+def test_a_p_value_of_20_replicates_is_exact() -> None:
+    powers = [-1.0, -2.0, *(2.0**n for n in range(2, 20))]  # whose signed sums are all different
+    assert difference_of(powers).p_value == 2 * 4 / 2**20  # either sign of the 1 and the 2, and the mirror images
+
+
+@pytest.mark.parametrize("num_negative", [0, 3, 15])
+@pytest.mark.parametrize("num_replicates", [33, 40])
+def test_up_to_40_equal_differences_have_the_exact_p_value_of_the_sign_test(
+    num_replicates: int, num_negative: int
+) -> None:
+    differences = np.full(num_replicates, 0.1)
+    differences[:num_negative] *= -1
+    p_value = difference_of(list(np.random.default_rng(0).permutation(differences))).p_value
+    assert p_value == pytest.approx(stats.binomtest(num_negative, num_replicates).pvalue, rel=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.1, 0.2])
+def test_beyond_40_replicates_the_p_value_is_close_to_the_share_of_random_signs(shift: float) -> None:
+    rng = np.random.default_rng(0)
+    differences = rng.normal(shift, 1, 60)
+    signs = rng.choice([-1.0, 1.0], (60_000, 60))
+    share = (np.abs(signs @ differences) >= abs(differences.sum())).mean()
+    assert 0.01 < share < 0.5
+    assert difference_of(list(differences)).p_value == pytest.approx(share, abs=0.01)
+    assert difference_of([0.0] * 41).p_value == 1
+
+
+# What must not matter
+
+
+def test_swapping_the_arms_turns_the_sign_alone() -> None:
+    first, second = arms(8, shift=0.15)
+    one, other = paired_difference(first, second), paired_difference(second, first)
+    assert (other.mean, other.std, other.p_value) == pytest.approx((-one.mean, one.std, one.p_value))
+    assert other.interval == pytest.approx((-one.interval.high, -one.interval.low))
+    assert equivalent(first, second, margin=0.3) == pytest.approx(equivalent(second, first, margin=0.3))
+
+
+def test_shift_and_order_do_not_matter_and_scale_carries_through() -> None:
+    first, second = arms(9, shift=0.15)
+    plain = paired_difference(first, second)
+    moved = paired_difference(first[::-1] + 5, second[::-1] + 5)
+    scaled = paired_difference(first / 100, second / 100)
+    assert np.hstack(moved) == pytest.approx(np.hstack(plain))
+    assert np.hstack(scaled[:4]) * 100 == pytest.approx(np.hstack(plain[:4]))
+    assert scaled.p_value == plain.p_value
+    assert equivalent(first / 100, second / 100, margin=0.003).p_value == pytest.approx(
+        equivalent(first, second, margin=0.3).p_value
+    )
+
+
+# Holm
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.01, None, 0.04], [0.02, None, 0.04]),
+        ([0.02, 0.02, 0.02], [0.06, 0.06, 0.06]),
+        ([0.7, 0.6], [1, 1]),
+        ([0.03], [0.03]),
+        ([None, None], [None, None]),
+        ([], []),
+    ],
+)
+def test_holms_p_values_worked_by_hand(p_values: list[float | None], adjusted: list[float | None]) -> None:
+    made = holm(p_values)
+    assert [p is None for p in made] == [p is None for p in adjusted]
+    assert [p for p in made if p is not None] == pytest.approx([p for p in adjusted if p is not None])
+
+
+# Equivalence
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.1, 0.2, 0.3, 0.5])
+@pytest.mark.parametrize("shift", [-0.1, 0.0, 0.1])
+def test_equivalence_is_two_one_sided_t_tests_and_the_90_percent_interval(shift: float, margin: float) -> None:
+    first, second = arms(10, shift=shift)
+    made = equivalent(first, second, margin=margin)
+    above = stats.ttest_rel(first + margin, second, alternative="greater").pvalue
+    below = stats.ttest_rel(first - margin, second, alternative="less").pvalue
+    low, high = stats.ttest_rel(first, second).confidence_interval(0.90)
+    assert made.p_value == pytest.approx(max(above, below))
+    assert made.is_equivalent == (-margin < low and high < margin)
+    assert made.margin == margin
+
+
+def test_equivalence_is_both_shown_and_not_shown_by_the_margins_above() -> None:
+    first, second = arms(10)
+    assert [equivalent(first, second, margin=m).is_equivalent for m in (0.1, 0.5)] == [False, True]
+
+
+def test_few_replicates_can_be_equivalent_but_one_never_is() -> None:
+    three = np.array([0.01, -0.01, 0.02])
+    assert equivalent(three, np.zeros(3), margin=0.2) == Equivalence(0.2, True, None)
+    assert equivalent(three[:1], np.zeros(1), margin=0.2) == Equivalence(0.2, False, None)
+
+
+def test_differences_that_agree_are_equivalent_only_inside_the_margin() -> None:
+    made = [equivalent(np.full(6, value), np.zeros(6), margin=0.25) for value in (0.0, -0.125, 0.25, -0.5)]
+    assert [m.is_equivalent for m in made] == [True, True, False, False]
+    assert [m.p_value for m in made] == [0, 0, 1, 1]
+
+
+# Bits
+
+
+def trained(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    *,
+    threshold: tuple[float, float],
+    image: float,
+    image_arm: float,
+    replicate: float,
+) -> tuple[Array, Array, float]:
+    """Return right/wrong bits [R, M] of two arms, and the true difference of their errors in points.
+
+    An image is right where a sum of normals lies above the arm's threshold: ease of the image, ease for the arm, luck
+    of the replicate, and noise of variance 1 in every cell; so the error is the normal integral.
+    """
+    total = math.sqrt(image**2 + image_arm**2 + replicate**2 + 1)
+    ease = rng.normal(0, image, shape[1])
+    bits = [
+        ease
+        + rng.normal(0, image_arm, shape[1])
+        + rng.normal(0, replicate, (shape[0], 1))
+        + rng.normal(0, 1, shape)
+        + total * part
+        > 0
+        for part in threshold
+    ]
+    return bits[0], bits[1], 100 * float(np.subtract(*stats.norm.sf(threshold)))
+
+
+@pytest.mark.parametrize(
+    "effects",
+    [{"image_arm": 0.0, "replicate": 1.0}, {"image_arm": 2.0, "replicate": 0.0}],
+    ids=["replicates", "images"],
+)
+def test_the_bootstrap_is_that_of_indexing_with_drawn_replicates_and_images(effects: dict[str, float]) -> None:
+    rng = np.random.default_rng(5)
+    first, second, _ = trained(rng, (4, 60), threshold=(0.6, 0.9), image=1.0, **effects)
+    means = []
+    for _ in range(4000):
+        drawn = np.ix_(rng.integers(0, 4, 4), rng.integers(0, 60, 60))
+        means.append(100 * ((~first)[drawn].mean() - (~second)[drawn].mean()))
+    made = bootstrap_interval(first, second, generator=rng, num_resamples=4000)
+    assert made == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.2 * np.std(means))
+
+
+def test_the_bootstrap_holds_the_error_of_first_minus_second_in_points() -> None:
+    right, wrong = np.ones((3, 40), dtype=bool), np.zeros((3, 40), dtype=bool)
+    assert bootstrap_interval(wrong, right, generator=np.random.default_rng(0)) == Interval(100, 100)
+    assert bootstrap_interval(right, wrong, generator=np.random.default_rng(0)) == Interval(-100, -100)
+    assert bootstrap_interval(right, right, generator=np.random.default_rng(0)) == Interval(0, 0)
+
+
+def test_one_replicate_is_bootstrapped_over_its_images() -> None:
+    first, second = np.ones((1, 400), dtype=bool), np.ones((1, 400), dtype=bool)
+    first[0, :100] = False  # error 25 %, with a standard error of 2.165
+    low, high = bootstrap_interval(first, second, generator=np.random.default_rng(0), num_resamples=8000)
+    assert (low, high) == pytest.approx((25 - 1.96 * 2.165, 25 + 1.96 * 2.165), abs=0.3)
+
+
+def test_the_bootstrap_depends_on_the_generator_and_not_on_the_order_of_the_images() -> None:
+    rng = np.random.default_rng(1)
+    first, second = (rng.random((5, 200)) < share for share in (0.9, 0.8))
+    order = rng.permutation(200)
+    one, again, reordered, other = (
+        bootstrap_interval(first[:, images], second[:, images], generator=np.random.default_rng(seed))
+        for seed, images in ((7, slice(None)), (7, slice(None)), (7, order), (8, slice(None)))
+    )
+    assert one == again == reordered != other
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 6), (1, 5), (5, 1), (3, 3), (2, 13), (0, 0), (40, 60)])
+def test_mcnemar_is_the_binomial_test_of_the_images_on_which_two_models_differ(
+    only_first: int, only_second: int
+) -> None:
+    first = np.array([True] * only_first + [False] * only_second + [True] * 9 + [False] * 4)
+    second = np.array([False] * only_first + [True] * only_second + [True] * 9 + [False] * 4)
+    differing = only_first + only_second
+    tail = sum(math.comb(differing, k) for k in range(min(only_first, only_second) + 1))
+    expected = min(1.0, 2 * tail / 2**differing)
+    assert mcnemar(first, second) == McNemar(only_first, only_second, pytest.approx(expected))
+
+
+# Words
+
+
+WIDE, TIGHT = [-0.5, 0.7, 0.1, -0.4], [-0.02, 0.03, 0.01, -0.01]
+LOWER, MUCH_LOWER = [-0.12, -0.1, -0.11, -0.09], [-0.9, -0.8, -1.0, -0.9]
+
+
+@pytest.mark.parametrize(
+    ("differences", "words_of_an_error", "words_of_an_accuracy"),
+    [
+        ([-3.0], "too few replicates", "too few replicates"),
+        (WIDE, "not distinguishable", "not distinguishable"),
+        (TIGHT, "equivalent within 0.2", "equivalent within 0.2"),
+        (LOWER, "better, yet equivalent within 0.2", "worse, yet equivalent within 0.2"),
+        (MUCH_LOWER, "better", "worse"),
+        ([-value for value in MUCH_LOWER], "worse", "better"),
+        ([0.0, 0.0], "equivalent within 0.2", "equivalent within 0.2"),
+    ],
+)
+def test_words_follow_numbers(differences: list[float], words_of_an_error: str, words_of_an_accuracy: str) -> None:
+    difference = difference_of(differences)
+    equivalence = equivalent(np.array(differences), np.zeros(len(differences)), margin=0.2)
+    assert verdict(difference, lower_is_better=True, equivalence=equivalence) == words_of_an_error
+    assert verdict(difference, lower_is_better=False, equivalence=equivalence) == words_of_an_accuracy
+
+
+def test_without_a_margin_nothing_is_called_equivalent() -> None:
+    words = [verdict(difference_of(d), lower_is_better=True) for d in (TIGHT, [0.0, 0.0], LOWER)]
+    assert words == ["not distinguishable", "not distinguishable", "better"]
+
+
+def test_an_interval_that_ends_at_zero_holds_it() -> None:
+    for interval in (Interval(-1.0, 0.0), Interval(0.0, 1.0)):
+        difference = PairedDifference(0.5, 1.0, 0.2, interval, 8, 0.05)
+        assert verdict(difference, lower_is_better=True) == "not distinguishable"
+
+
+def test_a_p_value_after_holm_that_does_not_follow_the_interval_is_told() -> None:
+    difference = difference_of(MUCH_LOWER)
+    words = [verdict(difference, lower_is_better=True, adjusted_p_value=p) for p in (0.05, 0.0625, 0.0501)]
+    assert words[0] == "better"
+    assert words[1] == "better by the interval, not by the p-value after Holm (0.0625)"
+    assert words[2].endswith("(0.0501)")
+    assert verdict(difference_of(WIDE), lower_is_better=True, adjusted_p_value=0.3) == "not distinguishable"
+
+
+# Promises, simulated
+
+
+def simulated(count: int, num_replicates: int, *, shift: float, seed: int) -> list[PairedDifference]:
+    """Compare two arms `count` times; `shift` is the true difference in standard deviations of the differences."""
+    noise = np.random.default_rng(seed).normal(0, math.sqrt(0.5), (count, 2, num_replicates))
+    return [paired_difference(first + shift, second) for first, second in noise]
+
+
+@pytest.mark.parametrize(("num_replicates", "attainable"), [(8, 2 * 6 / 2**8), (12, 2 * 102 / 2**12)])
+def test_of_no_difference_one_in_twenty_is_called_one_and_the_interval_holds_it(
+    num_replicates: int, attainable: float
+) -> None:
+    """p comes in steps of 2 / 2^R, so p < 0.05 happens in 4.69 % (R = 8) and 4.98 % (R = 12) of cases, exactly."""
+    made = simulated(4000, num_replicates, shift=0.0, seed=num_replicates)
+    false_alarms = np.mean([difference.p_value < 0.05 for difference in made])
+    words = [verdict(difference, lower_is_better=True) for difference in made]
+    assert 0.035 <= false_alarms <= 0.065
+    assert false_alarms == pytest.approx(attainable, abs=3 * math.sqrt(attainable / 4000))
+    assert 0.93 <= words.count("not distinguishable") / len(words) <= 0.97
+    assert min(words.count("better"), words.count("worse")) > 0.015 * len(words)
+
+
+@pytest.mark.parametrize("num_replicates", [3, 8])
+def test_the_interval_holds_the_true_difference_in_95_percent_of_cases(num_replicates: int) -> None:
+    intervals = np.array([made.interval for made in simulated(3000, num_replicates, shift=0.7, seed=1)])
+    assert 0.93 <= np.mean((intervals[:, 0] <= 0.7) & (intervals[:, 1] >= 0.7)) <= 0.97
+
+
+def test_a_difference_of_1_2_standard_deviations_is_found_with_12_replicates() -> None:
+    made = simulated(1000, 12, shift=-1.2, seed=2)
+    assert np.mean([difference.p_value < 0.05 for difference in made]) >= 0.8
+    assert np.mean([verdict(difference, lower_is_better=True) == "better" for difference in made]) >= 0.8
+
+
+def test_holm_keeps_one_false_alarm_in_twenty_for_the_whole_family() -> None:
+    """Four contrasts: two of no difference, one real one, and one without a p-value."""
+    noise = np.random.default_rng(3).normal(size=(1500, 5, 10))
+    raw, adjusted = [], []
+    for reference, same, also_same, better, _ in noise:
+        made = [paired_difference(arm, reference).p_value for arm in (same, also_same, better - 4)]
+        raw.append(min(made[:2]))
+        adjusted.append(min(holm([*made, None])[:2]))  # type: ignore[type-var]
+    assert np.mean(np.array(raw) < 0.05) > 0.07  # without Holm there are too many
+    assert np.mean(np.array(adjusted) < 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1500)
+
+
+def test_a_margin_at_the_true_difference_is_called_equivalent_in_one_of_twenty() -> None:
+    noise = np.random.default_rng(4).normal(size=(3000, 8)) * 0.2
+    made = [equivalent(1 + differences, np.zeros(8), margin=1.0).is_equivalent for differences in noise]
+    assert 0.035 <= np.mean(made) <= 0.065
+
+
+@pytest.mark.parametrize(
+    ("num_replicates", "effects", "lowest", "highest"),
+    [
+        (8, {"image_arm": 0.3, "replicate": 0.02}, 0.97, 1.0),  # networks: noise strikes image by image
+        (8, {"image_arm": 1.0, "replicate": 0.02}, 0.95, 1.0),  # arms that are good at different images
+        (8, {"image_arm": 0.0, "replicate": 1.0}, 0.84, 0.93),  # replicates that differ as a whole
+        (3, {"image_arm": 0.0, "replicate": 1.0}, 0.66, 0.84),
+    ],
+)
+def test_the_bootstrap_covers_as_its_docstring_says(
+    num_replicates: int, effects: dict[str, float], lowest: float, highest: float
+) -> None:
+    rng, held = np.random.default_rng(6), []
+    for _ in range(200):
+        first, second, truth = trained(rng, (num_replicates, 300), threshold=(1.3, 1.35), image=2.0, **effects)
+        low, high = bootstrap_interval(first, second, generator=rng, num_resamples=200)
+        held.append(low <= truth <= high)
+    assert lowest <= np.mean(held) <= highest
