@@ -24,7 +24,7 @@ from agmax.errors import ConfigErrors, UsageError
 Run = Callable[..., Answer]
 
 PUBLISHED = golden("named_configs.json")
-FRAGMENTS = sorted((REPOSITORY / "configs").glob("*/*.yaml"))
+FRAGMENTS = sorted(path for path in (REPOSITORY / "configs").glob("*/*.yaml") if path.parent.name != "study")
 NETWORKS = {
     "ResNet50": "resnet50",
     "ResNet101": "resnet101",

@@ -9,7 +9,8 @@ import pytest
 from conftest import REPOSITORY, Answer
 
 from agmax import cli, modes
-from agmax.config import names, resolve
+from agmax.config import names, resolve, study
+from agmax.studies import plan
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -62,6 +63,10 @@ def test_the_commands_that_print_a_configuration_run(command: str, run: Callable
 def test_every_yaml_example_resolves(text: str, tmp_path: Any) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
+    if "variants:" in text:
+        read = study.read(path)
+        assert plan.tuning(read, plan.Typed()) and plan.results(read, plan.Typed(), {})
+        return
     assert resolve.resolve(str(path)).config.model.backbone
 
 

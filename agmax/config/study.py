@@ -105,10 +105,9 @@ class Study(NamedTuple):
         """Return the file of finished cells, one line each."""
         return self.path.parent / "results" / f"{self.name}.jsonl"
 
-    @property
-    def chosen(self) -> Path:
-        """Return the file of the settings that the tuning has chosen."""
-        return self.path.parent / "results" / f"{self.name}.chosen.yaml"
+    def chosen(self, typed: str = "") -> Path:
+        """Return the file of the settings that the tuning has chosen; `typed` marks that of settings typed beside."""
+        return self.path.parent / "results" / f"{self.name}{typed}.chosen.yaml"
 
 
 def find(text: str) -> Path:

@@ -17,9 +17,12 @@ from agmax.studies import analysis, estimate, plan, records, runner, slurm, tuni
 from agmax.studies.analysis import Analysis, Arm, Pair
 from agmax.studies.plan import Cell, Typed
 from agmax.studies.records import Record
-from agmax.studies.tuning import Choice
+from agmax.studies.tuning import Choice, Tuning
 
 Result = dict[str, Any]
+
+OF_A_CELL = ("name", "train.seed", "evaluation.test")
+"""Settings that make a cell what it is."""
 
 
 class Phase(NamedTuple):
@@ -27,6 +30,7 @@ class Phase(NamedTuple):
 
     name: str  # tuning or results
     cells: list[Cell]
+    tuned: Tuning
     choices: dict[str, Choice] | None
 
 
@@ -42,6 +46,10 @@ def run(request: cli.Request) -> Outcome:
     """Run what is missing of a study; with --dry-run, say what that is."""
     study = files.read(files.find(request.named[0]))
     typed = Typed(request.dataset, request.parts, request.settings)
+    for setting in typed.settings:
+        if setting.key in OF_A_CELL:
+            remedy = "Write them in the study: replicates: [5, 6, 7]" if setting.key == "train.seed" else "Leave it out"
+            raise UsageError(f"{setting.key} is the study's to set", where=setting.origin, remedy=remedy)
     phase = phase_of(study, typed)
     known = records.read(study.results)
     missing = [cell for cell in phase.cells if _is_missing(cell, known, fresh=request.fresh)]
@@ -68,7 +76,7 @@ def run(request: cli.Request) -> Outcome:
     if request.cell is not None:
         return Outcome(answer, None, folder)
     if phase.name == "tuning":
-        _freeze(study, phase, known)
+        _freeze(phase.tuned, known)
         return Outcome(answer, None, folder)
     said = analysed(study, phase, known, typed)
     return Outcome({**answer, **analysis.as_mapping(said)}, said, folder)
@@ -76,10 +84,11 @@ def run(request: cli.Request) -> Outcome:
 
 def phase_of(study: Study, typed: Typed) -> Phase:
     """Return the cells to run: the tuning until its choice is written, then those that read the test images."""
-    choices = tuning.read(study)
+    tuned = tuning.tuning(study, typed)
+    choices = tuning.read(tuned)
     if study.trials and choices is None:
-        return Phase("tuning", plan.tuning(study, typed), None)
-    return Phase("results", plan.results(study, typed, tuning.settings(choices)), choices)
+        return Phase("tuning", tuned.cells, tuned, None)
+    return Phase("results", plan.results(study, typed, tuning.settings(choices)), tuned, choices)
 
 
 def analysed(study: Study, phase: Phase, known: Mapping[str, Record], typed: Typed) -> Analysis:
@@ -214,13 +223,13 @@ class _Progress:
         )
 
 
-def _freeze(study: Study, phase: Phase, known: Mapping[str, Record]) -> None:
+def _freeze(tuned: Tuning, known: Mapping[str, Record]) -> None:
     """Choose by the finished tuning, and write the choice."""
-    choices = tuning.choose(study, phase.cells, known)
-    tuning.write(study, choices)
+    choices = tuning.choose(tuned, known)
+    tuning.write(tuned, choices)
     for arm, choice in choices.items():
         log.info("%s: trial %d, validation top1 %.2f %%", arm, choice.trial, choice.validation_top1)
-    log.info("the settings are chosen: %s. Commit it; --study again measures on the test images", study.chosen)
+    log.info("the settings are chosen: %s. Commit it; --study again measures on the test images", tuned.path)
 
 
 def _answer(study: Study, phase: Phase, missing: Sequence[Cell]) -> Result:

@@ -1,5 +1,6 @@
 """Choose each arm's settings by the validation images, and keep the choice in a file that is frozen."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -9,7 +10,8 @@ from agmax.config import names, reader
 from agmax.config.resolve import Setting
 from agmax.config.study import Study
 from agmax.errors import OutputError, UsageError
-from agmax.studies.plan import Cell
+from agmax.studies import plan
+from agmax.studies.plan import Cell, Typed
 from agmax.studies.records import Record
 
 
@@ -22,10 +24,30 @@ class Choice(NamedTuple):
     settings: tuple[Setting, ...]
 
 
-def choose(study: Study, cells: Sequence[Cell], records: Mapping[str, Record]) -> dict[str, Choice]:
+class Tuning(NamedTuple):
+    """The cells of a tuning, and where its choice is kept."""
+
+    study: Study
+    cells: list[Cell]
+    digest: str  # of the cells' keys
+    path: Path
+
+
+def tuning(study: Study, typed: Typed) -> Tuning:
+    """Return the tuning of a study; where settings typed beside it make other cells, the choice has its own file."""
+    cells, untyped = plan.tuning(study, typed), plan.tuning(study, Typed())
+    digest = _digest(cells)
+    return Tuning(study, cells, digest, study.chosen("" if digest == _digest(untyped) else f"-{digest}"))
+
+
+def _digest(cells: Sequence[Cell]) -> str:
+    return hashlib.sha256("\n".join(cell.key for cell in cells).encode()).hexdigest()[:12]
+
+
+def choose(tuned: Tuning, records: Mapping[str, Record]) -> dict[str, Choice]:
     """Return for each arm the trial of the highest mean validation top1; of equals the first."""
     scores: dict[str, dict[int, list[float]]] = {}
-    for cell in cells:
+    for cell in tuned.cells:
         assert cell.trial is not None
         top1 = records[cell.key]["metrics"]["validation"]["top1"]
         scores.setdefault(cell.variant, {}).setdefault(cell.trial, []).append(top1)
@@ -33,51 +55,55 @@ def choose(study: Study, cells: Sequence[Cell], records: Mapping[str, Record]) -
     for arm, trials in scores.items():
         means = tuple(round(mean(trials[trial]), 4) for trial in sorted(trials))
         best = means.index(max(means))
-        choices[arm] = Choice(best, means[best], means, study.trials[arm][best])
+        choices[arm] = Choice(best, means[best], means, tuned.study.trials[arm][best])
     return choices
 
 
-def write(study: Study, choices: Mapping[str, Choice]) -> None:
+def write(tuned: Tuning, choices: Mapping[str, Choice]) -> None:
     """Write the choices beside the results; a file that is there is never written over.
 
     Raises:
         OutputError: the file cannot be written, or is there.
     """
+    seeds = ", ".join(map(str, tuned.study.tune_seeds))
     lines = [
-        f"# Chosen by the mean validation top1 over the seeds {', '.join(map(str, study.tune_seeds))} of {study.name}.",
+        f"# Chosen by the mean validation top1 over the seeds {seeds} of {tuned.study.name}.",
         "# Frozen: the cells that read the test images take their settings from here.",
+        f'cells: "{tuned.digest}"',
+        "chosen:",
     ]
     for arm, choice in choices.items():
         lines += [
-            f"{arm}:",
-            f"  trial: {choice.trial}",
-            f"  validation_top1: {choice.validation_top1}",
-            f"  of_trials: [{', '.join(map(str, choice.of_trials))}]",
-            "  settings:",
-            *(f"    {setting.key}: {reader.format_value(setting.value)}" for setting in choice.settings),
+            f"  {arm}:",
+            f"    trial: {choice.trial}",
+            f"    validation_top1: {choice.validation_top1}",
+            f"    of_trials: [{', '.join(map(str, choice.of_trials))}]",
+            "    settings:",
+            *(f"      {setting.key}: {reader.format_value(setting.value)}" for setting in choice.settings),
         ]
     try:
-        study.chosen.parent.mkdir(parents=True, exist_ok=True)
-        with study.chosen.open("x", encoding="utf-8") as file:
+        tuned.path.parent.mkdir(parents=True, exist_ok=True)
+        with tuned.path.open("x", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
     except OSError as error:
-        raise OutputError("cannot write the choice", where=study.chosen, why=error.strerror or "") from error
+        raise OutputError("cannot write the choice", where=tuned.path, why=error.strerror or "") from error
 
 
-def read(study: Study) -> dict[str, Choice] | None:
+def read(tuned: Tuning) -> dict[str, Choice] | None:
     """Return the choices that were written, or None where there are none yet.
 
     Raises:
         UsageError: the file does not fit the study.
     """
-    path: Path = study.chosen
-    if not path.is_file():
+    if not tuned.path.is_file():
         return None
-    document = reader.read(path)
-    if set(document.mapping) != set(study.trials):
-        why = f"it has {', '.join(document.mapping)}; the study tunes {', '.join(study.trials)}"
-        raise UsageError("the choice does not fit the study", where=path, why=why, remedy="Remove it to tune anew")
-    return {arm: _choice(value, document.where(arm)) for arm, value in document.mapping.items()}
+    document = reader.read(tuned.path)
+    chosen = document.mapping.get("chosen")
+    if document.mapping.get("cells") != tuned.digest or not isinstance(chosen, dict):
+        why = "its tuning had other arms, trials, seeds or settings than the study has now"
+        remedy = "Restore the study, or remove the file to tune anew"
+        raise UsageError("the choice does not fit the study", where=tuned.path, why=why, remedy=remedy)
+    return {arm: _choice(value, document.where(f"chosen.{arm}")) for arm, value in chosen.items()}
 
 
 def _choice(value: Any, where: str) -> Choice:
