@@ -15,11 +15,13 @@ from agmax.studies.records import Record
 from agmax.studies.statistics import (
     Equivalence,
     Interval,
+    McNemar,
     Mean,
     PairedDifference,
     bootstrap_interval,
     equivalent,
     holm,
+    mcnemar,
     mean_interval,
     paired_difference,
     verdict,
@@ -96,6 +98,7 @@ class Comparison(NamedTuple):
     compute_ratio: float  # image passes of the first over those of the second
     verdict: str
     holds: bool | None  # of a check: is it as expected? None where there are too few replicates to say
+    two_models: McNemar | None  # where each arm has one replicate: the test between these two models
 
 
 class Analysis(NamedTuple):
@@ -140,6 +143,9 @@ def analyse(
         possible = [pair for pair in pairs if set(_seeds(measured, pair))]
         return [_comparison(measured, pair, metrics[0], margin) for pair in possible]
 
+    for pair in (*contrasts, *checks):
+        if {pair.first, pair.second} <= measured.keys() and not _seeds(measured, pair):
+            notes.append(f"{pair.first} and {pair.second} have no seed in common, so nothing can be paired")
     fixed = compared(contrasts)
     adjusted = holm([item.difference.p_value for item in fixed])
     fixed = [
@@ -180,7 +186,8 @@ def analyse(
 def sentence(comparison: Comparison, analysis: Analysis) -> str:
     """Say in one line what a comparison shows."""
     pair, difference = comparison.pair, comparison.difference
-    metric, unit = analysis.metrics[0], UNITS[analysis.metrics[0]]
+    metric = analysis.metrics[0]
+    unit = "points" if UNITS[metric] == "%" else UNITS[metric]
     text = f"{pair.first} against {pair.second}"
     if pair.about:
         text += f" ({pair.about})"
@@ -189,7 +196,14 @@ def sentence(comparison: Comparison, analysis: Analysis) -> str:
         text += f" [{difference.interval.low:+.3g}, {difference.interval.high:+.3g}]"
     if comparison.adjusted_p_value is not None:
         text += f", p {comparison.adjusted_p_value:.3g} after Holm"
-    text += f", {difference.num_replicates} replicates: {comparison.verdict}"
+    plural = "" if difference.num_replicates == 1 else "s"
+    text += f", {difference.num_replicates} replicate{plural}: {comparison.verdict}"
+    if comparison.two_models is not None:
+        alone = comparison.two_models
+        text += (
+            f"; of these two models, right alone on {alone.num_only_first_right} and {alone.num_only_second_right} "
+            f"images, McNemar p {alone.p_value:.3g}"
+        )
     if pair.expect:
         found = {True: "as expected", False: "NOT as expected", None: "too few replicates to tell"}[comparison.holds]
         return f"check: {text}; expected {pair.expect}, {found}"
@@ -313,6 +327,7 @@ def _comparison(arms: Mapping[str, Arm], pair: Pair, metric: str, margin: float)
         compute_ratio=first[0]["image_passes"] / second[0]["image_passes"],
         verdict=_verdict(difference, equivalence, metric, None),
         holds=_holds(difference, pair.expect, lower_is_better=metric not in HIGHER_IS_BETTER),
+        two_models=_two_models(first, second) if len(seeds) == 1 else None,
     )
 
 
@@ -326,6 +341,12 @@ def _bootstrap(first: Sequence[Record], second: Sequence[Record], pair: Pair) ->
         return None
     bits = [np.stack([records.right(record) for record in listed]) for listed in (first, second)]
     return bootstrap_interval(*bits, generator=generator("bootstrap", pair.first, pair.second))
+
+
+def _two_models(first: Sequence[Record], second: Sequence[Record]) -> McNemar | None:
+    if first[0]["labels"] != second[0]["labels"]:
+        return None
+    return mcnemar(records.right(first[0]), records.right(second[0]))
 
 
 def _verdict(difference: PairedDifference, equivalence: Equivalence, metric: str, p_value: float | None) -> str:
