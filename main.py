@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:  # what only some modes need is imported there
         return missing_package(error)
     except KeyboardInterrupt:
-        print("error: interrupted. A training goes on with --train --resume", file=sys.stderr)
+        print("error: interrupted. A training goes on with --train --resume, a study with --study", file=sys.stderr)
         return 130
 
 

@@ -355,11 +355,17 @@ def num_steps(config: Config, num_images: int) -> int:
 
 
 def trainer(
-    config: Config, data: Splits, classifier: Classifier, *, device: torch.device, folder: Run, first_step: int = 0
+    config: Config,
+    data: Splits,
+    source: Source,
+    classifier: Classifier,
+    *,
+    device: torch.device,
+    folder: Run,
+    first_step: int = 0,
 ) -> Trainer:
     """Put a training together; `classifier` is on the device, `first_step` is where an interrupted run goes on."""
     classifier.autocast = parallel.autocast_format(config.train.precision, device)
-    source = training_source(config, data.train, device)
     checkpoints = Store(folder.checkpoints)
     checkpoints.sweep()
     parts = {"validation": data.validation, "test": data.test}

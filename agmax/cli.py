@@ -38,6 +38,9 @@ NAMED: dict[str, tuple[int | str | None, str | tuple[str, ...], str]] = {
 """The modes that take files or folders: how many, what they are called, and the help."""
 
 
+OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_]+)+=")
+
+
 class Flag(NamedTuple):
     """One flag: the setting or the part of a name it stands for, or a remark."""
 
@@ -172,7 +175,7 @@ def parse(argv: Sequence[str]) -> Request:
     for name, value in vars(arguments).items():
         if value == [] and name != "overrides":  # what argparse makes of `--config=--`
             raise UsageError("wrong command line", why=f"--{name.replace('_', '-')} has no value", remedy="See --help")
-    overrides: list[str] = list(arguments.overrides)
+    overrides = [*arguments.overrides, *_overrides_among_named(arguments)]
     parts, settings, remarks = _flags(arguments)
     settings += [_override(text) for text in overrides]
     if arguments.resume is not None and _mode(arguments) not in ("train", "eval"):
@@ -199,6 +202,10 @@ def parse(argv: Sequence[str]) -> Request:
     if arguments.output is not None and not arguments.output.lower().endswith(".png"):
         where, remedy = f"--output={arguments.output}", "Write a name that ends in .png"
         raise UsageError("wrong value", where=where, why="the picture is a PNG file", remedy=remedy)
+    not_followed = [arguments.dataset or "", *parts, *(s.key for s in settings if s.key != "train.runs_dir")]
+    if _mode(arguments) in ("compare", "diff") and any(not_followed):
+        where, why = ", ".join(filter(None, not_followed)), f"--{_mode(arguments)} looks at runs as they are"
+        raise UsageError("settings not followed", where=where, why=why, remedy="Leave them out")
     source = arguments.config
     if source is None and parts and arguments.resume:
         why = "they add to a configuration"
@@ -241,12 +248,23 @@ def _named(arguments: argparse.Namespace) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
+def _overrides_among_named(arguments: argparse.Namespace) -> list[str]:
+    """Take the overrides from what a mode with several names has taken: `--compare A B train.runs_dir=mine`."""
+    taken = []
+    for mode in NAMED:
+        given = getattr(arguments, mode)
+        if isinstance(given, list):
+            taken += [word for word in given if OVERRIDE.match(word)]
+            setattr(arguments, mode, [word for word in given if not OVERRIDE.match(word)])
+    return taken
+
+
 def _without_value(argv: Sequence[str]) -> list[str]:
     """Keep a flag from taking an override that follows it: `--resume train.epochs=5` resumes the newest run."""
     words = list(argv)
     alone = {"--resume": ""} | {f"--{mode}": there_are[0] for mode, (there_are, _) in WORDS.items()}
     for position, word in enumerate(words[:-1]):
-        if word in alone and re.match(r"[a-z_]+(\.[a-z_]+)+=", words[position + 1]):
+        if word in alone and OVERRIDE.match(words[position + 1]):
             words[position] = f"{word}={alone[word]}"
     return words
 

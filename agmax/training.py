@@ -61,6 +61,7 @@ def _train_in(
     classifier = build.model(config, with_pretrained=saved is None)
     if saved is not None:
         fit_weights(classifier, saved, config)
+    source = build.training_source(config, data.train, device)
     folder = continued or Run.create(config.train.runs_dir, config.name, resume.stem(config))
     with nullcontext() if continued else folder.locked():
         if continued is None:
@@ -68,7 +69,7 @@ def _train_in(
         log_to([folder.path / "train.log"])
         first_step = saved.state["step"] if saved and continued else 0
         trainer = build.trainer(
-            config, data, classifier.to(device), device=device, folder=folder, first_step=first_step
+            config, data, source, classifier.to(device), device=device, folder=folder, first_step=first_step
         )
         _announce(request, resolved, trainer, folder, f"{_classes(class_names)}, on {parallel.described(device)}")
         if saved is not None:
@@ -164,7 +165,8 @@ def _record_environment(folder: Run, environment: Result) -> None:
     for key in ("torch", *parallel.BITS_DEPEND_ON):
         if before.get(key) != environment[key]:
             log.warning("warning: not bit-exact: %s was %s, is %s", key, before.get(key), environment[key])
-    folder.write_json("environment.json", environment)
+    codes = dict.fromkeys([*before["code"].split("+"), environment["code"]] if "code" in before else [])
+    folder.write_json("environment.json", environment | {"code": "+".join(codes) or environment["code"]})
 
 
 def _finish(config: Config, trainer: Trainer, folder: Run, class_names: tuple[str, ...]) -> Result:

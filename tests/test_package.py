@@ -48,3 +48,4 @@ def test_the_package_holds_every_fragment_and_the_digits(installed: Path) -> Non
         assert packed.read_bytes() == path.read_bytes()
     assert (installed / "agmax" / "__main__.py").read_bytes() == (REPOSITORY / "main.py").read_bytes()
     assert (installed / "agmax" / "data" / "digits.csv.gz").is_file()
+    assert (installed / "agmax" / "reports" / "page.html.j2").is_file()

@@ -1,72 +1,25 @@
 """Read a study: one YAML file that says what is compared with what, on which seeds, and by which numbers."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from pydantic import Field, ValidationError
-
-from agmax.config import names, reader
+from agmax.config import names, reader, resolve, study_file
 from agmax.config.reader import Document
 from agmax.config.resolve import Setting
-from agmax.config.section import Count, NonNegative, Section, Seed
+from agmax.config.study_file import Arm, Check, Contrast, File, Metric
 from agmax.errors import AgmaxError, ConfigErrors, UsageError
 
-METRICS = ("error", "top1", "top5", "nll", "ece")
+METRICS: tuple[str, ...] = get_args(Metric)
 """What a table can show; error is 100 - top1, top1 and top5 are in percent, nll in nats, ece is a share."""
 
-Metric = Literal["error", "top1", "top5", "nll", "ece"]
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=60)]
-
-
-class Contrast(Section):
-    """Two arms to compare, fixed before the results are known."""
-
-    of: Word
-    against: list[Word]
-    """The comparator, or several of which the one with the best validation in the tuning is taken."""
-
-
-class Check(Section):
-    """Two arms of which it is known beforehand how they compare: they test the study itself."""
-
-    of: Word
-    against: Word
-    expect: Literal["no difference", "a difference", "no gain"]
-
-
-class Tune(Section):
-    """How each arm's settings are chosen: by the mean top1 on the validation images."""
-
-    replicates: Annotated[list[Seed], Field(min_length=1)]
-    """Seeds of the trials, none of them a replicate of the study."""
-    trials: dict[Word, Annotated[list[dict[str, Any]], Field(min_length=2)]]
-    """For each arm the settings of its trials, equally many for all."""
-
-
-class _File(Section):
-    about: str = ""
-    base: str
-    dataset: str | None = None
-    settings: dict[str, Any] = {}
-    variants: Annotated[dict[Word, str | dict[str, Any] | None], Field(min_length=1)]
-    replicates: Count | Annotated[list[Seed], Field(min_length=1)] = 1
-    metrics: Annotated[list[Metric], Field(min_length=1)] = ["error", "nll", "ece"]
-    budget: Count | None = None
-    margin: NonNegative = 0.2
-    contrasts: list[Contrast] = []
-    checks: list[Check] = []
-    tune: Tune | None = None
-
-
-class _Arm(Section):
-    """The words of a variant that are not settings."""
-
-    about: str = ""
-    parts: str = ""
-    like: Word | None = None
-    replicates: Count | None = None
-    seed_offset: Seed = 0
-    paper: dict[Metric, float] = {}
+OF_A_CELL = {
+    "name": "Leave it out",
+    "train.seed": "Seeds are the study's replicates, e.g. replicates: [5, 6, 7]",
+    "evaluation.test": "Leave it out",
+}
+"""Settings that make a cell what it is, and what to do instead of writing them."""
 
 
 class Variant(NamedTuple):
@@ -117,12 +70,17 @@ def find(text: str) -> Path:
         UsageError: there is none.
     """
     folder = names.CONFIGS / "study"
-    path = Path(text).expanduser()
-    if not text.endswith((".yaml", ".yml")) and "/" not in text:
-        path = folder / f"{text}.yaml"
-    if not path.is_file():
+    is_name = not text.endswith((".yaml", ".yml")) and "/" not in text
+    try:
+        path = folder / f"{text}.yaml" if is_name else Path(text).expanduser()
+        is_there = path.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long, no such home folder
+        raise UsageError("cannot read the study", where=text[:60], why=str(error)[:200]) from error
+    if not is_there:
         known = [shipped.stem for shipped in sorted(folder.glob("*.yaml"))]
-        raise UsageError("no such study", where=text, remedy=names.nearest(path.stem, known))
+        is_near = is_name and Path(f"{text}.yaml").is_file()
+        remedy = f"Write ./{text}.yaml" if is_near else names.nearest(path.stem, known)
+        raise UsageError("no such study", where=text, remedy=remedy)
     return path
 
 
@@ -130,61 +88,49 @@ def read(path: Path) -> Study:
     """Read a study file.
 
     Raises:
-        UsageError: it is not one; every error that was found is reported.
+        UsageError: it is not one, or an arm of it cannot be trained; every error that was found is reported.
     """
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", path.stem):
+        why = "letters, digits and . _ - make it, 100 at most"
+        raise UsageError("not a name for a study", where=path, why=why, remedy="Rename the file")
     document = reader.read(path)
-    try:
-        file = _File.model_validate(document.mapping)
-    except ValidationError as failure:
-        raise ConfigErrors([_explained(item, document) for item in failure.errors()]) from failure
-    seeds = tuple(range(file.replicates)) if isinstance(file.replicates, int) else tuple(file.replicates)
-    variants = {name: _variant(name, value, seeds, document) for name, value in file.variants.items()}
-    base = str(path.parent / file.base) if file.base.endswith((".yaml", ".yml")) else file.base
+    file = study_file.checked(document)
     tune = file.tune
-    trials = {
-        name: tuple(
-            tuple(Setting(key, value, document.where(f"tune.trials.{name}")) for key, value in names.leaves(trial))
-            for trial in listed
-        )
-        for name, listed in (tune.trials if tune else {}).items()
-    }
     study = Study(
         name=path.stem,
         path=path,
         about=file.about,
-        base=base,
+        base=str(path.parent / file.base) if file.base.endswith((".yaml", ".yml")) else file.base,
         dataset=file.dataset,
         settings=_settings(file.settings, "settings", document),
-        variants=variants,
+        variants={name: _variant(name, arm, file.replicates, document) for name, arm in file.variants.items()},
         metrics=tuple(file.metrics),
         budget=file.budget,
         margin=file.margin,
         contrasts=tuple(file.contrasts),
         checks=tuple(file.checks),
         tune_seeds=tuple(tune.replicates) if tune else (),
-        trials=trials,
+        trials={
+            name: tuple(_settings(trial, f"tune.trials.{name}", document) for trial in trials)
+            for name, trials in (tune.trials if tune else {}).items()
+        },
     )
-    problems = _problems(study, seeds, document)
+    problems = {
+        str(problem): problem for problem in (*_misfits(study, file, document), *_wrong_settings(study, document))
+    }
     if problems:
-        raise ConfigErrors(problems)
+        raise ConfigErrors(list(problems.values()))
     return study
 
 
-def _variant(name: str, value: Any, seeds: tuple[int, ...], document: Document) -> Variant:
-    key = f"variants.{name}"
-    mapping = {"parts": value} if isinstance(value, str) else dict(value or {})
-    words = {word: mapping.pop(word) for word in list(mapping) if word in _Arm.model_fields}
-    try:
-        arm = _Arm.model_validate(words)
-    except ValidationError as failure:
-        raise ConfigErrors([_explained(item, document, f"{key}.") for item in failure.errors()]) from failure
+def _variant(name: str, arm: Arm, seeds: list[int], document: Document) -> Variant:
     return Variant(
         name=name,
         about=arm.about,
         parts=tuple(part for part in arm.parts.split("-") if part),
-        settings=_settings(mapping, key, document),
+        settings=_settings(arm.model_extra or {}, f"variants.{name}", document),
         like=arm.like,
-        seeds=seeds[: arm.replicates],
+        seeds=tuple(seeds[: arm.replicates]),
         seed_offset=arm.seed_offset,
         paper={str(metric): number for metric, number in arm.paper.items()},
     )
@@ -194,49 +140,90 @@ def _settings(mapping: dict[str, Any], prefix: str, document: Document) -> tuple
     return tuple(Setting(key, value, document.where(f"{prefix}.{key}")) for key, value in names.leaves(mapping))
 
 
-def _problems(study: Study, seeds: tuple[int, ...], document: Document) -> list[AgmaxError]:
+def _misfits(study: Study, file: File, document: Document) -> list[AgmaxError]:
     """Return what does not fit together: arms that are not there, trials of different number, shared seeds."""
     problems: list[AgmaxError] = []
+    seeds = file.replicates
 
     def refuse(key: str, what: str, why: str = "", remedy: str = "") -> None:
         problems.append(UsageError(what, where=document.where(key), why=why, remedy=remedy))
 
-    named = [("variants." + arm.name, arm.like) for arm in study.variants.values() if arm.like]
-    named += [("contrasts", arm) for contrast in study.contrasts for arm in (contrast.of, *contrast.against)]
-    named += [("checks", arm) for check in study.checks for arm in (check.of, check.against)]
-    named += [("tune.trials", arm) for arm in study.trials]
+    pairs = [("contrasts", contrast.of, arm) for contrast in study.contrasts for arm in contrast.against]
+    pairs += [("checks", check.of, check.against) for check in study.checks]
+    named = [(f"variants.{arm.name}.like", arm.like) for arm in study.variants.values() if arm.like]
+    named += [(key, arm) for key, first, second in pairs for arm in (first, second)]
+    named += [(f"tune.trials.{arm}", arm) for arm in study.trials]
     for key, arm in named:
         if arm not in study.variants:
             refuse(key, f"unknown variant {arm}", remedy=names.nearest(arm, study.variants))
+    for key, first, second in pairs:
+        if first == second:
+            refuse(key, f"{first} is compared with itself")
     for variant in study.variants.values():
         other = study.variants.get(variant.like or "")
         if other and (other.like or variant.name in study.trials):
             why = "an arm like another has no trials of its own, and that other stands by itself"
-            refuse(f"variants.{variant.name}", f"variant {variant.name} cannot be like {other.name}", why)
+            refuse(f"variants.{variant.name}.like", f"variant {variant.name} cannot be like {other.name}", why)
     if len({len(listed) for listed in study.trials.values()}) > 1:
         counts = ", ".join(f"{arm} {len(listed)}" for arm, listed in study.trials.items())
         refuse("tune.trials", "arms with more trials than others", f"a fair tuning gives all equally many: {counts}")
     for contrast in study.contrasts:
-        untuned = [arm for arm in contrast.against if arm not in study.trials]
+        untuned = [arm for arm in contrast.against if arm in study.variants and arm not in study.trials]
         if len(contrast.against) > 1 and untuned:
             why = "the best of several is chosen on the validation of the tuning"
             refuse("contrasts", f"no trials of {', '.join(untuned)}", why, "Name one arm, or give them trials")
-    if len(set(seeds)) < len(seeds):
-        refuse("replicates", "a seed stands twice")
+    for name, words in file.variants.items():
+        if words.replicates and words.replicates > len(seeds):
+            why = f"{words.replicates}, of {len(seeds)}"
+            refuse(f"variants.{name}.replicates", f"variant {name} has more replicates than the study", why)
+    for key, listed in (("replicates", seeds), ("tune.replicates", list(study.tune_seeds))):
+        if len(set(listed)) < len(listed):
+            refuse(key, "a seed stands twice")
     shared = sorted(set(study.tune_seeds) & set(seeds))
     if shared:
         refuse("tune.replicates", f"seeds {shared} are replicates of the study too", "they would be chosen on")
     return problems
 
 
-def _explained(item: Any, document: Document, prefix: str = "") -> UsageError:
-    """Turn one of pydantic's errors into ours: key, line, what is allowed."""
-    path = [str(word) for word in item["loc"] if str(word) in document.mapping or not str(word).startswith("function")]
-    key = prefix + ".".join(path)
-    where = document.where(key)
-    if item["type"] == "extra_forbidden":
-        known = [*_File.model_fields, *Contrast.model_fields, *Check.model_fields, *Tune.model_fields]
-        return UsageError(f"unknown key {key}", where=where, remedy=names.nearest(path[-1], known))
-    if item["type"] == "missing":
-        return UsageError(f"{key} is missing", where=where, remedy="See configs/study for examples")
-    return UsageError(f"wrong value for {key}", where=where, why=item["msg"])
+def _wrong_settings(study: Study, document: Document) -> list[AgmaxError]:
+    """Return what an arm or a trial could not be trained with; nothing is asked of the data."""
+    problems: list[AgmaxError] = []
+    try:
+        resolve.resolve(study.base)
+        if study.dataset is not None:
+            names.dataset_fragment(study.dataset, document.where("dataset"))
+    except UsageError as error:
+        return [_located(item, "wrong base", "base", document) for item in _each(error)]
+    known = [*names.files("augment"), *names.files("method")]
+    for variant in study.variants.values():
+        key = f"variants.{variant.name}"
+        for part in variant.parts:
+            if part not in known:
+                is_model = names.fragment("model", part) is not None
+                remedy = "The model is the study's base" if is_model else names.nearest(part, known)
+                problems.append(UsageError(f"unknown part {part}", where=document.where(f"{key}.parts"), remedy=remedy))
+        like = study.variants.get(variant.like or "")
+        parts = dict.fromkeys(part for arm in (like, variant) if arm for part in arm.parts if part in known)
+        for trial in study.trials.get(variant.name, ((),)):
+            layers = (*study.settings, *(like.settings if like else ()), *variant.settings, *trial)
+            problems += [
+                UsageError(f"{setting.key} is the study's to set", where=setting.origin, remedy=OF_A_CELL[setting.key])
+                for setting in layers
+                if setting.key in OF_A_CELL
+            ]
+            try:
+                resolve.resolve(study.base, dataset=study.dataset, parts=tuple(parts), settings=layers)
+            except UsageError as error:
+                problems += [_located(item, f"variant {variant.name}", key, document) for item in _each(error)]
+    return problems
+
+
+def _each(error: UsageError) -> Iterable[AgmaxError]:
+    return error.errors if isinstance(error, ConfigErrors) else [error]
+
+
+def _located(error: AgmaxError, what: str, key: str, document: Document) -> AgmaxError:
+    """Return an error that names a line of the file: its own, or that of `key`."""
+    if f"({document.path}:" in str(error):
+        return error
+    return UsageError(what, where=document.where(key), why=str(error))

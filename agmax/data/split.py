@@ -64,8 +64,9 @@ def partition(
 
     Kept apart are the same share of every class; `validation` and `extra_test` are shares below 1 or numbers of
     images. To train on are `limit` of the others, equally many of each class, or all of them. The first choice depends
-    on `split_seed`, the second on `seed`, where None is the same, and both on the labels [N]; while every class has
-    images enough, `train` and `validation` do not change with the size of another part.
+    on `split_seed`, the second on `seed`, where None is the same, and both on the labels [N]. `validation` changes with
+    the size of no other part; with one seed for both choices and no `extra_test`, `train` does not either while every
+    class has images enough.
 
     Raises:
         DataError: there are not enough images for all.

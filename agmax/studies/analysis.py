@@ -78,6 +78,7 @@ class Summary(NamedTuple):
     num_replicates: int
     num_planned: int
     means: dict[str, dict[str, Mean]]  # protocol -> metric -> mean on the test images
+    values: dict[str, list[float]]  # metric -> of every replicate at the final epoch
     image_passes: int
     steps: int
     minutes: float  # median of a cell, training and evaluation
@@ -157,13 +158,13 @@ def analyse(
     ]
     tested = compared(checks)
     reference = contrasts[0].second if contrasts else next(iter(measured), "")
-    told = {(pair.first, pair.second) for pair in (*contrasts, *checks)} | {(pair.first, pair.first) for pair in checks}
+    told = [{pair.first, pair.second} for pair in (*contrasts, *checks)]
     of_checks = {pair.first for pair in checks}
     others = compared(
         [
             Pair(name, reference)
             for name in measured
-            if name != reference and (name, reference) not in told and name not in of_checks
+            if name != reference and {name, reference} not in told and name not in of_checks
         ]
     )
     counts = {record["num_test_images"] for arm in measured.values() for record in arm.records.values()}
@@ -191,6 +192,8 @@ def sentence(comparison: Comparison, analysis: Analysis) -> str:
     text = f"{pair.first} against {pair.second}"
     if pair.about:
         text += f" ({pair.about})"
+    if abs(comparison.compute_ratio - 1) > 0.01:
+        text += f", at {comparison.compute_ratio:.3g} times the image passes"
     text += f": {metric} {difference.mean:+.3g} {unit}"
     if difference.interval is not None:
         text += f" [{difference.interval.low:+.3g}, {difference.interval.high:+.3g}]"
@@ -256,6 +259,7 @@ def _summary(arm: Arm, budget: int | None, differing: Sequence[str]) -> Summary:
         num_replicates=len(found),
         num_planned=arm.num_planned,
         means=_means(found),
+        values={metric: _values(found, metric).tolist() for metric in UNITS},
         image_passes=passes,
         steps=round(statistics.median(record["steps"] for record in found)),
         minutes=statistics.median(record["seconds"] for record in found) / 60,

@@ -39,7 +39,11 @@ def of_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
     for run in runs:
         config = resume.settings_of(run)
         assert config is not None, "a finished run has a configuration"
-        record = records.of_run(run)
+        try:
+            record = records.of_run(run)
+        except (KeyError, OSError, ValueError) as error:
+            remedy = "Restore it, or train again: runs of early releases lack some of it"
+            raise CheckpointError("run folder is not whole", where=run.path, why=str(error), remedy=remedy) from error
         if "test" not in record["metrics"]:
             raise UsageError(
                 "run without test metrics", where=run.path, why="it was trained with evaluation.test=false"
@@ -69,7 +73,7 @@ def of_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
 
 
 def _finished(text: str, runs_dir: str) -> Run:
-    path = find(text, runs_dir)
+    path = _found(text, runs_dir)
     run = Run(path)
     if not path.is_dir() or run.read_json("result.json") is None:
         why = "it has no result.json"
@@ -77,6 +81,16 @@ def _finished(text: str, runs_dir: str) -> Run:
             "not a finished run", where=path, why=why, remedy="Give run folders; --train --resume ends one"
         )
     return run
+
+
+def _found(text: str, runs_dir: str) -> Path:
+    """Find a run folder as typed or below the folder of runs; where there is none, name the nearest."""
+    try:
+        return find(text, runs_dir)
+    except CheckpointError as error:
+        there = [str(found.parent) for found in Path(runs_dir).expanduser().glob("*/*/result.json")]
+        remedy = names.nearest(text, there) if there else f"There is none in {runs_dir}"
+        raise CheckpointError("no such run", where=text, remedy=remedy) from error
 
 
 def _told_apart(arms: Sequence[Arm]) -> list[Arm]:
@@ -99,7 +113,8 @@ def diff(texts: Sequence[str], runs_dir: str) -> dict[str, Any]:
     """Return the settings and metrics in which two runs, or two configurations, differ.
 
     Raises:
-        UsageError: there is no such run or configuration.
+        UsageError: there is no such configuration.
+        CheckpointError: there is no such run.
     """
     first, second = (_side(text, runs_dir) for text in texts)
     before, after = (dict(names.leaves(side.config.model_dump(mode="json"))) for side in (first, second))
@@ -116,13 +131,18 @@ def diff(texts: Sequence[str], runs_dir: str) -> dict[str, Any]:
 
 def _side(text: str, runs_dir: str) -> Side:
     """Read a run folder or, where there is none of that name, a configuration."""
+    is_name = not resolve.is_path(text) or text.endswith((".yaml", ".yml"))
     try:
-        run = Run(find(text, runs_dir))
+        run = Run(_found(text, runs_dir))
     except CheckpointError:
+        if not is_name:
+            raise
         return Side(text, resolve.resolve(text).config, {})
     config = resume.settings_of(run)
-    if config is None:
+    if config is None and is_name:
         return Side(text, resolve.resolve(text).config, {})
+    if config is None:
+        raise CheckpointError("not a run folder", where=run.path, why="it has no config.yaml")
     result = run.read_json("result.json") or {}
     shown = ("top1", "top5", "nll", "ece", "epochs", "seconds")
     return Side(text, config, {name: result[name] for name in shown if name in result})

@@ -4,10 +4,6 @@ import statistics
 import time
 from collections.abc import Collection, Sequence
 
-import torch
-
-from agmax import build, parallel
-from agmax.batch import Sample
 from agmax.config.resolve import with_classes
 from agmax.config.schema import Config
 from agmax.errors import AgmaxError
@@ -48,6 +44,8 @@ def seconds(cells: Sequence[Cell], known: Collection[Record]) -> float | None:
 
 
 def _num_images(config: Config) -> int | None:
+    from agmax import build  # here, for it takes seconds, which a study that asks for no estimate spares
+
     try:
         return len(build.split(config, "train").labels)
     except AgmaxError:
@@ -59,6 +57,11 @@ def seconds_per_image_pass(config: Config) -> float:
 
     Reading files and evaluating are left out.
     """
+    import torch
+
+    from agmax import build, parallel
+    from agmax.batch import Sample
+
     config = with_classes(config, config.dataset.num_classes or 10)
     device = parallel.choose_device(config.train.device)
     parallel.keep_freed_memory()

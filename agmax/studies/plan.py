@@ -94,6 +94,8 @@ def _cell(
     parts = tuple(dict.fromkeys([*(like.parts if like else ()), *variant.parts, *typed.parts]))
     number = "" if trial is None else f"-trial{trial}"
     origin = f"{study.name}, {variant.name}"
+    written = (*study.settings, *(like.settings if like else ()), *variant.settings)
+    has_own_subset = any(setting.key == "dataset.seed" for setting in written)
     layers = [
         *study.settings,
         *(like.settings if like else ()),
@@ -101,7 +103,7 @@ def _cell(
         *variant.settings,
         *settings,
         Setting("train.seed", seed + variant.seed_offset, origin),
-        *([Setting("dataset.seed", seed, origin)] if variant.seed_offset else []),
+        *([Setting("dataset.seed", seed, origin)] if variant.seed_offset and not has_own_subset else []),
         *typed.settings,
         Setting("name", f"{study.name}-{variant.name}{number}", origin),
     ]

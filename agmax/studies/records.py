@@ -4,7 +4,8 @@ import base64
 import fcntl
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,21 @@ def read(path: Path) -> dict[str, Record]:
     """Return the records of a file by key, of equal keys the last; a line cut short by a kill is left out.
 
     Raises:
-        DataError: a line in the middle is damaged.
+        DataError: a line in the middle is damaged, or the file cannot be read.
     """
-    if not path.is_file():
+    try:
+        return _parsed(path.read_bytes(), path)
+    except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise DataError("cannot read the results", where=path, why=error.strerror or "") from error
+
+
+def _parsed(content: bytes, path: Path) -> dict[str, Record]:
     found: dict[str, Record] = {}
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
-        if not line:
+        if not line.strip():
             continue
         try:
             record = json.loads(line)
@@ -126,22 +134,44 @@ def read(path: Path) -> dict[str, Record]:
 
 
 def append(path: Path, record: Record) -> None:
-    """Add a record to the file, which other programs may be adding to; a line cut short before is mended.
+    """Add a record to the file, to which other programs may be adding, unless they have added this very one.
+
+    A line cut short before is mended: removed, or ended where it is whole.
 
     Raises:
         OutputError: the file cannot be written.
     """
+    with _written(path), path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        content = file.read()
+        there = _parsed(content, path)
+        if record["key"] in there and there[record["key"]].get("code") == record.get("code"):
+            return
+        cut = content[content.rfind(b"\n") + 1 :]
+        if _parsed(cut, path):
+            file.write(b"\n")
+        else:
+            file.truncate(len(content) - len(cut))
+        file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+
+
+def probe(path: Path) -> None:
+    """Find out before the work begins whether its records can be kept.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with _written(path):
+        path.open("ab").close()
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Make the folder of a file that is written inside, and explain what is wrong with it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = file.seek(0, 2)
-            file.seek(max(size - 1, 0))
-            if size and file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-            file.seek(0, 2)
-            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        yield
     except OSError as error:
         remedy = "Copy the study file to a folder you can write, and give its path"
         raise OutputError("cannot write the results", where=path, why=error.strerror or "", remedy=remedy) from error

@@ -4,6 +4,7 @@ import fcntl
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -70,6 +71,7 @@ def run_all(
         raise OutputError("cannot write", where=folder, why=error.strerror or "") from error
     failed: list[Outcome] = []
     waiting = list(cells)
+    num_told = 0
     while waiting:
         elsewhere: list[Cell] = []
         with closing(_each(waiting, folder, jobs=jobs, gpus=gpus, fresh=fresh)) as outcomes:
@@ -82,7 +84,9 @@ def run_all(
                     failed.append(outcome)
                     log.info("failed: %s: %s", outcome.cell.title, outcome.message)
         if elsewhere and len(elsewhere) == len(waiting):
-            log.info("waiting for %d cells that other programs train", len(elsewhere))
+            if len(elsewhere) != num_told:
+                num_told = len(elsewhere)
+                log.info("waiting for cells that other programs train: %d", num_told)
             time.sleep(POLL_SECONDS)
         waiting = elsewhere
     return failed
@@ -169,7 +173,7 @@ def _train(cell: Cell, folder: Path, environment: dict[str, str], children: _Chi
             raise OutputError("cannot write", where=config, why=error.strerror or "") from error
         run = next(iter(_runs(cell, fresh=fresh)), None)
         if code != 0 or run is None or run.read_json("result.json") is None:
-            return Outcome(cell, None, _last_line(log_file), code or 1)
+            return Outcome(cell, None, _reason(log_file, code), code or 1)
         return Outcome(cell, run, "", 0)
 
 
@@ -190,7 +194,11 @@ def _runs(cell: Cell, *, fresh: bool) -> Iterable[Run]:
 @contextmanager
 def _locked(path: Path) -> Iterator[int | None]:
     """Hold the lock of a cell and yield its file descriptor, or None where another program holds it."""
-    with path.open("a+") as file:
+    try:
+        opened = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise OutputError("cannot write", where=path, why=error.strerror or "") from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -229,7 +237,11 @@ def jobs_for(asked: int | None, gpus: Sequence[str]) -> int:
     return asked or max(1, len(gpus))
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+def _reason(log_file: Path, code: int) -> str:
+    """Return why a training ended, from what its latest attempt has said."""
+    text = "\n" + log_file.read_text(encoding="utf-8", errors="replace")
+    _, *lines = text.rpartition("\n$ ")[2].splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
+    if not errors and code > 128:
+        return f"ended by signal {code - 128} ({signal.strsignal(code - 128)})"
     return (errors or lines or ["nothing was said"])[-1].removeprefix("error: ")

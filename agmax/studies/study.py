@@ -21,9 +21,6 @@ from agmax.studies.tuning import Choice, Tuning
 
 Result = dict[str, Any]
 
-OF_A_CELL = ("name", "train.seed", "evaluation.test")
-"""Settings that make a cell what it is."""
-
 
 class Phase(NamedTuple):
     """What a study does now: its tuning, or its measuring."""
@@ -47,30 +44,40 @@ def run(request: cli.Request) -> Outcome:
     study = files.read(files.find(request.named[0]))
     typed = Typed(request.dataset, request.parts, request.settings)
     for setting in typed.settings:
-        if setting.key in OF_A_CELL:
-            remedy = "Write them in the study: replicates: [5, 6, 7]" if setting.key == "train.seed" else "Leave it out"
+        if setting.key in files.OF_A_CELL:
+            remedy = files.OF_A_CELL[setting.key]
             raise UsageError(f"{setting.key} is the study's to set", where=setting.origin, remedy=remedy)
     phase = phase_of(study, typed)
     known = records.read(study.results)
     missing = [cell for cell in phase.cells if _is_missing(cell, known, fresh=request.fresh)]
+    wanted = missing
     if request.cell is not None:
         if request.cell > len(phase.cells):
             raise UsageError("no such cell", where=f"--cell={request.cell}", why=f"there are {len(phase.cells)}")
-        missing = [cell for cell in missing if cell is phase.cells[request.cell - 1]]
+        wanted = [cell for cell in missing if cell is phase.cells[request.cell - 1]]
     folder = runner.folder_of(study.name, phase.cells[0].config.train.runs_dir)
     if request.print_slurm:
-        numbers = [number for number, cell in enumerate(phase.cells, start=1) if cell in missing]
+        if not wanted:
+            why = f"all {len(phase.cells)} cells are finished"
+            raise UsageError(
+                "nothing to submit", where=study.name, why=why, remedy="--study without it writes the report"
+            )
+        numbers = [number for number, cell in enumerate(phase.cells, start=1) if cell in wanted]
         script = slurm.script(study.name, _words(request.words), numbers)
         if not request.as_json:
             print(script, end="")
-        return Outcome({**_answer(study, phase, missing), "script": script}, None, folder)
-    gpus = runner.visible_gpus()
-    jobs = runner.jobs_for(request.jobs, gpus)
-    seconds = _announce(study, phase, missing, known, jobs)
+        return Outcome({**_answer(study, phase, wanted), "script": script}, None, folder)
+    is_on_cpu = all(cell.config.train.device == "cpu" for cell in phase.cells)
+    gpus = [] if is_on_cpu else runner.visible_gpus()
+    jobs = runner.jobs_for(None if request.cell else request.jobs, gpus)
+    num_done = len(phase.cells) - len(missing)
+    alike = {cell.key: known[cell.key] for cell in (*phase.tuned.cells, *phase.cells) if cell.key in known}
+    seconds = _announce(study, phase, wanted, alike, jobs, num_done=num_done, is_timed=request.dry_run)
     if request.dry_run:
-        return Outcome({**_answer(study, phase, missing), "estimated_seconds": seconds}, None, folder)
-    if missing:
-        _train(study, phase, missing, folder, jobs=jobs, gpus=gpus, fresh=request.fresh)
+        return Outcome({**_answer(study, phase, wanted), "estimated_seconds": seconds}, None, folder)
+    if wanted:
+        records.probe(study.results)
+        _train(study, phase, wanted, folder, num_done=num_done, jobs=jobs, gpus=gpus, fresh=request.fresh)
         known = records.read(study.results)
     answer = _answer(study, phase, [])
     if request.cell is not None:
@@ -133,12 +140,22 @@ def _num_of_other_code(cells: Sequence[Cell], known: Mapping[str, Record]) -> in
 
 
 def _announce(
-    study: Study, phase: Phase, missing: Sequence[Cell], known: Mapping[str, Record], jobs: int
+    study: Study,
+    phase: Phase,
+    missing: Sequence[Cell],
+    known: Mapping[str, Record],
+    jobs: int,
+    *,
+    num_done: int,
+    is_timed: bool,
 ) -> float | None:
-    """Show the plan, and return the seconds that the missing cells will take, where that can be told."""
-    done = len(phase.cells) - len(missing)
-    log.info("%s, %s: %d cells, %d finished, %d to run", study.name, phase.name, len(phase.cells), done, len(missing))
-    of_other_code = _num_of_other_code(phase.cells, known)
+    """Show the plan, and return the seconds that the missing cells will take, where that can be told.
+
+    Without finished cells that takes steps `is_timed`, which a study that trains leaves out: the GPU is its cells' own.
+    """
+    counts = len(phase.cells), num_done, len(missing)
+    log.info("%s, %s: %d cells, %d finished, %d to run", study.name, phase.name, *counts)
+    of_other_code = _num_of_other_code([cell for cell in phase.cells if cell not in missing], known)
     if of_other_code:
         log.info("note: %d finished cells were made by other code; --fresh repeats them", of_other_code)
     if not missing:
@@ -150,7 +167,7 @@ def _announce(
         to_run = sum(cell.variant == name for cell in missing)
         text = "unknown, the data are not there" if passes is None else f"{passes:,}"
         log.info("  %-28s %3d cells, %3d to run, image passes of each: %s", name, len(cells), to_run, text)
-    seconds = estimate.seconds(missing, known.values())
+    seconds = estimate.seconds(missing, known.values()) if known or is_timed else None
     if seconds is not None:
         by = "by the cells already finished" if known else "by steps timed now, without evaluations"
         log.info("about %s, %d at a time, %s", estimate.duration(seconds / jobs), jobs, by)
@@ -163,6 +180,7 @@ def _train(
     missing: Sequence[Cell],
     folder: Path,
     *,
+    num_done: int,
     jobs: int,
     gpus: Sequence[str],
     fresh: bool,
@@ -172,8 +190,10 @@ def _train(
     Raises:
         CellError: some failed; the others are finished.
     """
-    progress = _Progress(study, phase, len(phase.cells) - len(missing), len(missing))
-    before = signal.signal(signal.SIGTERM, _end)
+    progress = _Progress(study, phase, num_done, len(missing))
+    before = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_IGN:  # what is ignored at the start stays so
+        signal.signal(signal.SIGTERM, _end)
     try:
         failed = runner.run_all(missing, folder, jobs=jobs, gpus=gpus, fresh=fresh, done=progress.keep)
     finally:
@@ -203,9 +223,7 @@ class _Progress:
             **records.of_run(outcome.run),
         }
         record["seed"] = cell.seed  # of the replicate; an offset is part of the settings
-        there = records.read(self.study.results).get(cell.key)  # another program may have trained it, and written it
-        if there is None or there["code"] != record["code"]:
-            records.append(self.study.results, record)
+        records.append(self.study.results, record)
         self.num_done += 1
         self.num_made += 1
         seconds = (time.monotonic() - self._started) / self.num_made

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -60,10 +61,10 @@ def choose(tuned: Tuning, records: Mapping[str, Record]) -> dict[str, Choice]:
 
 
 def write(tuned: Tuning, choices: Mapping[str, Choice]) -> None:
-    """Write the choices beside the results; a file that is there is never written over.
+    """Write the choices beside the results; a file that is there, by another program, is never written over.
 
     Raises:
-        OutputError: the file cannot be written, or is there.
+        OutputError: the file cannot be written.
     """
     seeds = ", ".join(map(str, tuned.study.tune_seeds))
     lines = [
@@ -78,12 +79,12 @@ def write(tuned: Tuning, choices: Mapping[str, Choice]) -> None:
             f"    trial: {choice.trial}",
             f"    validation_top1: {choice.validation_top1}",
             f"    of_trials: [{', '.join(map(str, choice.of_trials))}]",
-            "    settings:",
+            "    settings:" if choice.settings else "    settings: {}",
             *(f"      {setting.key}: {reader.format_value(setting.value)}" for setting in choice.settings),
         ]
     try:
         tuned.path.parent.mkdir(parents=True, exist_ok=True)
-        with tuned.path.open("x", encoding="utf-8") as file:
+        with suppress(FileExistsError), tuned.path.open("x", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
     except OSError as error:
         raise OutputError("cannot write the choice", where=tuned.path, why=error.strerror or "") from error
@@ -103,15 +104,28 @@ def read(tuned: Tuning) -> dict[str, Choice] | None:
         why = "its tuning had other arms, trials, seeds or settings than the study has now"
         remedy = "Restore the study, or remove the file to tune anew"
         raise UsageError("the choice does not fit the study", where=tuned.path, why=why, remedy=remedy)
-    return {arm: _choice(value, document.where(f"chosen.{arm}")) for arm, value in chosen.items()}
+    return {
+        arm: _choice(chosen.get(arm), trials, document.where(f"chosen.{arm}"))
+        for arm, trials in tuned.study.trials.items()
+    }
 
 
-def _choice(value: Any, where: str) -> Choice:
+def _choice(value: Any, trials: Sequence[Sequence[Setting]], where: str) -> Choice:
+    """Read the choice of an arm, which is one of its trials as it stands in the study."""
     try:
         settings = tuple(Setting(key, number, where) for key, number in names.leaves(value["settings"]))
-        return Choice(value["trial"], value["validation_top1"], tuple(value["of_trials"]), settings)
-    except (KeyError, TypeError) as error:
-        raise UsageError("not a choice", where=where, why=f"{error} is missing", remedy="Restore the file") from error
+        choice = Choice(value["trial"], value["validation_top1"], tuple(value["of_trials"]), settings)
+        chosen = [(setting.key, setting.value) for setting in trials[choice.trial]]
+        is_written = choice.validation_top1 == choice.of_trials[choice.trial] == max(choice.of_trials)
+        is_written = is_written and chosen == [(setting.key, setting.value) for setting in settings]
+    except (AttributeError, IndexError, KeyError, TypeError):
+        is_written = False
+    if not is_written:
+        why = "it is not what a tuning writes: the best of the trials, with the settings that the study gives it"
+        raise UsageError(
+            "the choice was edited", where=where, why=why, remedy="Restore it, or remove the file to tune anew"
+        )
+    return choice
 
 
 def settings(choices: Mapping[str, Choice] | None) -> dict[str, Sequence[Setting]]:

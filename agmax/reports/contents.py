@@ -1,0 +1,228 @@
+"""The tables of a study as plain text: what Markdown, LaTeX and the page show, worded once."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from agmax.reports.words import (
+    DASH,
+    MINUS,
+    PLUS_MINUS,
+    accuracy_metric,
+    begun,
+    difference,
+    equivalence,
+    is_unequal,
+    marked,
+    mean,
+    measured,
+    named,
+    number,
+    over_images,
+    p_value,
+    plain,
+    published,
+    replicates,
+    times,
+    two_models,
+    unit_of_differences,
+)
+from agmax.studies.analysis import HIGHER_IS_BETTER, PROTOCOLS, Analysis, Comparison
+
+NO_P_VALUE = "no p-value under six replicates"
+MCNEMAR = "McNemar of these two models"
+
+TEXTS = {"arm", "arms", "by the interval", "check", "chosen as", "contrast", "expected", "found", "holds?", "verdict"}
+TEXTS |= {"what it controls", MCNEMAR}
+"""Columns of words; all others are of numbers."""
+ALWAYS = {"p, sign flips", "p after Holm"}
+"""Columns that are shown where they hold nothing too; all others are then left out."""
+
+
+class Column(NamedTuple):
+    """The head of a column."""
+
+    title: str
+    is_text: bool = False  # else a number, which is aligned to the right
+
+
+class Table(NamedTuple):
+    """A table whose first column names the rows."""
+
+    name: str  # one word
+    title: str
+    caption: str
+    columns: list[Column]
+    rows: list[list[str]]
+    notes: list[str]  # what marks mean
+
+
+def tables(analysis: Analysis) -> list[Table]:
+    """Return the tables of an analysis that have rows: arms, contrasts, checks, others."""
+    made = (arms(analysis), contrasts(analysis), checks(analysis), others(analysis))
+    return [table for table in made if table.rows]
+
+
+def _table(name: str, title: str, caption: str, rows: Sequence[dict[str, str]], notes: list[str]) -> Table:
+    """Make a table of rows that map the heads of the columns to cells."""
+    titles = list(rows[0]) if rows else []
+    shown = [head for head in titles if head in ALWAYS or any(row[head] != DASH for row in rows)]
+    columns = [Column(head, head in TEXTS) for head in shown]
+    return Table(name, title, caption, columns, [[row[head] for head in shown] for row in rows], notes)
+
+
+def arms(analysis: Analysis) -> Table:
+    """Return the main table, a row for each arm."""
+    headline = analysis.metrics[0]
+    rows = [
+        {
+            "arm": marked(arm.name, arm.compute),
+            "what it controls": plain(arm.about) or DASH,
+            **{measured(metric): mean(arm.means["final"].get(metric), metric) for metric in analysis.metrics},
+            **{
+                f"{headline}, {words}": mean(arm.means.get(protocol, {}).get(headline), headline)
+                for protocol, words in PROTOCOLS.items()
+                if protocol != "final"
+            },
+            "replicates": replicates(arm),
+            "image passes": f"{arm.image_passes:,}",
+            "of the budget": DASH if arm.compute is None else times(arm.compute),
+            "steps": f"{arm.steps:,}",
+            "minutes": f"{arm.minutes:.1f}",
+            "published": DASH if (paper := published(arm, headline)) is None else number(paper, headline),
+        }
+        for arm in analysis.arms
+    ]
+    return _table("arms", "Results", _caption_of_arms(analysis), rows, _notes_of_arms(analysis))
+
+
+def _caption_of_arms(analysis: Analysis) -> str:
+    protocol = f"at the {PROTOCOLS['final']}, where a column names no other protocol"
+    return (
+        f"{_metrics(analysis.metrics)} on {analysis.num_test_images:,} test images {protocol}: mean of the replicates "
+        f"{PLUS_MINUS} half the width of its 95 % t interval. Each interval is of its arm alone; how far two arms "
+        "differ, which is known better because replicates are paired, is told below. Minutes are the median of a "
+        "cell, training and evaluation."
+    )
+
+
+def _notes_of_arms(analysis: Analysis) -> list[str]:
+    notes = []
+    unequal = [arm.compute for arm in analysis.arms if arm.compute is not None and is_unequal(arm.compute)]
+    if unequal:
+        budget = f"the budget of {analysis.budget:,} image passes"
+        notes.append(f"({times(unequal[0])}) not at equal compute: the arm spends {times(unequal[0])} {budget}")
+    if any(arm.num_replicates == 1 for arm in analysis.arms):
+        notes.append(f"without {PLUS_MINUS}: one replicate")
+    if any(published(arm, analysis.metrics[0]) is not None for arm in analysis.arms):
+        notes.append("published: by the authors' own protocol, which may be another than any here")
+    return notes
+
+
+def contrasts(analysis: Analysis) -> Table:
+    """Return the contrasts with all that is known of each."""
+    found, headline, over_both = analysis.contrasts, analysis.metrics[0], _over_both(analysis)
+    num_tested = sum(item.difference.p_value is not None for item in found)
+    rows = [
+        {
+            "contrast": named(item),
+            "chosen as": plain(item.pair.about) or DASH,
+            "difference": difference(item, headline),
+            "p, sign flips": p_value(item.difference.p_value),
+            "p after Holm": p_value(item.adjusted_p_value),
+            over_both: over_images(item, headline),
+            f"equivalent within {analysis.margin:g}": equivalence(item),
+            MCNEMAR: two_models(item),
+            "verdict": item.verdict,
+            "replicates": str(item.difference.num_replicates),
+            "compute": times(item.compute_ratio),
+        }
+        for item in found
+    ]
+    caption = (
+        f"{_difference_caption(analysis)} p: two-sided exact sign-flip test of the replicates, then after Holm over "
+        f"{num_tested} contrasts. {begun(over_both)}: 95 % bootstrap interval of the difference, in points; it is no "
+        "test. Equivalent: two one-sided t tests at 5 %, and the larger of their p."
+    )
+    if any(item.two_models for item in found):
+        caption += f" {MCNEMAR}: images on which the first alone and the second alone is right; of no other models."
+    notes = _notes_of_comparisons(found)
+    if any(item.difference.p_value is None for item in found):
+        notes.insert(0, f"{DASH} {NO_P_VALUE}")
+    return _table("contrasts", "Contrasts", caption, rows, notes)
+
+
+def checks(analysis: Analysis) -> Table:
+    """Return the checks of the study itself: what was expected, what was found."""
+    held = {True: "yes", False: "NO", None: "too few replicates to tell"}
+    rows = [
+        {
+            "check": named(item),
+            "expected": item.pair.expect,
+            "found": item.verdict,
+            "difference": difference(item, analysis.metrics[0]),
+            "holds?": held[item.holds],
+            "replicates": str(item.difference.num_replicates),
+            "compute": times(item.compute_ratio),
+        }
+        for item in analysis.checks
+    ]
+    caption = (
+        f"Pairs of which it is known beforehand how they compare. {_difference_caption(analysis)} A check holds where "
+        "the interval is as expected."
+    )
+    return _table("checks", "Checks", caption, rows, _notes_of_comparisons(analysis.checks))
+
+
+def others(analysis: Analysis) -> Table:
+    """Return the other arms beside the reference: estimates and intervals."""
+    over_both = _over_both(analysis)
+    rows = [
+        {
+            "arms": named(item),
+            "difference": difference(item, analysis.metrics[0]),
+            over_both: over_images(item, analysis.metrics[0]),
+            "by the interval": item.verdict,
+            "replicates": str(item.difference.num_replicates),
+            "compute": times(item.compute_ratio),
+        }
+        for item in analysis.others
+    ]
+    caption = (
+        f"Described, not tested: no p-values, and intervals that are not widened for their number. "
+        f"{_difference_caption(analysis)} {begun(over_both)}: 95 % bootstrap interval of the difference, in points."
+    )
+    return _table("others", "The other arms", caption, rows, _notes_of_comparisons(analysis.others))
+
+
+def _over_both(analysis: Analysis) -> str:
+    """Name the bootstrap interval: it is of right and wrong answers, whatever the headline metric."""
+    return f"{accuracy_metric(analysis.metrics[0])} over replicates and images"
+
+
+def _difference_caption(analysis: Analysis) -> str:
+    metric = analysis.metrics[0]
+    sign = "positive" if metric in HIGHER_IS_BETTER else "negative"
+    return (
+        f"Difference in {metric} ({unit_of_differences(metric)}), first {MINUS} second, on "
+        f"{analysis.num_test_images:,} test images at the {PROTOCOLS['final']}: mean of the paired differences "
+        f"[95 % t interval]; {sign} is better for the first."
+    )
+
+
+def _notes_of_comparisons(found: Sequence[Comparison]) -> list[str]:
+    unequal = [times(item.compute_ratio) for item in found if is_unequal(item.compute_ratio)]
+    if not unequal:
+        return []
+    return [f"({unequal[0]}) not at equal compute: the first spends {unequal[0]} the image passes of the second"]
+
+
+def _metrics(metrics: Sequence[str]) -> str:
+    """Name metrics and say which way is better: `Error (%, lower is better), nll (nats, lower is better)`."""
+    up = [metric for metric in metrics if metric in HIGHER_IS_BETTER]
+    down = [metric for metric in metrics if metric not in HIGHER_IS_BETTER]
+    listed = [
+        f"{', '.join(measured(metric) for metric in group)} ({word} is better)"
+        for group, word in ((up, "higher"), (down, "lower"))
+        if group
+    ]
+    return begun(", ".join(listed))

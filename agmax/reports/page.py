@@ -1,0 +1,112 @@
+"""Write a study as one HTML file that opens offline, and beside it its tables and figures as files."""
+
+import re
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from agmax.errors import OutputError
+from agmax.reports import contents, figures, results, style, tables
+from agmax.reports.contents import Column, Table
+from agmax.reports.figures import Drawing
+from agmax.reports.words import DASH, plain
+from agmax.studies.analysis import Analysis, sentence
+
+FOLDER = Path(__file__).parent
+
+
+def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
+    """Return the page: what can be said, tables, figures, settings, environment, notes.
+
+    It asks for nothing from elsewhere and runs no script.
+    """
+    environment = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(FOLDER),
+        lstrip_blocks=True,
+        trim_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["breakable"] = breakable
+    by_name = {drawing.name: drawing for drawing in drawings}
+    return environment.get_template("page.html.j2").render(
+        analysis=analysis,
+        conclusions=[sentence(item, analysis) for item in analysis.contrasts],
+        failures=[sentence(item, analysis) for item in analysis.checks if item.holds is False],
+        num_checks_held=sum(item.holds is True for item in analysis.checks),
+        tables={table.name: table for table in contents.tables(analysis)},
+        settings=settings(analysis),
+        drawings={name: (drawing.caption, svg(drawing)) for name, drawing in by_name.items()},
+        plain=plain,
+    )
+
+
+def settings(analysis: Analysis) -> Table:
+    """Return the settings in which arms differ, a row for each arm."""
+    keys = sorted({key for arm in analysis.arms for key in arm.settings})
+    columns = [Column("arm", is_text=True), *(Column(key, is_text=True) for key in keys)]
+    rows = [[plain(arm.name), *(_value(arm.settings.get(key)) for key in keys)] for arm in analysis.arms if keys]
+    caption = "The settings in which arms differ; all others, and the seeds of each replicate, are the same for all."
+    return Table("settings", "Settings", caption, columns, rows, [])
+
+
+def _value(value: Any) -> str:
+    """Write a setting as in YAML."""
+    words: dict[Any, str] = {None: DASH, True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else plain(str(value))
+
+
+def svg(drawing: Drawing) -> Markup:
+    """Return a figure as an <svg> element without a background, in the text colour of the page it stands in.
+
+    Its identifiers begin with the name of the drawing, so that several can stand in one page.
+    """
+    text, metadata = StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": drawing.name}):
+        style.render(drawing.figure, text, format="svg", transparent=True, metadata=metadata)
+    drawn = text.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r"<!--.*?-->\s*", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawing.name}-", drawn)
+    box = re.search(r'viewBox="[^"]*"', drawn)
+    assert box is not None, "matplotlib writes one"
+    inside = drawn[drawn.index(">") + 1 :].strip().replace(style.INK, "currentColor")
+    label = Markup.escape(drawing.caption)
+    return Markup(f'<svg {box[0]} role="img" aria-label="{label}">{inside}')
+
+
+def breakable(text: str) -> Markup:
+    """Escape a name, and let it go on in the next line where a word begins behind a dot, underscore or slash."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._/])(?=[^\W\d])", text))
+
+
+def write(analysis: Analysis, folder: Path) -> list[Path]:
+    """Write study.csv, study.md, study.tex, the figures as PNG and report.html; each is replaced whole or not at all.
+
+    Return their paths.
+
+    Raises:
+        OutputError: the folder or a file cannot be written.
+    """
+    drawings = figures.drawings(analysis)
+    texts = {
+        "study.csv": tables.csv(analysis),
+        "study.md": tables.markdown(analysis),
+        "study.tex": tables.latex(analysis),
+        "report.html": page(analysis, drawings),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError("cannot write", where=folder, why=error.strerror or str(error)) from error
+    for name, text in texts.items():
+        with results.replaced(folder / name) as file:
+            file.write(text.encode())
+    for drawing in drawings:
+        style.save(drawing.figure, folder / f"{drawing.name}.png")
+    return [folder / name for name in (*texts, *(f"{drawing.name}.png" for drawing in drawings))]

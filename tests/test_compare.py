@@ -1,0 +1,301 @@
+"""--compare and --diff: what is grouped, what is told apart, what is refused; and --json of every mode."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Answer
+
+from agmax import modes
+from agmax.config import resolve
+from agmax.studies import records
+from main import main
+
+Call = Callable[..., Answer]
+
+TINY = (
+    "--dataset=digits",
+    "dataset.train_limit=40",
+    "dataset.image_size=8",
+    "augment.standard.padding=1",
+    "train.batch_size=20",
+    "train.epochs=1",
+)
+
+STANDARD, SMOOTHED, AGMAX = "ResNet8-standard", "ResNet8-standard-label_smoothing", "ResNet8-standard-agmax"
+
+REPORT = ["study.csv", "study.md", "study.tex", "report.html"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with runs; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for seed in (0, 1):
+            for name in (STANDARD, SMOOTHED):
+                assert main([f"--config={name}", "--train", *TINY, f"--seed={seed}"]) == 0
+        assert main([f"--config={STANDARD}", "--train", *TINY, "optimizer.lr=0.02"]) == 0  # digits-s0-2
+        assert main([f"--config={AGMAX}", "--train", *TINY, "--seed=7"]) == 0
+        unread = ("evaluation.test=false", "dataset.validation=40")
+        assert main(["--config=ResNet8-cutout", "--train", *TINY, *unread]) == 0
+    return folder
+
+
+@pytest.fixture
+def runs(trained: Path, run: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """Call main() in the folder of the runs."""
+    monkeypatch.chdir(trained)
+    return run
+
+
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figures, which takes seconds."""
+    monkeypatch.setattr(modes, "_reported", lambda said, folder: [])
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path, run: Call) -> Path:
+    """Copy one run to the folder of this test."""
+    path = tmp_path / "runs" / STANDARD / "digits-s0"
+    shutil.copytree(trained / "runs" / STANDARD / "digits-s0", path)
+    return path
+
+
+def of(name: str, *stems: str) -> list[str]:
+    return [f"runs/{name}/{stem}" for stem in stems]
+
+
+def result(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((Path(path) / "result.json").read_text())
+    return found
+
+
+# --- compare -------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_differ_in_their_seeds_alone_are_replicates_of_one_arm(runs: Call) -> None:
+    standard, smoothed = (of(name, "digits-s0", "digits-s1") for name in (STANDARD, SMOOTHED))
+    answer = runs("--compare", standard[0], smoothed[1], smoothed[0], standard[1], "--json")
+    assert answer.status == 0, answer.err
+    found = answer.json
+    assert list(found["arms"]) == [STANDARD, SMOOTHED]
+    for name, paths in ((STANDARD, standard), (SMOOTHED, smoothed)):
+        errors = [100 - result(path)["top1"] for path in paths]
+        assert found["arms"][name]["num_replicates"] == 2
+        assert found["arms"][name]["error"] == pytest.approx(sum(errors) / 2)
+    (contrast,) = found["contrasts"]
+    assert (contrast["first"], contrast["second"], contrast["num_replicates"]) == (SMOOTHED, STANDARD, 2)
+    first, second = (result(smoothed[seed])["top1"] - result(standard[seed])["top1"] for seed in (0, 1))
+    assert contrast["difference"] == pytest.approx(-(first + second) / 2)
+    half = 12.7062 * abs(first - second) / math.sqrt(2) / math.sqrt(2)  # two differences: t with 1 degree of freedom
+    assert contrast["interval"][1] - contrast["interval"][0] == pytest.approx(2 * half, rel=1e-4)
+    assert contrast["p_value"] is None
+    assert any("the pairs were chosen when the runs were there" in note for note in found["notes"])
+    assert {Path(file).name for file in found["files"]} >= set(REPORT)
+    assert all(Path(file).is_file() for file in found["files"])
+    folder = Path(found["files"][0]).parent
+    assert folder.parent == Path("runs/studies") and folder.name.startswith("compare-")
+
+
+def test_the_same_runs_in_any_order_have_one_folder(runs: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+    monkeypatch.setattr(modes, "_reported", lambda said, folder: seen.append(folder) or [])
+    first, second, third = *of(STANDARD, "digits-s0", "digits-s1"), *of(SMOOTHED, "digits-s0")
+    for paths in ((first, third), (third, str(Path(first).absolute())), (first, second)):
+        assert runs("--compare", *paths).status == 0
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_arms_of_one_name_are_told_apart_by_what_differs(runs: Call, unreported: None) -> None:
+    paths = [*of(STANDARD, "digits-s0", "digits-s1", "digits-s0-2"), *of(SMOOTHED, "digits-s0")]
+    answer = runs("--compare", *paths, "--json")
+    names = [f"{STANDARD} (optimizer.lr=0.1)", f"{STANDARD} (optimizer.lr=0.02)", SMOOTHED]
+    assert list(answer.json["arms"]) == names
+    assert [arm["num_replicates"] for arm in answer.json["arms"].values()] == [2, 1, 1]
+    assert [(item["first"], item["second"]) for item in answer.json["contrasts"]] == [
+        (names[1], names[0]),
+        (names[2], names[0]),
+    ]
+
+
+def test_one_run_is_an_arm_without_a_comparison(runs: Call, unreported: None) -> None:
+    found = runs("--compare", *of(STANDARD, "digits-s0"), "--json").json
+    assert (found["contrasts"], found["notes"]) == ([], [])
+    assert found["arms"][STANDARD]["top1"] == result(*of(STANDARD, "digits-s0"))["top1"]
+
+
+def test_runs_of_other_seeds_are_shown_side_by_side_and_it_is_said_that_they_are_no_pair(
+    runs: Call, unreported: None
+) -> None:
+    found = runs("--compare", *of(STANDARD, "digits-s0"), *of(AGMAX, "digits-s7"), "--json").json
+    assert list(found["arms"]) == [STANDARD, AGMAX] and found["contrasts"] == []
+    assert f"{AGMAX} and {STANDARD} have no seed in common, so nothing can be paired" in found["notes"]
+
+
+def test_runs_are_found_below_the_folder_of_runs(runs: Call, unreported: None) -> None:
+    assert runs("--compare", f"{STANDARD}/digits-s0", f"{SMOOTHED}/digits-s0").status == 0
+    assert runs("train.runs_dir=elsewhere", "--compare", f"{STANDARD}/digits-s0").status == 4
+    assert runs("train.runs_dir=elsewhere", "--compare", f"runs/{STANDARD}/digits-s0").status == 0
+
+
+def test_other_test_images_are_noted_and_not_drawn_again(
+    runs: Call, unreported: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checksums = iter(["of these", "of others"])
+    monkeypatch.setattr(records, "checksum", lambda labels: next(checksums))
+    found = runs("--compare", *of(STANDARD, "digits-s0"), *of(SMOOTHED, "digits-s0"), "--json").json
+    assert any("the test images are not the same" in note for note in found["notes"])
+    (contrast,) = found["contrasts"]
+    assert contrast["bootstrap"] is None and contrast["num_replicates"] == 1
+
+
+def test_a_replicate_that_stands_twice_is_refused(runs: Call) -> None:
+    for paths in (
+        of(STANDARD, "digits-s0") * 2,
+        [*of(STANDARD, "digits-s0"), f"./runs/{STANDARD}/../{STANDARD}/digits-s0"],
+    ):
+        answer = runs("--compare", *paths)
+        assert answer.status == 2 and answer.out == ""
+        assert f"two runs of {STANDARD} have seed 0. Leave one out" in answer.err
+
+
+def test_an_unknown_run_is_refused_with_what_is_there(runs: Call) -> None:
+    answer = runs("--compare", f"runs/{STANDARD}/digits-s9")
+    assert answer.status == 4
+    assert answer.err.startswith(
+        f"error: no such run (runs/{STANDARD}/digits-s9). Did you mean 'runs/{STANDARD}/digits-s"
+    )
+    answer = runs("train.runs_dir=elsewhere", "--compare", "digits-s0")
+    assert answer.status == 4 and answer.err == "error: no such run (digits-s0). There is none in elsewhere\n"
+
+
+def test_an_unfinished_run_is_refused(copy: Path, run: Call) -> None:
+    (copy / "result.json").unlink()
+    answer = run("--compare", str(copy))
+    assert answer.status == 4
+    assert "not a finished run" in answer.err and "--train --resume ends one" in answer.err
+
+
+def test_a_checkpoint_is_no_run(runs: Call) -> None:
+    (checkpoint,) = Path(f"runs/{STANDARD}/digits-s0/checkpoints").glob("step-*.pth")
+    answer = runs("--compare", str(checkpoint))
+    assert answer.status == 4 and "not a finished run" in answer.err and "Give run folders" in answer.err
+
+
+def test_a_run_that_was_not_tested_is_refused(runs: Call) -> None:
+    answer = runs("--compare", *of("ResNet8-cutout", "digits-s0"))
+    assert answer.status == 2 and "evaluation.test=false" in answer.err
+
+
+def test_a_run_folder_that_is_not_whole_is_refused(copy: Path, run: Call) -> None:
+    early = result(str(copy))
+    del early["image_passes"]
+    (copy / "result.json").write_text(json.dumps(early))
+    answer = run("--compare", str(copy))
+    assert answer.status == 4 and "run folder is not whole" in answer.err and "image_passes" in answer.err
+    (copy / "predictions.npz").unlink()
+    answer = run("--compare", str(copy))
+    assert answer.status == 4 and "predictions.npz" in answer.err
+
+
+# --- diff ----------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_differ_in_settings_and_metrics(runs: Call) -> None:
+    first, second = *of(STANDARD, "digits-s0"), *of(SMOOTHED, "digits-s1")
+    found = runs("--diff", first, second, "--json").json
+    assert found["settings"] == {
+        "name": [STANDARD, SMOOTHED],
+        "objective.label_smoothing": [0.0, 0.1],
+        "train.seed": [0, 1],
+    }
+    for name in ("top1", "top5", "nll", "ece", "epochs"):
+        assert found["metrics"][name] == [result(first)[name], result(second)[name]]
+    answer = runs("--diff", first, second)
+    words = [line.split(maxsplit=1) for line in answer.out.splitlines()]
+    assert ["objective.label_smoothing", "0.0 -> 0.1"] in words and ["train.seed", "0 -> 1"] in words
+    assert ["top1", f"{result(first)['top1']} -> {result(second)['top1']}"] in words
+
+
+def test_names_and_files_of_configurations_differ_too(runs: Call, tmp_path: Path) -> None:
+    found = runs("--diff", "ResNet50-cutmix", "ResNet50-cutmix-agmax", "--json").json
+    first, second = (resolve.resolve(name).config for name in ("ResNet50-cutmix", "ResNet50-cutmix-agmax"))
+    assert found["settings"]["objective.num_views"] == [1, 2]
+    assert found["settings"]["objective.name"] == ["classification", "agmax"]
+    assert len(found["settings"]) == len(resolve.differences(first, second)) and found["metrics"] == {}
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: ResNet50-cutmix\noptimizer: {lr: 0.3}\n")
+    found = runs("--diff", "ResNet50-cutmix", str(file), "--json").json
+    assert found["settings"] == {"name": ["ResNet50-cutmix", "mine"], "optimizer.lr": [0.1, 0.3]}
+
+
+def test_a_run_differs_from_a_name_in_what_was_typed(runs: Call) -> None:
+    found = runs("--diff", *of(STANDARD, "digits-s0"), STANDARD, "--json").json
+    assert found["settings"]["train.epochs"] == [1, 20] and found["settings"]["dataset.train_limit"] == [40, None]
+    assert found["metrics"] == {}
+
+
+def test_what_is_the_same_has_no_difference(runs: Call) -> None:
+    answer = runs("--diff", "ResNet50-cutmix-agmax", "ResNet50-agmax-cutmix")
+    assert answer.status == 0 and answer.out == "no difference\n"
+
+
+def test_an_unfinished_run_has_settings_and_no_metrics(copy: Path, run: Call) -> None:
+    (copy / "result.json").unlink()
+    found = run("--diff", str(copy), f"{STANDARD}-agmax", "--json").json
+    assert found["metrics"] == {} and found["settings"]["objective.name"] == ["classification", "agmax"]
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [
+        ("ResNet50-cutmux", 2, "unknown part"),
+        ("nowhere.yaml", 2, "no such configuration file (nowhere.yaml)"),
+        (f"runs/{STANDARD}/digits-s8", 4, f"Did you mean 'runs/{STANDARD}/digits-s"),
+        (f"runs/{STANDARD}/digits-s0/checkpoints/best.pth", 4, "not a run folder"),
+    ],
+)
+def test_what_is_neither_run_nor_configuration_is_refused(runs: Call, text: str, status: int, said: str) -> None:
+    answer = runs("--diff", "ResNet50-cutmix", text)
+    assert answer.status == status and answer.out == "" and said in answer.err
+
+
+# --- json ----------------------------------------------------------------------------------------------------
+
+STUDY = """
+base: ResNet8
+dataset: digits
+settings: {dataset: {train_limit: 40, image_size: 8}, augment.standard.padding: 1, train: {epochs: 1, batch_size: 20}}
+variants: {plain: , smooth: label_smoothing}
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--study", "mine.yaml", "--dry-run"),
+        ("--study", "mine.yaml", "--print-slurm"),
+        ("--study", "digits_smoke", "--dry-run"),
+        ("--diff", "ResNet8", "ResNet8-agmax"),
+        ("--compare", f"runs/{STANDARD}/digits-s0"),
+        ("--config=ResNet8", "--print-config"),
+        ("--config=ResNet8", "--summary"),
+        ("--config=ResNet8", "--dataset=digits", "--preview"),
+        ("--list",),
+        ("--eval", f"--resume=runs/{STANDARD}/digits-s0"),
+        ("--config=ResNet8", "--train", *TINY),
+    ],
+    ids=lambda words: " ".join(words[:3]),
+)
+def test_every_mode_prints_one_json_object_alone(copy: Path, run: Call, words: tuple[str, ...]) -> None:
+    Path("mine.yaml").write_text(STUDY)
+    answer = run(*words, "--json")
+    assert answer.status == 0, answer.err
+    assert answer.out.count("\n") == 1 and isinstance(answer.json, dict)

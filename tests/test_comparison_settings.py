@@ -1,0 +1,346 @@
+"""Settings for fair comparisons: images kept apart by a seed of their own, fewer evaluations, views of other images."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Answer, write_tree
+
+from agmax import build
+from agmax.augment.pipeline import Pipeline
+from agmax.batch import Batch, Sample
+from agmax.checkpoints.load import load
+from agmax.config.resolve import Setting, resolve
+from agmax.config.schema import Config
+from agmax.data import datasets, order
+from agmax.data.split import Pixels
+from agmax.run import Run as RunFolder
+from agmax.trainer import Trainer
+
+Run = Callable[..., Answer]
+
+CPU = torch.device("cpu")
+TINY = (
+    "--dataset=digits",
+    "dataset.train_limit=100",
+    "dataset.image_size=8",
+    "augment.standard.padding=1",
+    "train.batch_size=32",
+)
+"""Four steps an epoch."""
+
+
+def configured(name: str, dataset: str = "digits", **settings: Any) -> Config:
+    given = [Setting(key.replace("__", "."), value, "test") for key, value in settings.items()]
+    return resolve(name, dataset=dataset, settings=given).config
+
+
+def train(run: Run, name: str, *words: str) -> dict[str, Any]:
+    answer = run(f"--config={name}", "--train", *TINY, "--json", *words)
+    assert answer.status == 0, answer.err
+    result: dict[str, Any] = answer.json
+    return result
+
+
+def rows(folder: str | Path) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl without what depends on time."""
+    lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "timing"} for line in lines]
+
+
+def assert_same_weights(first: str | Path, second: str | Path) -> None:
+    one, two = (load(Path(path))["model"] for path in (first, second))
+    assert one.keys() == two.keys()
+    assert [key for key, value in one.items() if not torch.equal(value, two[key])] == []
+
+
+# --- images kept apart ---------------------------------------------------------------------------------------------
+
+HELD = ("dataset.validation=0.05", "dataset.extra_test=90", "dataset.split_seed=3", "train.epochs=1")
+
+
+def test_an_evaluation_measures_the_very_images_that_the_training_kept_apart(run: Run) -> None:
+    trained = train(run, "ResNet8-standard", *HELD, "--seed=4")
+    assert trained["num_images"] == 360 + 90
+    left = np.load(f"{trained['run_folder']}/predictions.npz")
+    assert left["test_indices"][:360].tolist() == list(range(360)) and len(left["validation_indices"]) == 72
+    for words in (
+        ("--resume", trained["checkpoint"]),
+        ("--config=ResNet8-standard", "--resume", trained["checkpoint"]),
+        ("--config=ResNet8-standard", *TINY, *HELD, "--seed=4", "--resume"),
+    ):
+        for split in ("test", "validation"):
+            answer = run("--eval", "--json", f"--split={split}", "--predictions=mine.npz", *words)
+            assert answer.status == 0, answer.err
+            mine = np.load("mine.npz")
+            for part in ("indices", "labels", "logits"):
+                assert np.array_equal(mine[f"{split}_{part}"], left[f"{split}_{part}"])
+            if split == "test":
+                assert answer.json["top1"] == trained["top1"]
+
+
+def test_runs_of_several_seeds_are_measured_on_the_same_images_and_trained_on_others(run: Run) -> None:
+    made = [train(run, "ResNet8-standard", *HELD, f"--seed={seed}") for seed in (0, 1)]
+    left = [np.load(f"{result['run_folder']}/predictions.npz") for result in made]
+    for part in ("test_indices", "test_labels", "validation_indices"):
+        assert np.array_equal(left[0][part], left[1][part])
+    assert not np.array_equal(left[0]["test_logits"], left[1]["test_logits"])
+
+
+def test_a_training_without_the_test_images_never_reads_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = datasets.DATASETS["digits"]
+
+    def guarded(root: Path, is_training: bool) -> Any:
+        assert is_training, "the test images are read"
+        return read(root, is_training)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(datasets.DATASETS, "digits", guarded)
+        result = train(run, "ResNet8-cutout", *HELD, "evaluation.test=false")
+        with pytest.raises(AssertionError, match="the test images are read"):
+            train(run, "ResNet8-cutout", *HELD)
+    assert (result["split"], result["num_images"]) == ("validation", 72)
+    assert result["best"]["chosen_on"] == "validation" and result["best"]["test_top1"] is None
+    for row in rows(result["run_folder"]):
+        assert "validation_top1" in row and not [key for key in row if key.startswith("test")]
+    assert {name.split("_")[0] for name in np.load(f"{result['run_folder']}/predictions.npz").files} == {"validation"}
+    tested = train(run, "ResNet8-cutout", *HELD, "train.runs_dir=tested")
+    assert_same_weights(result["checkpoint"], tested["checkpoint"])
+    later = run("--eval", "--json", "--resume", result["checkpoint"])
+    assert (later.json["split"], later.json["num_images"]) == ("test", 450)
+    assert later.json["top1"] == tested["top1"]
+
+
+def test_an_evaluation_on_nothing_ends_with_2(run: Run) -> None:
+    answer = run("--config=ResNet8", "--train", *TINY, "evaluation.test=false")
+    assert answer.status == 2
+    assert "settings do not fit: evaluation.test" in answer.err and "dataset.validation=0.1" in answer.err
+
+
+# --- evaluations less often ----------------------------------------------------------------------------------------
+
+SELDOM = ("train.epochs=5", "evaluation.every_epochs=2", "dataset.validation=0.05", "model.dropout=0.1")
+
+
+def test_an_epoch_between_two_evaluations_has_its_losses_alone_and_the_last_is_always_evaluated(run: Run) -> None:
+    seldom = train(run, "ResNet8-cutout", *SELDOM)
+    always = train(run, "ResNet8-cutout", *SELDOM, "evaluation.every_epochs=1", "train.runs_dir=always")
+    for few, all_of in zip(rows(seldom["run_folder"]), rows(always["run_folder"]), strict=True):
+        measured = {key for key in all_of if key.startswith(("test_", "validation_"))}
+        assert len(measured) == 8
+        without = {key: value for key, value in all_of.items() if key not in measured}
+        assert few == (all_of if few["epoch"] in (2, 4, 5) else without)
+    assert_same_weights(seldom["checkpoint"], always["checkpoint"])
+    for key in ("top1", "nll", "ece", "image_passes"):
+        assert seldom[key] == always[key]
+
+
+def test_more_epochs_between_evaluations_than_there_are_leave_the_last(run: Run) -> None:
+    result = train(run, "ResNet8-standard", "train.epochs=3", "evaluation.every_epochs=10")
+    assert [("test_top1" in row) for row in rows(result["run_folder"])] == [False, False, True]
+    assert result["best"]["epoch"] == 3
+
+
+def test_tensorboard_and_the_progress_show_evaluated_epochs_alone(run: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    answer = run("--config=ResNet8-standard", "--train", *TINY, *SELDOM, "--json")
+    events = EventAccumulator(f"{answer.json['run_folder']}/tensorboard")
+    events.Reload()
+    assert [event.step for event in events.Scalars("test_top1")] == [8, 16, 20]
+    assert [event.step for event in events.Scalars("train_loss")] == [4, 8, 12, 16, 20]
+    said = [line for line in answer.err.splitlines() if line.startswith("epoch ")]
+    assert [("top1" in line) for line in said] == [False, True, False, True, True]
+
+
+def test_the_best_epoch_is_chosen_among_the_evaluated(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are set by hand: the third epoch would be the best of all, the second is the best that is evaluated."""
+    scores = {1: 50.0, 2: 70.0, 3: 99.0, 4: 60.0, 5: 70.0}
+    finish, evaluate = Trainer.finish_epoch, dict[str, Any]()
+
+    def finished(trainer: Trainer, **times: Any) -> None:
+        epoch = trainer.step // trainer.steps_per_epoch
+        evaluate["row"] = {"top1": scores[epoch], "top5": 100.0, "nll": 1.0, "ece": 0.0}
+        for evaluator in trainer.evaluators.values():
+            monkeypatch.setattr(type(evaluator), "__call__", lambda _: evaluate["row"])
+        finish(trainer, **times)
+
+    monkeypatch.setattr(Trainer, "finish_epoch", finished)
+    result = train(run, "ResNet8-standard", *SELDOM)
+    assert (result["best"]["epoch"], result["best"]["validation_top1"]) == (2, 70.0)
+    assert load(Path(result["run_folder"]) / "checkpoints" / "best.pth")["step"] == 8
+
+
+def test_a_training_evaluated_seldom_resumes_bit_for_bit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the first epoch, in the third, behind it, and in the last."""
+    words = ("--config=ResNet8-cutmix-agmax", *TINY, *SELDOM, "train.save_every_steps=2")
+    assert_resumed_alike(run, monkeypatch, *words, steps=[3, 11, 12, 19])
+
+
+class Killed(BaseException):
+    """Stands for a killed process: no handler of ours sees it."""
+
+
+def assert_resumed_alike(run: Run, monkeypatch: pytest.MonkeyPatch, *words: str, steps: list[int]) -> None:
+    """Train in one go, and again with an end before each of the steps, and compare what is left."""
+    whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
+    original = Trainer.train_step
+    waiting = list(steps)
+
+    def dying(trainer: Trainer, sample: Any) -> Any:
+        if trainer.step in waiting:
+            waiting.remove(trainer.step)
+            raise Killed
+        return original(trainer, sample)
+
+    monkeypatch.setattr(Trainer, "train_step", dying)
+    for number in range(len(steps)):
+        with pytest.raises(Killed):
+            run(*words, "--train", *(["--resume"] if number else []))
+    answer = run(*words, "--train", "--resume", "--json")
+    assert answer.status == 0 and not waiting, answer.err
+    resumed = answer.json
+    assert rows(resumed["run_folder"]) == rows(whole["run_folder"])
+    assert_same_weights(resumed["checkpoint"], whole["checkpoint"])
+    best = [Path(result["run_folder"]) / "checkpoints" / "best.pth" for result in (resumed, whole)]
+    assert_same_weights(*best)
+    for key in ("top1", "nll", "ece", "best"):
+        assert resumed[key] == whole[key]
+
+
+def test_killed_between_a_step_and_the_row_of_an_epoch_without_evaluation(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--config=ResNet8-cutout", *TINY, *SELDOM)
+    whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
+    append = RunFolder.append
+
+    def dying(folder: RunFolder, row: dict[str, Any]) -> None:
+        if row["epoch"] == 3:
+            raise Killed
+        append(folder, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", dying)
+        with pytest.raises(Killed):
+            run(*words, "--train")
+    resumed = run(*words, "--train", "--resume", "--json").json
+    assert rows(resumed["run_folder"]) == rows(whole["run_folder"])
+    assert resumed["best"] == whole["best"]
+
+
+# --- views ---------------------------------------------------------------------------------------------------------
+
+PARTS = [
+    "standard",
+    "auto_augment",
+    "rand_augment",
+    "trivial_augment",
+    "cutout",
+    "random_erasing",
+    "wide_crop",
+    "soft_crop-cutout-mixup",
+    "auto_augment-cutmix",
+]
+
+
+def batches(name: str, *, step: int, **settings: Any) -> Batch:
+    """Return the training batch of a step, of 12 images of random pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
+    sample = Sample(torch.from_numpy(pixels), torch.arange(12) % 10, torch.arange(12))
+    config = configured(name, "cifar10", augment__cutmix__probability=1.0, **settings)
+    return build.pipeline(config)(sample, step=step)
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_identical_views_are_the_first_of_independent_ones(parts: str) -> None:
+    name = f"ResNet8-{parts}-agmax"
+    for step in (0, 5):
+        alike = batches(name, step=step, augment__views="identical", objective__num_views=3)
+        apart = batches(name, step=step, objective__num_views=3)
+        for field in ("images", "targets", "weights"):
+            mine, theirs = getattr(alike, field), getattr(apart, field)
+            for view in range(3):
+                assert torch.equal(mine[:, view], theirs[:, 0]), (field, view)
+        assert not torch.equal(apart.images[:, 0], apart.images[:, 1])
+
+
+@pytest.mark.parametrize("method", ["agmax_mse", "js", "tied_features"])
+def test_identical_views_agree_from_the_first_step_to_the_last(run: Run, method: str) -> None:
+    name = f"ResNet8-cutout-{method}"
+    for row in rows(train(run, name, "augment.views=identical", "train.epochs=2")["run_folder"]):
+        assert row["agreement"] == pytest.approx(0, abs=1e-6)
+    assert all(row["agreement"] > 1e-4 for row in rows(train(run, name, "train.epochs=2")["run_folder"]))
+
+
+def test_views_of_a_class_are_images_of_the_label_that_they_are_trained_with() -> None:
+    config = configured("ResNet8-agmax", augment__views="same_class", objective__num_views=3, train__seed=6)
+    data = build.split(config, "train")
+    assert isinstance(data, Pixels)
+    small = data._replace(images=data.images[:60], labels=data.labels[:60])
+    source = build.training_source(config, small, CPU)
+    plain = build.training_source(configured("ResNet8-agmax"), small, CPU)
+    for epoch in (0, 1):
+        chosen = torch.tensor([5, 59, 0, 17])
+        (sample,), (alone,) = (each.batches([chosen], epoch=epoch) for each in (source, plain))
+        assert sample.images.shape == (4, 3, 1, 32, 32) and sample.images.dtype == torch.uint8
+        assert torch.equal(sample.images[:, 0], alone.images)  # the image itself comes first
+        assert torch.equal(sample.labels, alone.labels) and torch.equal(sample.indices, alone.indices)
+        (everything,) = plain.batches([torch.arange(60)], epoch=epoch)
+        for views, position in zip(sample.images, chosen.tolist(), strict=True):
+            for view in views[1:]:
+                [found] = [k for k in range(60) if torch.equal(everything.images[k], view)]
+                assert found != position and small.labels[found] == small.labels[position]
+        expected = order.same_class(small.labels, epoch, num_views=3, seed=6)
+        assert torch.equal(sample.images, everything.images[expected[chosen]])
+
+
+def test_views_of_a_class_are_augmented_each_in_its_own_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Sample, Batch]] = []
+    original = Pipeline.__call__
+
+    def watched(pipeline: Pipeline, sample: Sample, *, step: int) -> Batch:
+        batch = original(pipeline, sample, step=step)
+        seen.append((sample, batch))
+        return batch
+
+    monkeypatch.setattr(Pipeline, "__call__", watched)
+    train(run, "ResNet8-cutout-agmax", "augment.views=same_class", "train.epochs=2")
+    assert len(seen) == 8
+    for sample, batch in seen:
+        assert sample.images.ndim == 5 and batch.images.shape[:2] == (len(sample.labels), 2)
+        hot = torch.nn.functional.one_hot(sample.labels, 10).float()
+        assert torch.equal(batch.targets, hot[:, None].expand(-1, 2, -1))
+    first, second = ({tuple(s.indices.tolist()): s.images for s, _ in part} for part in (seen[:4], seen[4:]))
+    assert first.keys() != second.keys()  # the order of another epoch
+
+
+def test_the_seed_decides_the_partners_and_nothing_is_left_to_chance(run: Run) -> None:
+    words = ("augment.views=same_class", "train.epochs=1", "dataset.seed=0", "model.seed=0")
+    one, again, other = (train(run, "ResNet8-no_basic_augment-agmax", *words, f"--seed={seed}") for seed in (0, 0, 1))
+    assert rows(one["run_folder"]) == rows(again["run_folder"]) != rows(other["run_folder"])
+    plain = train(run, "ResNet8-no_basic_augment-agmax", *words, "augment.views=independent")
+    assert rows(plain["run_folder"]) != rows(one["run_folder"])
+
+
+@pytest.mark.parametrize("views", ["identical", "same_class"])
+def test_views_of_other_kinds_resume_bit_for_bit(run: Run, monkeypatch: pytest.MonkeyPatch, views: str) -> None:
+    words = ("--config=ResNet8-cutmix-agmax", *TINY, "train.epochs=2", f"augment.views={views}")
+    assert_resumed_alike(run, monkeypatch, *words, "train.save_every_steps=1", steps=[2, 6])
+
+
+@pytest.mark.parametrize("views", ["identical", "same_class"])
+def test_views_of_other_kinds_need_images_in_memory(run: Run, tmp_path: Path, views: str) -> None:
+    write_tree(tmp_path / "images", ["cat", "dog"], {"train": 4, "test": 2}, size=(16, 16))
+    words = ("--config=ResNet8-agmax", "--dataset=folder", "dataset.root=images", "dataset.image_size=8")
+    answer = run(*words, "--train", "train.num_workers=0", f"augment.views={views}")
+    assert answer.status == 2
+    [line] = [line for line in answer.err.splitlines() if line.startswith("error")]
+    assert line == (
+        f"error: views not possible (augment.views={views}): folder is read from files as it is needed. "
+        "Write augment.views=independent, or take a data set that is held in memory"
+    )

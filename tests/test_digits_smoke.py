@@ -1,0 +1,38 @@
+"""The study of a minute, from its file to its page."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from chromium import opened
+from conftest import REPOSITORY, Answer
+
+from agmax.config import study
+
+
+def test_the_study_of_a_minute_tunes_measures_and_its_page_opens(run: Callable[..., Answer], tmp_path: Path) -> None:
+    file = tmp_path / "digits_smoke.yaml"
+    shutil.copy(REPOSITORY / "configs/study/digits_smoke.yaml", file)
+    words = ("--study", str(file), "--jobs=2", "--json")
+    tuned = run(*words)
+    assert (tuned.status, tuned.json["phase"]) == (0, "tuning"), tuned.err
+    assert not (tmp_path / "runs/studies/digits_smoke/report.html").exists()  # no test image is read yet
+
+    measured = run(*words)
+    assert (measured.status, measured.json["phase"]) == (0, "results"), measured.err
+    assert measured.json["arms"].keys() == study.read(file).variants.keys()
+    assert {arm["image_passes"] for arm in measured.json["arms"].values()} == {study.read(file).budget}
+    again = run(*words)
+    assert again.json == measured.json and "0 to run" in again.err
+
+    folder = tmp_path / "runs/studies/digits_smoke"
+    assert {"study.csv", "study.md", "study.tex", "report.html"} <= {path.name for path in folder.iterdir()}
+    rows = list(csv.DictReader((folder / "study.csv").read_text().splitlines()))
+    final = {row["arm"]: float(row["mean"]) for row in rows if (row["protocol"], row["metric"]) == ("final", "error")}
+    assert final == {name: arm["error"] for name, arm in measured.json["arms"].items()}
+
+    shown, console = opened((folder / "report.html").read_text(), tmp_path, widths=(1280, 400))
+    assert not console
+    for page in shown:
+        assert page["scroll_width"] <= page["width"] and not page["beyond"] and page["num_cells"] > 40
