@@ -740,7 +740,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "a setting that the study makes": (
         SMALL.replace("{train.epochs: 2,", "{train.seed: 2, name: mine,") + THIRD + "{evaluation.test: false}\n",
         [
-            "train.seed is the study's to set (small.yaml:4). Seeds are the study's replicates, e.g. replicates: [5, 6, 7]",
+            "train.seed is the study's to set (small.yaml:4). Write replicates: [5, 6, 7] in the study",
             "name is the study's to set (small.yaml:4). Leave it out",
             "evaluation.test is the study's to set (small.yaml:9). Leave it out",
         ],

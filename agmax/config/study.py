@@ -16,7 +16,7 @@ METRICS: tuple[str, ...] = get_args(Metric)
 
 OF_A_CELL = {
     "name": "Leave it out",
-    "train.seed": "Seeds are the study's replicates, e.g. replicates: [5, 6, 7]",
+    "train.seed": "Write replicates: [5, 6, 7] in the study",
     "evaluation.test": "Leave it out",
 }
 """Settings that make a cell what it is, and what to do instead of writing them."""

@@ -138,9 +138,10 @@ def contrasts(analysis: Analysis) -> Table:
         }
         for item in found
     ]
+    tests = f", then after Holm over {num_tested}" if num_tested else ""
     caption = (
-        f"{_difference_caption(analysis)} p: two-sided exact sign-flip test of the replicates, then after Holm over "
-        f"{num_tested} contrasts. {begun(over_both)}: 95 % bootstrap interval of the difference, in points; it is no "
+        f"{_difference_caption(analysis)} p: two-sided exact sign-flip test of the replicates{tests}. "
+        f"{begun(over_both)}: 95 % bootstrap interval of the difference, in points; it is no "
         "test. Equivalent: two one-sided t tests at 5 %, and the larger of their p."
     )
     if any(item.two_models for item in found):
