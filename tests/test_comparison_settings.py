@@ -18,6 +18,9 @@ from agmax.config.resolve import Setting, resolve
 from agmax.config.schema import Config
 from agmax.data import datasets, order
 from agmax.data.split import Pixels
+from agmax.evaluation.evaluate import Predictions
+from agmax.evaluation.metrics import num_correct
+from agmax.reports import results
 from agmax.run import Run as RunFolder
 from agmax.trainer import Trainer
 
@@ -344,3 +347,27 @@ def test_views_of_other_kinds_need_images_in_memory(run: Run, tmp_path: Path, vi
         f"error: views not possible (augment.views={views}): folder is read from files as it is needed. "
         "Write augment.views=independent, or take a data set that is held in memory"
     )
+
+
+def test_of_equal_logits_the_first_is_the_prediction_in_metrics_and_predictions_alike(tmp_path: Path) -> None:
+    logits = torch.zeros(64, 10)
+    logits[:, 3:] = 1.0  # classes 3 to 9 tie, as bfloat16 makes them
+    labels = torch.arange(64) % 10
+    results.write_predictions(tmp_path / "p.npz", {"test": Predictions(logits, labels, torch.arange(64))})
+    with np.load(tmp_path / "p.npz") as saved:
+        assert saved["test_predicted"].tolist() == [3] * 64
+    assert num_correct(logits, labels, k=1) == sum(label == 3 for label in labels.tolist())
+
+
+def test_a_training_whose_views_are_not_possible_leaves_no_run_folder(run: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path / "photos", ["a", "b"], {"train": 4, "test": 2})
+    words = [
+        "--config=ResNet8-two_views",
+        "--train",
+        "--dataset=folder",
+        "dataset.root=photos",
+        "dataset.image_size=32",
+    ]
+    answer = run(*words, "augment.crop=standard", "augment.views=same_class", "train.runs_dir=here")
+    assert answer.status == 2 and "views not possible" in answer.err
+    assert not list((tmp_path / "here").rglob("config.yaml"))
