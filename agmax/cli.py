@@ -178,30 +178,7 @@ def parse(argv: Sequence[str]) -> Request:
     overrides = [*arguments.overrides, *_overrides_among_named(arguments)]
     parts, settings, remarks = _flags(arguments)
     settings += [_override(text) for text in overrides]
-    if arguments.resume is not None and _mode(arguments) not in ("train", "eval"):
-        raise UsageError("flag not followed", where="--resume", why="it goes with --train or --eval")
-    for flag, value, mode in (
-        ("--n-runs", arguments.n_runs > 1, "train"),
-        ("--split", arguments.split, "eval"),
-        ("--predictions", arguments.predictions, "eval"),
-        ("--output", arguments.output is not None, "preview"),
-        ("--dry-run", arguments.dry_run, "study"),
-        ("--fresh", arguments.fresh, "study"),
-        ("--jobs", arguments.jobs is not None, "study"),
-        ("--cell", arguments.cell is not None, "study"),
-        ("--print-slurm", arguments.print_slurm, "study"),
-    ):
-        if value and _mode(arguments) != mode:
-            raise UsageError("flag not followed", where=flag, why=f"it goes with --{mode}")
-    for flag, count in (("--n-runs", arguments.n_runs), ("--jobs", arguments.jobs), ("--cell", arguments.cell)):
-        if count is not None and count < 1:
-            raise UsageError("wrong value", where=f"{flag}={count}", why="it must be 1 or more")
-    if _mode(arguments) in NAMED and arguments.config:
-        remedy = "Leave --config out; settings beside --study hold for all its cells"
-        raise UsageError("flag not followed", where="--config", why="runs and studies name theirs", remedy=remedy)
-    if arguments.output is not None and not arguments.output.lower().endswith(".png"):
-        where, remedy = f"--output={arguments.output}", "Write a name that ends in .png"
-        raise UsageError("wrong value", where=where, why="the picture is a PNG file", remedy=remedy)
+    _check_together(arguments, _mode(arguments))
     not_followed = [arguments.dataset or "", *parts, *(s.key for s in settings if s.key != "train.runs_dir")]
     if _mode(arguments) in ("compare", "diff") and any(not_followed):
         where, why = ", ".join(filter(None, not_followed)), f"--{_mode(arguments)} looks at runs as they are"
@@ -240,6 +217,34 @@ def parse(argv: Sequence[str]) -> Request:
         debug=arguments.debug,
         remarks=tuple(remarks),
     )
+
+
+def _check_together(arguments: argparse.Namespace, mode: str) -> None:
+    """Refuse flags that do not go with the mode, and values that no flag can have."""
+    if arguments.resume is not None and mode not in ("train", "eval"):
+        raise UsageError("flag not followed", where="--resume", why="it goes with --train or --eval")
+    for flag, value, its_mode in (
+        ("--n-runs", arguments.n_runs > 1, "train"),
+        ("--split", arguments.split, "eval"),
+        ("--predictions", arguments.predictions, "eval"),
+        ("--output", arguments.output is not None, "preview"),
+        ("--dry-run", arguments.dry_run, "study"),
+        ("--fresh", arguments.fresh, "study"),
+        ("--jobs", arguments.jobs is not None, "study"),
+        ("--cell", arguments.cell is not None, "study"),
+        ("--print-slurm", arguments.print_slurm, "study"),
+    ):
+        if value and mode != its_mode:
+            raise UsageError("flag not followed", where=flag, why=f"it goes with --{its_mode}")
+    for flag, count in (("--n-runs", arguments.n_runs), ("--jobs", arguments.jobs), ("--cell", arguments.cell)):
+        if count is not None and count < 1:
+            raise UsageError("wrong value", where=f"{flag}={count}", why="it must be 1 or more")
+    if mode in NAMED and arguments.config:
+        remedy = "Leave --config out; settings beside --study hold for all its cells"
+        raise UsageError("flag not followed", where="--config", why="runs and studies name theirs", remedy=remedy)
+    if arguments.output is not None and not arguments.output.lower().endswith(".png"):
+        where, remedy = f"--output={arguments.output}", "Write a name that ends in .png"
+        raise UsageError("wrong value", where=where, why="the picture is a PNG file", remedy=remedy)
 
 
 def _named(arguments: argparse.Namespace) -> tuple[str, ...]:

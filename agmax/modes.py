@@ -233,12 +233,11 @@ def compare(request: cli.Request) -> Result:
 def _reported(said: "Analysis", folder: Path) -> list[str]:
     """Write tables, figures and the page of a comparison, say what it shows, and return the files."""
     from agmax import run
-    from agmax.reports import page
-    from agmax.studies import analysis
+    from agmax.reports import page, words
 
     written = page.write(said, folder)
     for comparison in (*said.contrasts, *said.checks):
-        run.log.info("%s", analysis.sentence(comparison, said))
+        run.log.info("%s", words.sentence(comparison, said.metrics[0]))
     for note in said.notes:
         run.log.info("note: %s", note)
     run.log.info("written: %s", ", ".join(map(str, written)))

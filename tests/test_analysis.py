@@ -10,8 +10,9 @@ from conftest import REPOSITORY  # noqa: F401  one thread, before torch is impor
 
 from agmax.config import resolve
 from agmax.config.resolve import Setting
+from agmax.reports.words import sentence
 from agmax.studies import records
-from agmax.studies.analysis import Analysis, Arm, Comparison, Pair, analyse, as_mapping, sentence
+from agmax.studies.analysis import Analysis, Arm, Comparison, Pair, analyse, as_mapping
 
 T_WITH_1_DEGREE, T_WITH_2_DEGREES = 12.7062, 4.3027
 """Student's 97.5 % quantiles, from a printed table."""
@@ -135,7 +136,7 @@ def test_checks_hold_or_do_not(differences: list[float], expected: str, holds: b
     found = said(*arms, checks=[Pair("a", "b", "", expected)])
     assert only(found.checks).holds is holds
     words = {True: ", as expected", False: ", NOT as expected", None: ", too few replicates to tell"}[holds]
-    assert sentence(found.checks[0], found).endswith(f"expected {expected}{words}")
+    assert sentence(found.checks[0], "error").endswith(f"expected {expected}{words}")
     assert not found.others  # an arm of a check is compared by its check
 
 
@@ -225,7 +226,7 @@ def test_one_replicate_of_each_compares_two_models_by_the_images_that_only_one_g
     contrast = only(found.contrasts)
     assert contrast.two_models == (6, 0, 2 / 64)
     assert contrast.verdict == "too few replicates" and contrast.difference.interval is None
-    assert "right alone on 6 and 0 images, McNemar p 0.0312" in sentence(contrast, found)
+    assert "right alone on 6 and 0 images, McNemar p 0.0312" in sentence(contrast, "error")
     elsewhere = arm("b", [100.0], changed={"labels": "other labels"})
     assert only(said(first, elsewhere, contrasts=[Pair("a", "b")]).contrasts).two_models is None
     several = said(arm("a", [1.0, 2.0]), arm("b", [2.0, 3.0]), contrasts=[Pair("a", "b")])
@@ -287,7 +288,7 @@ def test_a_difference_within_the_margin_is_called_equivalent() -> None:
     contrast = only(found.contrasts)
     assert contrast.equivalence.is_equivalent
     expected = "a against b (the best of several): error +0.02 points [-0.00484, +0.0448], 3 replicates: "
-    assert sentence(contrast, found) == expected + "equivalent within 0.2"
+    assert sentence(contrast, "error") == expected + "equivalent within 0.2"
     assert not only(said(*arms, contrasts=[Pair("a", "b")], margin=0.01).contrasts).equivalence.is_equivalent
 
 

@@ -14,8 +14,8 @@ from agmax.errors import OutputError
 from agmax.reports import contents, figures, results, style, tables
 from agmax.reports.contents import Column, Table
 from agmax.reports.figures import Drawing
-from agmax.reports.words import DASH, plain
-from agmax.studies.analysis import Analysis, sentence
+from agmax.reports.words import DASH, plain, sentence
+from agmax.studies.analysis import Analysis
 
 FOLDER = Path(__file__).parent
 
@@ -36,8 +36,8 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
     by_name = {drawing.name: drawing for drawing in drawings}
     return environment.get_template("page.html.j2").render(
         analysis=analysis,
-        conclusions=[sentence(item, analysis) for item in analysis.contrasts],
-        failures=[sentence(item, analysis) for item in analysis.checks if item.holds is False],
+        conclusions=[sentence(item, analysis.metrics[0]) for item in analysis.contrasts],
+        failures=[sentence(item, analysis.metrics[0]) for item in analysis.checks if item.holds is False],
         num_checks_held=sum(item.holds is True for item in analysis.checks),
         tables={table.name: table for table in contents.tables(analysis)},
         settings=settings(analysis),

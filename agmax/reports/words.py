@@ -126,3 +126,27 @@ def published(arm: Summary, metric: str) -> float | None:
     """Return the published number of a metric; top1 and error tell each other."""
     other = {"error": "top1", "top1": "error"}.get(metric, "")
     return 100 - arm.paper[other] if metric not in arm.paper and other in arm.paper else arm.paper.get(metric)
+
+
+def sentence(item: Comparison, metric: str) -> str:
+    """Say in one line what a comparison shows."""
+    pair, found = item.pair, item.difference
+    text = f"{pair.first} against {pair.second}"
+    if pair.about:
+        text += f" ({pair.about})"
+    if is_unequal(item.compute_ratio):
+        text += f", at {item.compute_ratio:.3g} times the image passes"
+    text += f": {metric} {found.mean:+.3g} {unit_of_differences(metric)}"
+    if found.interval is not None:
+        text += f" [{found.interval.low:+.3g}, {found.interval.high:+.3g}]"
+    if item.adjusted_p_value is not None:
+        text += f", p {item.adjusted_p_value:.3g} after Holm"
+    plural = "" if found.num_replicates == 1 else "s"
+    text += f", {found.num_replicates} replicate{plural}: {item.verdict}"
+    if item.two_models is not None:
+        first, second, p = item.two_models
+        text += f"; of these two models, right alone on {first} and {second} images, McNemar p {p:.3g}"
+    if pair.expect:
+        came = {True: "as expected", False: "NOT as expected", None: "too few replicates to tell"}[item.holds]
+        return f"check: {text}; expected {pair.expect}, {came}"
+    return text

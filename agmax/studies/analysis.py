@@ -184,35 +184,6 @@ def analyse(
     )
 
 
-def sentence(comparison: Comparison, analysis: Analysis) -> str:
-    """Say in one line what a comparison shows."""
-    pair, difference = comparison.pair, comparison.difference
-    metric = analysis.metrics[0]
-    unit = "points" if UNITS[metric] == "%" else UNITS[metric]
-    text = f"{pair.first} against {pair.second}"
-    if pair.about:
-        text += f" ({pair.about})"
-    if abs(comparison.compute_ratio - 1) > 0.01:
-        text += f", at {comparison.compute_ratio:.3g} times the image passes"
-    text += f": {metric} {difference.mean:+.3g} {unit}"
-    if difference.interval is not None:
-        text += f" [{difference.interval.low:+.3g}, {difference.interval.high:+.3g}]"
-    if comparison.adjusted_p_value is not None:
-        text += f", p {comparison.adjusted_p_value:.3g} after Holm"
-    plural = "" if difference.num_replicates == 1 else "s"
-    text += f", {difference.num_replicates} replicate{plural}: {comparison.verdict}"
-    if comparison.two_models is not None:
-        alone = comparison.two_models
-        text += (
-            f"; of these two models, right alone on {alone.num_only_first_right} and {alone.num_only_second_right} "
-            f"images, McNemar p {alone.p_value:.3g}"
-        )
-    if pair.expect:
-        found = {True: "as expected", False: "NOT as expected", None: "too few replicates to tell"}[comparison.holds]
-        return f"check: {text}; expected {pair.expect}, {found}"
-    return text
-
-
 def as_mapping(analysis: Analysis) -> dict[str, Any]:
     """Return the numbers of an analysis in plain types, for --json."""
 
