@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from agmax.errors import DownloadError, UsageError
-from agmax.models import cifar_resnet, wide_resnet  # noqa: F401  enters our networks into timm's registry
+from agmax.models import cifar_resnet, pyramid_net, wide_resnet  # noqa: F401  enters our networks into timm's registry
 
 
 def create(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -41,6 +42,16 @@ class ImageNetwork(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+
+@torch.no_grad()
+def reset_he(model: nn.Module) -> None:
+    """Draw convolutions from N(0, sqrt(2 / (k k out))) (He et al. 2015, eq. 14); the linear layer's bias is 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
 
 
 def own_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
