@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     images: Tensor  # float [N, V, C, H, W]
     targets: Tensor  # float [N, V, K], every row sums to 1
     weights: Tensor  # float [N, V], of each view in the loss
-    visible_share: Tensor | None = None  # float [N, V], of the image itself inside a soft or wide crop; else None
+    visible_share: Tensor | None = None  # float [N, V], of the image; None where no crop or box hides any of it
 
 
 class Outputs(NamedTuple):

@@ -1,5 +1,6 @@
 """Turn a configuration into objects: the only module that sees both."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,8 @@ from torch import nn
 
 from agmax import optim, parallel, schedules
 from agmax.augment import slots
-from agmax.augment.pipeline import Pipeline, Slot, Soften, Window
+from agmax.augment.pipeline import Hiding, Pipeline, Slot
+from agmax.batch import Batch, Sample
 from agmax.checkpoints.store import Store
 from agmax.config.resolve import with_classes
 from agmax.config.schema import Config
@@ -21,7 +23,8 @@ from agmax.data.split import Pixels, Split, joined, partition, subset
 from agmax.data.streaming import Streaming
 from agmax.data.trees import split_folders
 from agmax.errors import DataError, UsageError
-from agmax.evaluation.evaluate import Evaluator, Predictions, predict
+from agmax.evaluation.evaluate import Evaluator, predict
+from agmax.evaluation.robustness import MEASURES
 from agmax.models import backbones
 from agmax.models.classifier import Classifier, QNetwork
 from agmax.objectives import objective as objectives
@@ -190,9 +193,11 @@ def pipeline(config: Config) -> Pipeline:
     on_floats: list[Slot] = []
     if augment.lighting.std:
         on_floats.append(slots.lighting(augment.lighting.std, std))
-    if augment.erase != "none":
-        on_floats.append(slots.ERASERS[augment.erase](**settings[augment.erase]))
-    window, soften = _window(config)
+    hiding = [
+        Hiding(table[word](**settings[slots.SETTINGS_OF.get(word, word)]), word in slots.SOFTENS)
+        for table, word in ((slots.ERASERS, augment.erase), (slots.WINDOWS, augment.crop))
+        if word in table
+    ]
     mix_settings = dict(settings.get(augment.mix, {}))
     probability = mix_settings.pop("probability", 1.0)
     return Pipeline(
@@ -203,24 +208,51 @@ def pipeline(config: Config) -> Pipeline:
         seed=config.train.seed,
         on_pixels=on_pixels,
         on_floats=on_floats,
-        window=window,
-        soften=soften,
+        hiding=hiding,
+        soften=slots.soften(num_classes(config), **settings["softening"])
+        if any(one.softens for one in hiding)
+        else None,
         mix=slots.MIXERS[augment.mix](**mix_settings) if augment.mix != "none" else None,
         mix_probability=probability,
-        label_smoothing=config.objective.label_smoothing,
+        label_smoothing=config.even_smoothing,
         views_are_alike=augment.views == "identical",
     )
 
 
-def _window(config: Config) -> tuple[Window | None, Soften | None]:
-    """Make the soft crop and what softens the targets; the wide crop is the one without the other."""
-    soft, wide = config.augment.soft, config.augment.wide
-    if config.augment.crop == "wide":
-        return slots.window(wide.sigma, wide.background), None
-    if config.augment.crop != "soft":
-        return None, None
-    soften = slots.soften(num_classes(config), soft.power, soft.max_confidence)
-    return slots.window(soft.sigma, soft.background, soft.visibility), soften
+def softening_shares(config: Config, *, num_images: int = 4096) -> torch.Tensor | None:
+    """Draw the visible shares [M] of so many images that soften targets; None where nothing does."""
+    make = pipeline(config)
+    make.hiding, make.mix = [item for item in make.hiding if item.softens], None
+    if not make.hiding:
+        return None
+    make.on_pixels, make.on_floats = [], []
+    size, part = config.dataset.image_size, 64
+    blank = torch.zeros(part, config.dataset.channels, size, size, dtype=torch.uint8)
+    sample = Sample(blank, torch.zeros(part, dtype=torch.int64), torch.arange(part))
+    shares = [make(sample, step=step).visible_share for step in range(num_images // part)]
+    return torch.cat([share.flatten() for share in shares if share is not None])
+
+
+def augmentation(config: Config, steps_per_epoch: int) -> Callable[..., Batch]:
+    """Make the augmentation of a training: one pipeline, and another for the final epochs."""
+    first, last = pipeline(config), pipeline(_of_final_epochs(config))
+    num_first_steps = (config.train.epochs - config.num_final_epochs) * steps_per_epoch
+
+    def augment(sample: Sample, *, step: int) -> Batch:
+        return (first if step < num_first_steps else last)(sample, step=step)
+
+    return augment
+
+
+def _of_final_epochs(config: Config) -> Config:
+    """Return the configuration of the final epochs: small offsets, small boxes, nothing mixed."""
+    mapping = config.model_dump()
+    augment, divisor = mapping["augment"], config.augment.final_divisor
+    augment["soft"]["sigma"] /= divisor
+    augment["cutout"]["share"] /= divisor
+    augment["random_erasing"]["scale"] = [area / divisor**2 for area in augment["random_erasing"]["scale"]]
+    augment["mix"] = "none"
+    return Config.model_validate(mapping)
 
 
 def num_classes(config: Config) -> int:
@@ -304,7 +336,9 @@ def objective(config: Config) -> objectives.Objective:
         "agreement": settings.agreement_weight,
         "consistency": settings.consistency_weight,
     }
-    return objectives.objective(settings.name, weights, subtract_entropy=settings.subtract_entropy)
+    return objectives.objective(
+        settings.name, weights, subtract_entropy=settings.subtract_entropy, focal_gamma=settings.focal_gamma
+    )
 
 
 def optimizer(config: Config, classifier: Classifier) -> torch.optim.Optimizer:
@@ -326,20 +360,41 @@ def learning_rate(config: Config, steps_per_epoch: int) -> Callable[..., float]:
 
 def evaluator(config: Config, classifier: Classifier, data: Split, device: torch.device) -> Evaluator:
     """Make what evaluates the classifier on a split, in the precision of evaluations."""
+    return Evaluator(_measuring(predict, config, classifier, data, device))
+
+
+def robustness(config: Config, classifier: Classifier, data: Split, device: torch.device) -> dict[str, Any]:
+    """Measure what the configuration asks for of occlusion and offsets, in the precision of evaluations."""
+    asked = [measure for measure in MEASURES if getattr(config.evaluation, measure)]
+    limit = config.evaluation.robustness_limit
+    if asked and limit is not None and limit < len(data.labels):
+        data = subset(data, partition(data.labels, limit=limit, seed=0).train)
+    size = {"image_size": config.test_image_size}
+    started = time.perf_counter()
+    found: dict[str, Any] = {
+        name: _measuring(MEASURES[name], config, classifier, data, device, **size)() for name in asked
+    }
+    return found | ({"robustness_seconds": time.perf_counter() - started} if asked else {})
+
+
+def _measuring(
+    measure: Callable[..., Any], config: Config, classifier: Classifier, data: Split, device: torch.device, **more: Any
+) -> Callable[[], Any]:
+    """Make what measures the classifier on a split, in the precision of evaluations."""
     source = test_source(config, data, device)
     mean, std = config.normalisation
     number_format = parallel.autocast_format(config.evaluation.precision, device)
     over_all = parallel.over_devices(classifier, device)
+    how = {"batch_size": config.evaluation.batch_size, "mean": mean, "std": std, "device": device, **more}
 
-    def answer() -> Predictions:
+    def answer() -> Any:
         training_format, classifier.autocast = classifier.autocast, number_format
         try:
-            batch_size = config.evaluation.batch_size
-            return predict(over_all, source, batch_size=batch_size, mean=mean, std=std, device=device)
+            return measure(over_all, source, **how)
         finally:
             classifier.autocast = training_format
 
-    return Evaluator(answer)
+    return answer
 
 
 def num_steps(config: Config, num_images: int) -> int:
@@ -374,7 +429,7 @@ def trainer(
         model=classifier,
         optimizer=optimizer(config, classifier),
         objective=objective(config),
-        augment=pipeline(config),
+        augment=augmentation(config, steps_per_epoch),
         data=source,
         batch_size=config.train.batch_size,
         epochs=config.train.epochs,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from agmax import soft_flags
 from agmax.config import names, reader
 from agmax.config.resolve import Setting, is_path
 from agmax.errors import UsageError
@@ -17,7 +18,7 @@ MODES = {
     "summary": "show the model's layers, parameters and operations",
 }
 LISTS = ("configs", "parts", "models", "datasets")
-PREVIEWS = ("batch",)
+PREVIEWS = ("batch", "curves")
 BENCHMARKS = ("augment",)
 WORDS = {
     "list": (LISTS, "list what there is"),
@@ -132,6 +133,8 @@ FLAGS = (
     Flag("--smoothing", "objective.label_smoothing", float),
     # Ours.
     Flag("--device", "train.device", str),
+    Flag("--occlusion", "evaluation.occlusion=true"),
+    Flag("--offsets", "evaluation.offsets=true"),
 )
 
 DEFAULT_MODEL = "WideResNet28-10"
@@ -171,6 +174,7 @@ def parse(argv: Sequence[str]) -> Request:
         UsageError: a wrong flag, one that this program does not follow, or an override that is none.
         SystemExit: argparse's own, with status 0, after --help.
     """
+    soft_flags.refuse(argv)
     arguments = _parser().parse_intermixed_args(_without_value(argv))
     for name, value in vars(arguments).items():
         if value == [] and name != "overrides":  # what argparse makes of `--config=--`
@@ -223,19 +227,19 @@ def _check_together(arguments: argparse.Namespace, mode: str) -> None:
     """Refuse flags that do not go with the mode, and values that no flag can have."""
     if arguments.resume is not None and mode not in ("train", "eval"):
         raise UsageError("flag not followed", where="--resume", why="it goes with --train or --eval")
-    for flag, value, its_mode in (
+    for flag, value, *its_modes in (
         ("--n-runs", arguments.n_runs > 1, "train"),
         ("--split", arguments.split, "eval"),
         ("--predictions", arguments.predictions, "eval"),
-        ("--output", arguments.output is not None, "preview"),
+        ("--output", arguments.output is not None, "preview", "eval"),
         ("--dry-run", arguments.dry_run, "study"),
         ("--fresh", arguments.fresh, "study"),
         ("--jobs", arguments.jobs is not None, "study"),
         ("--cell", arguments.cell is not None, "study"),
         ("--print-slurm", arguments.print_slurm, "study"),
     ):
-        if value and mode != its_mode:
-            raise UsageError("flag not followed", where=flag, why=f"it goes with --{its_mode}")
+        if value and mode not in its_modes:
+            raise UsageError("flag not followed", where=flag, why=f"it goes with --{' or --'.join(its_modes)}")
     for flag, count in (("--n-runs", arguments.n_runs), ("--jobs", arguments.jobs), ("--cell", arguments.cell)):
         if count is not None and count < 1:
             raise UsageError("wrong value", where=f"{flag}={count}", why="it must be 1 or more")
@@ -304,7 +308,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-runs", type=int, default=1, metavar="N", help="train with N seeds and summarise")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="what --eval measures (test)")
     parser.add_argument("--predictions", metavar="FILE", help="where --eval writes its predictions (.npz)")
-    parser.add_argument("--output", metavar="FILE", help="where --preview draws (preview-CONFIG-DATASET.png)")
+    parser.add_argument("--output", metavar="FILE", help="where --preview (preview-CONFIG-DATASET.png) or --eval draws")
     parser.add_argument("--dry-run", action="store_true", help="show what --study would train, and for how long")
     parser.add_argument("--fresh", action="store_true", help="repeat the cells of --study that other code has made")
     parser.add_argument("--jobs", type=int, metavar="N", help="cells of --study at a time (one, or one a GPU)")

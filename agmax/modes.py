@@ -68,18 +68,22 @@ def train(request: cli.Request) -> Result:
 
 
 def evaluate(request: cli.Request) -> Result:
-    """Evaluate a checkpoint on a split; nothing is written but what --predictions names."""
+    """Evaluate a checkpoint on a split; nothing is written but what --predictions and --output name."""
     _check_torch()
     from agmax import build, parallel, resume, run
-    from agmax.reports import results
+    from agmax.reports import results, robustness
     from agmax.training import check_data, fit_weights
 
     run.log_to([])
-    if request.predictions:
-        results.probe(Path(request.predictions))
+    for path in (request.predictions, request.output):
+        if path:
+            results.probe(Path(path))
     resolved, saved = resume.evaluation_start(
         request, lambda config: build.counted(config, lambda: build.split(config, request.split))
     )
+    if request.output and not (resolved.config.evaluation.occlusion or resolved.config.evaluation.offsets):
+        why, remedy = "there is nothing to draw", "Add --occlusion or --offsets"
+        raise UsageError("flag not followed", where="--output", why=why, remedy=remedy)
     for note in (*request.remarks, *resolved.notes):
         run.log.info("note: %s", note)
     device = parallel.choose_device(resolved.config.train.device)
@@ -93,6 +97,7 @@ def evaluate(request: cli.Request) -> Result:
     started = time.perf_counter()
     predictions = evaluator.latest()
     seconds = time.perf_counter() - started
+    measured = build.robustness(config, classifier, data, device)
     if request.predictions:
         results.write_predictions(Path(request.predictions), {request.split: predictions})
     result: Result = {
@@ -101,6 +106,7 @@ def evaluate(request: cli.Request) -> Result:
         "dataset": config.dataset.name,
         "split": request.split,
         **results.scores(predictions, data.class_names),
+        **measured,
         "seed": config.train.seed,
         "epochs": config.train.epochs,
         "run_folder": saved.run_folder if saved else None,
@@ -109,6 +115,11 @@ def evaluate(request: cli.Request) -> Result:
         "seconds": seconds,
     }
     run.log.info(results.line(result))
+    for line in robustness.lines(result):
+        run.log.info(line)
+    if request.output:
+        robustness.save(result, Path(request.output))
+        run.log.info("%s shows it", request.output)
     return result
 
 
@@ -156,6 +167,42 @@ def preview(request: cli.Request) -> Result:
     return PREVIEWS[request.what](request)
 
 
+def preview_curves(request: cli.Request) -> Result:
+    """Draw how the targets soften, and how much of the images is visible."""
+    from agmax import build, run
+    from agmax.reports import results, softening, style
+    from agmax.resume import resolved
+
+    run.log_to([])
+    typed = resolved(request)
+    name, dataset = typed.config.name, typed.config.dataset.name
+    path = Path(os.path.expanduser(request.output or f"softening-{name}-{dataset}.png"))
+    results.probe(path)
+    for note in (*request.remarks, *typed.notes):
+        run.log.info("note: %s", note)
+    config = build.counted(typed.config, lambda: build.split(typed.config, "train"))
+    drawn = build.softening_shares(config)
+    if drawn is None:
+        why, remedy = "no part of it softens targets", "Name soft_crop, soft_cutout or soft_random_erasing"
+        raise UsageError("nothing to draw", where=name, why=why, remedy=remedy)
+    settings = config.augment.softening
+    curve = softening.Curve(build.num_classes(config), settings.power, settings.max_confidence)
+    window = None
+    if config.augment.crop == "soft":
+        window = softening.Window(config.dataset.image_size, config.augment.soft.visibility)
+    title = f"{name} on {dataset}: {curve.num_classes} classes, {len(drawn):,} views drawn"
+    style.save(softening.figure(curve, drawn, window=window, title=title), path)
+    run.log.info("%s shows the softening of %s", path, name)
+    return {
+        "mode": "preview",
+        "config": name,
+        "dataset": dataset,
+        "mean_visible_share": float(drawn.mean()),
+        "mean_confidence": float(curve.at(drawn).mean()),
+        "file": str(path),
+    }
+
+
 def preview_batch(request: cli.Request) -> Result:
     """Draw the batch of a training's first step, as the model gets it."""
     from agmax import build, parallel, run
@@ -174,11 +221,11 @@ def preview_batch(request: cli.Request) -> Result:
     data = build.split(typed.config, "train")
     config = build.counted(typed.config, lambda: data)
     seed, num_views = config.train.seed, config.objective.num_views
-    build.num_steps(config, len(data.labels))  # at least one
+    augment = build.augmentation(config, build.num_steps(config, len(data.labels)))
     batches = order.shuffled(len(data.labels), config.train.batch_size, seed=seed, epoch=0)
     source = build.training_source(config, data, device)
     (sample,) = parallel.copied_ahead(source.batches(batches[:1], epoch=0), device)
-    batch = build.pipeline(config)(sample, step=0)
+    batch = augment(sample, step=0)
     mean, std = config.normalisation
     views = "1 view" if num_views == 1 else f"{num_views} views"
     title = f"{name} on {dataset}: seed {seed}, step 0, {views} of each image"
@@ -306,7 +353,7 @@ LISTINGS: dict[str, Callable[[], dict[str, str]]] = {
     "datasets": lambda: {item.part: item.about for item in names.examples("dataset")},
 }
 
-PREVIEWS: dict[str, Callable[[cli.Request], Result]] = {"batch": preview_batch}
+PREVIEWS: dict[str, Callable[[cli.Request], Result]] = {"batch": preview_batch, "curves": preview_curves}
 """The words of --preview."""
 
 MODES: dict[str, Callable[[cli.Request], Result]] = {

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, optim
 from tqdm import tqdm
 
-from agmax.augment.pipeline import Pipeline
-from agmax.batch import Sample
+from agmax.batch import Batch, Sample
 from agmax.data import order
 from agmax.data.source import Source
 from agmax.errors import DivergedError
@@ -69,7 +68,7 @@ class Trainer:
         model: Classifier,
         optimizer: optim.Optimizer,
         objective: Objective,
-        augment: Pipeline,
+        augment: Callable[..., Batch],
         data: Source,
         batch_size: int,
         epochs: int,

@@ -13,7 +13,7 @@ from agmax.config.resolve import Resolved
 from agmax.config.schema import Config
 from agmax.errors import DataError, UsageError, printable
 from agmax.models.classifier import Classifier
-from agmax.reports import results
+from agmax.reports import results, robustness
 from agmax.resume import Saved
 from agmax.run import Run, environment, log, log_to, probe
 from agmax.trainer import Trainer
@@ -79,7 +79,10 @@ def _train_in(
         _record_environment(folder, environment(**parallel.machine(device, trainer.classifier.autocast)))
         with logging_redirect_tqdm([log]):  # lines stand above the bar
             trainer.fit()
-        return _finish(config, trainer, folder, class_names)
+        measured = build.robustness(config, trainer.classifier, data.test, device) if data.test else {}
+        for line in robustness.lines(measured):
+            log.info(line)
+        return _finish(config, trainer, folder, class_names, measured)
 
 
 def check_data(saved: Saved, config: Config, class_names: tuple[str, ...], num_images: int | None) -> None:
@@ -169,7 +172,9 @@ def _record_environment(folder: Run, environment: Result) -> None:
     folder.write_json("environment.json", environment | {"code": "+".join(codes) or environment["code"]})
 
 
-def _finish(config: Config, trainer: Trainer, folder: Run, class_names: tuple[str, ...]) -> Result:
+def _finish(
+    config: Config, trainer: Trainer, folder: Run, class_names: tuple[str, ...], measured: dict[str, Any]
+) -> Result:
     """Write the predictions and the result of a training that has reached its last epoch."""
 
     split = "test" if "test" in trainer.evaluators else "validation"
@@ -188,6 +193,7 @@ def _finish(config: Config, trainer: Trainer, folder: Run, class_names: tuple[st
         "image_passes": config.train.epochs * len(trainer.data) * config.objective.num_views,
         "run_folder": str(folder.path),
         "checkpoint": str(trainer.checkpoints.path(trainer.step)),
+        **measured,
         **results.training_times(folder.rows()),
         "best": folder.best(),
     }

@@ -8,6 +8,7 @@ from conftest import REPOSITORY
 
 from agmax.augment import slots
 from agmax.config import names, resolve
+from agmax.config.augmentation import Augment
 from agmax.config.schema import choices
 from agmax.objectives.objective import OBJECTIVES
 
@@ -22,7 +23,8 @@ MAY_IMPORT = {
     "randomness": set[str](),
     "batch": set[str](),
     "config": {"errors"},
-    "cli": {"config", "errors"},
+    "soft_flags": {"errors"},
+    "cli": {"config", "errors", "soft_flags"},
     **dict.fromkeys(COMPONENTS, FOUNDATION),
     "code": set[str](),
     "studies/statistics": {"errors"},
@@ -100,8 +102,14 @@ def test_tables_hold_exactly_the_words_of_the_schema(setting: str, table: dict[s
 
 
 def test_every_crop_is_made_by_the_pipeline_or_by_the_workers() -> None:
-    by_workers, by_window = {"random_resized"}, {"soft", "wide"}
-    assert set(choices("augment.crop")) - {"none"} == set(slots.CROPS) | by_workers | by_window
+    assert set(choices("augment.crop")) - {"none"} == {*slots.CROPS, *slots.WINDOWS, "random_resized"}
+
+
+def test_every_word_of_a_slot_has_a_block_of_settings_or_shares_one() -> None:
+    words = {*slots.CROPS, *slots.WINDOWS, *slots.ERASERS, *slots.MIXERS}
+    for word in words:
+        assert slots.SETTINGS_OF.get(word, word) in Augment.model_fields
+    assert {*slots.SETTINGS_OF, *slots.SOFTENS} <= words
 
 
 def test_every_word_of_a_slot_has_a_part_of_a_name_or_a_data_set() -> None:

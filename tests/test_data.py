@@ -110,8 +110,8 @@ def test_mean_and_std_of_digits_are_those_of_the_enlarged_training_images() -> N
 # --- CIFAR and SVHN ----------------------------------------------------------------------------------------------
 
 
-def write_cifar(root: Path, name: str) -> dict[str, tuple[np.ndarray[Any, Any], list[int]]]:
-    """Write pickled batches of 3 images a file; return the pixels [N, 3, 32, 32] and labels of each split."""
+def write_cifar(root: Path, name: str, count: int = 3) -> dict[str, tuple[np.ndarray[Any, Any], list[int]]]:
+    """Write pickled batches of `count` images a file; return the pixels [N, 3, 32, 32] and labels of each split."""
     kind = torchvision_datasets.CIFAR100 if name == "cifar100" else torchvision_datasets.CIFAR10
     num_classes = 100 if name == "cifar100" else 10
     folder = root / kind.base_folder
@@ -121,11 +121,11 @@ def write_cifar(root: Path, name: str) -> dict[str, tuple[np.ndarray[Any, Any], 
     (folder / kind.meta["filename"]).write_bytes(pickle.dumps({kind.meta["key"]: names}))
     written = {}
     for split, files in (("train", kind.train_list), ("test", kind.test_list)):
-        pixels = random_pixels(3 * len(files), 3, 32, 32, seed=len(files))
-        labels = [(7 * number + 3) % num_classes for number in range(3 * len(files))]
+        pixels = random_pixels(count * len(files), 3, 32, 32, seed=len(files))
+        labels = [(7 * number + 3) % num_classes for number in range(count * len(files))]
         for number, (file, _) in enumerate(files):
-            part = slice(3 * number, 3 * number + 3)
-            batch = {"data": pixels[part].reshape(3, 3072), key: labels[part]}
+            part = slice(count * number, count * (number + 1))
+            batch = {"data": pixels[part].reshape(count, 3072), key: labels[part]}
             (folder / file).write_bytes(pickle.dumps(batch))
         written[split] = pixels, labels
     return written

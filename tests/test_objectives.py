@@ -281,7 +281,8 @@ def test_a_weight_of_0_gives_the_gradients_of_a_loss_without_the_term(term: str)
 
 @pytest.mark.parametrize("part", [item.part for item in names.examples("method")])
 def test_methods_take_the_views_that_they_can_compare(part: str) -> None:
-    takes_any, takes_many = ("two_views", "label_smoothing"), ("agmax", "js")
+    takes_any = ("two_views", "label_smoothing", "label_smoothing_others", "focal")
+    takes_many = ("agmax", "js")
     for num_views in (1, 2, 3, 8):
         is_fit = part in takes_any or num_views == 2 or (part in takes_many and num_views > 2)
         try:

@@ -19,7 +19,7 @@ from agmax import build
 from agmax.batch import Batch, Outputs
 from agmax.errors import OutputError
 from agmax.models.classifier import Classifier
-from agmax.reports import preview
+from agmax.reports import preview, softening
 
 Run = Callable[..., Answer]
 Array = np.ndarray[Any, Any]
@@ -356,10 +356,50 @@ def test_a_picture_that_cannot_be_kept_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]
 
 
-@pytest.mark.parametrize("mode", ["--train", "--eval", "--print-config", "--summary", "--list"])
-def test_output_goes_with_preview_alone(mode: str, run: Run) -> None:
+@pytest.mark.parametrize("mode", ["--train", "--print-config", "--summary", "--list"])
+def test_output_goes_with_what_draws(mode: str, run: Run) -> None:
     answer = run(mode, "--config=ResNet8", "--output=a.png")
-    assert (answer.status, answer.err) == (2, "error: flag not followed (--output): it goes with --preview\n")
+    assert answer.status == 2
+    assert answer.err == "error: flag not followed (--output): it goes with --preview or --eval\n"
+
+
+# --- how targets soften ----------------------------------------------------------------------------------------------
+
+
+def test_the_curves_are_those_of_the_formula_and_the_bars_the_shares_that_are_drawn() -> None:
+    """With 5 classes and at most 0.9, half an image keeps 0.9 - 0.7 / 2 ** k."""
+    curve, drawn = softening.Curve(5, 1.5, 0.9), torch.tensor([0.02, 0.03, 0.52, 1.0])
+    figure = softening.figure(curve, drawn, window=softening.Window(4, "area"), title="a title")
+    left, right = figure.axes[:2]
+    powers = [1.0, 1.5, 2.0, 3.0, 4.0]
+    assert [line.get_label() for line in left.lines] == [f"k = {power:g}" for power in powers]
+    for line, power in zip(left.lines, powers, strict=True):
+        assert np.asarray(line.get_xdata())[100] == 0.5
+        assert np.asarray(line.get_ydata())[100] == pytest.approx(0.9 - 0.7 / 2**power)
+    (bars,) = left.containers
+    heights = [bar.get_height() for bar in cast(BarContainer, bars)]
+    assert (heights[0], heights[10], heights[19], sum(heights)) == (0.5, 0.25, 0.25, 1.0)
+    shown = np.asarray(right.images[0].get_array())
+    assert shown.shape == (9, 9)
+    assert shown[4, 4] == pytest.approx(0.9)  # nothing moved
+    assert shown[0, 4] == pytest.approx(0.2)  # moved up by the whole side
+    assert shown[6, 4] == pytest.approx(0.9 - 0.7 * 0.5**1.5)  # half of the side
+    by_union = softening.figure(curve, drawn, window=softening.Window(4, "iou"), title="a title").axes[1]
+    shown = np.asarray(by_union.images[0].get_array())
+    assert shown[6, 4] == pytest.approx(0.9 - 0.7 * (1 - 0.5 / 1.5) ** 1.5)
+    assert len(softening.figure(curve, drawn, window=None, title="a title").axes) == 1
+
+
+def test_the_preview_of_curves_draws_what_the_configuration_softens(run: Run, tmp_path: Path) -> None:
+    words = ("--config=ResNet8-soft_crop", "--dataset=digits", "--preview=curves")
+    answer = run(*words, "--output=curves.png", "--json")
+    assert answer.status == 0, answer.err
+    assert abs(answer.json["mean_visible_share"] - 0.5221) < 0.02
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width > 1000
+    assert run(*words).status == 0 and (tmp_path / "softening-ResNet8-soft_crop-digits.png").is_file()
+    nothing = run("--config=ResNet8-wide_crop-cutout", "--dataset=digits", "--preview=curves")
+    assert nothing.status == 2 and "Name soft_crop, soft_cutout or soft_random_erasing" in nothing.err
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.pdf", ""])

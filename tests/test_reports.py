@@ -476,6 +476,35 @@ def test_figures_of_curves_are_left_out_where_there_are_none() -> None:
     assert "<h2>Curves</h2>" not in page.page(bare, figures.drawings(bare))
 
 
+def test_robustness_is_drawn_where_it_was_measured() -> None:
+    """Two arms that lose 1 and 2 points for each percent hidden, the replicates 10 points apart about their means."""
+    arms = [arm(name, [10.0, 10.0]) for name in ("a", "b", "c")]
+    for slope, each in enumerate(arms[:2], start=1):
+        for seed, found in each.records.items():
+            tops = [90.0 + 10 * (seed - 0.5) - slope * share for share in (0, 10, 20)]
+            found["robustness"] = {
+                "occlusion": {"at": [0, 10, 20], "top1": tops},
+                "offsets": {"at": [0, 3], "top1": tops[:2]},
+            }
+    made = analysed(arms, contrasts=[Pair("a", "b")])
+    drawings = {drawing.name: drawing for drawing in figures.drawings(made)}
+    assert list(drawings) == ["points", "curves", "image_passes", "occlusion", "offsets"]
+    lines = drawings["occlusion"].figure.axes[0].lines
+    assert [line.get_label() for line in lines] == ["a", "b"]
+    assert [list(np.asarray(line.get_ydata())) for line in lines] == [[10, 20, 30], [10, 30, 50]]
+    assert [list(np.asarray(line.get_xdata())) for line in drawings["offsets"].figure.axes[0].lines] == [[0, 3]] * 2
+    assert "<h2>When less is visible</h2>" in page.page(made, list(drawings.values()))
+    assert "<h2>When less is visible</h2>" not in page.page(small(), figures.drawings(small()))
+
+
+def test_the_number_of_trials_stands_in_the_table_of_arms() -> None:
+    tuned, plain = arm("tuned", STEADY)._replace(num_trials=6), arm("plain", RISING)
+    table = contents.arms(analysed([tuned, plain]))
+    column = [head.title for head in table.columns].index("trials")
+    assert [row[column] for row in table.rows] == ["6", "\N{EN DASH}"]
+    assert "trials" not in [head.title for head in contents.arms(small()).columns]
+
+
 # The page
 
 

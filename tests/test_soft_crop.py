@@ -313,8 +313,8 @@ def expected_rows(labels: Tensor, confidence: Tensor, num_classes: int = 10) -> 
 def test_targets_and_weights_follow_from_what_is_visible(power: float, highest: float) -> None:
     settings = {
         "augment__soft__background": 0.0,
-        "augment__soft__power": power,
-        "augment__soft__max_confidence": highest,
+        "augment__softening__power": power,
+        "augment__softening__max_confidence": highest,
     }
     sample = white(60)
     batch = make_pipeline("ResNet8-soft_crop-agmax", **settings)(sample, step=1)

@@ -19,6 +19,7 @@ from agmax.config.schema import Config, Dataset, Model, Train, choices
 from agmax.config.study import Study, Variant
 from agmax.errors import UsageError
 from agmax.studies import plan
+from agmax.studies import study as running
 from agmax.studies.plan import Cell, Typed
 
 Run = Callable[..., Answer]
@@ -87,7 +88,7 @@ def test_every_cell_of_a_shipped_study_is_a_valid_configuration(name: str) -> No
 
 
 def test_the_published_studies_have_the_cells_of_their_tables() -> None:
-    assert set(SHIPPED) == {*DATASETS, "digits_smoke", "fashion_mnist_agmax"}
+    assert set(SHIPPED) == {*DATASETS, "digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"}
     assert len(AUGMENTS) == len(set(AUGMENTS)) == 8
     assert [len(result_cells(name)) for name in DATASETS] == [8 * 3, 8 * 2, 4]
 
@@ -228,7 +229,7 @@ def test_published_numbers_are_those_of_the_papers() -> None:
         "wide_crop": {},
         "soft_crop": {"error": 18.31},
     }
-    for name in ("digits_smoke", "fashion_mnist_agmax"):
+    for name in ("digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"):
         assert not any(variant.paper for variant in shipped(name).variants.values())
 
 
@@ -237,9 +238,46 @@ def test_the_crops_of_soft_augmentation_reach_as_far_as_its_figure_says() -> Non
     assert [config[arm].augment.crop for arm in config] == ["standard", "standard", "wide", "soft"]
     assert [config[arm].augment.standard.padding for arm in ("standard_crop", "far_crop")] == [4, 16]
     for key in ("sigma", "background"):  # the control sees the very windows of the method
-        assert getattr(config["wide_crop"].augment.wide, key) == getattr(config["soft_crop"].augment.soft, key)
+        assert getattr(config["wide_crop"].augment.soft, key) == getattr(config["soft_crop"].augment.soft, key)
+    assert {arm: each.num_final_epochs for arm, each in config.items()} == {
+        "standard_crop": 0,
+        "far_crop": 0,
+        "wide_crop": 20,
+        "soft_crop": 20,
+    }
     assert config["soft_crop"].augment.soft.sigma * 32 == 12
     assert all(one.augment.flip for one in config.values())
+
+
+def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
+    """Seven arms of equal compute, the last of 40 epochs final in all, two contrasts, at most six trials an arm."""
+    of = shipped("fashion_mnist_soft")
+    arms = {cell.variant: cell.config for cell in result_cells("fashion_mnist_soft")}
+    assert {arm: (each.augment.crop, each.augment.softening.applies_to, each.augment.softening.link)
+            for arm, each in arms.items()} == {
+        "standard_crop": ("standard", "target_and_weight", "own"),
+        "wide_crop": ("wide", "target_and_weight", "own"),
+        "target_and_weight": ("soft", "target_and_weight", "own"),
+        "target": ("soft", "target", "own"),
+        "weight": ("soft", "weight", "own"),
+        "mean_confidence": ("soft", "target", "mean"),
+        "shuffled_confidence": ("soft", "target_and_weight", "shuffled"),
+    }  # fmt: skip
+    assert {(each.train.epochs, each.num_final_epochs, each.objective.num_views) for each in arms.values()} == {
+        (40, 1, 1)
+    }
+    assert [(pair.of, pair.against) for pair in of.contrasts] == [
+        ("target_and_weight", ["wide_crop"]),
+        ("target_and_weight", ["shuffled_confidence"]),
+    ]
+    assert {arm: len(trials) for arm, trials in of.trials.items()} == {
+        "wide_crop": 4,
+        "target_and_weight": 6,
+        "target": 6,
+        "weight": 6,
+    }
+    chosen = {setting.value for trials in of.trials.values() for trial in trials for setting in trial}
+    assert chosen == {0.07, 0.14, 0.21, 0.375, 2.0, 4.0}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -249,14 +287,14 @@ def test_the_lines_above_a_shipped_study_name_the_command_that_runs_it(name: str
     assert text.startswith("about: ")
 
 
-@pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax"])
+@pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"])
 def test_all_cells_keep_the_same_images_apart(name: str) -> None:
     cells = [cell.config for cell in (*result_cells(name), *tuning_cells(name))]
     kept = {(each.dataset.validation, each.dataset.extra_test, each.split_seed) for each in cells}
     assert len(kept) == 1 and len({each.dataset_seed for each in cells}) > 1
 
 
-@pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax"])
+@pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"])
 def test_the_arms_of_a_tuned_study_start_from_one_rule(name: str) -> None:
     rules = {cell.config.model.initialisation.model_dump_json() for cell in result_cells(name)}
     assert len(rules) == 1
@@ -307,7 +345,7 @@ def test_results_come_replicate_by_replicate_so_that_all_arms_are_equally_far() 
         assert len({cell.variant for cell in cells if cell.seed == seeds[0]}) > 1
 
 
-@pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax"])
+@pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"])
 def test_a_trial_and_the_result_of_its_settings_differ_in_the_test_images_alone(name: str) -> None:
     of = shipped(name)
     seeds = of.tune_seeds
@@ -566,6 +604,18 @@ def test_studies_are_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pyte
 TUNE = "tune:\n  replicates: [50]\n  trials:\n    agmax: [{optimizer.lr: 0.1}, {optimizer.lr: 0.2}]\n"
 THIRD = "  third: "  # the ninth line
 
+
+def test_arms_may_have_unequal_trials_where_the_file_says_why(write: Callable[[str], Path]) -> None:
+    trials = (
+        TUNE + "    plain: [{optimizer.lr: 0.1}, {optimizer.lr: 0.2}, {optimizer.lr: 0.3}]\n  unequal: plain has more\n"
+    )
+    of = study.read(write(SMALL + trials))
+    assert of.unequal_trials == "plain has more"
+    assert [len(each) for each in of.trials.values()] == [2, 3]
+    said = running.analysed(of, running.phase_of(of, Typed()), {}, Typed())
+    assert "arms have unequal numbers of trials: plain has more" in said.notes
+
+
 MISTAKES: dict[str, tuple[str, list[str]]] = {
     "an unknown key": (SMALL + "metric: [error]\n", ["unknown key metric (small.yaml:9). Did you mean 'metrics'?"]),
     "an unknown key of a contrast": (
@@ -684,7 +734,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "unequal numbers of trials": (
         SMALL + TUNE + "    plain: [{}, {}, {}]\n",
-        ["arms with more trials than others (small.yaml:11): a fair tuning gives all equally many: agmax 2, plain 3"],
+        [
+            "arms with more trials than others (small.yaml:11): a fair tuning gives all equally many: agmax 2, "
+            "plain 3. Or say in tune.unequal why they are not"
+        ],
     ),
     "a single trial": (
         SMALL + TUNE.replace(", {optimizer.lr: 0.2}", ""),

@@ -27,6 +27,16 @@ def erase_(images: Tensor, boxes: Boxes) -> Tensor:
     return images.masked_fill_(rows[:, None, :, None] & columns[:, None, None, :], 0)
 
 
+def visible_share(boxes: Boxes, *, height: int, width: int) -> Tensor:
+    """Return the share [B] of each image's area that the boxes leave; what sticks out hides nothing.
+
+    A box of 16x16 in a corner, half of each side outside of 32x32: 1 - 8 * 8 / 1024 = 0.9375.
+    """
+    tall = boxes.bottom.clamp(max=height) - boxes.top.clamp(min=0)
+    wide = boxes.right.clamp(max=width) - boxes.left.clamp(min=0)
+    return 1 - (tall.clamp(min=0) * wide.clamp(min=0)).float() / (height * width)
+
+
 def cutout_boxes(num_images: int, height: int, width: int, *, length: int, rng: np.random.Generator) -> Boxes:
     """Draw squares whose centres are uniform over the image (DeVries and Taylor 2017).
 

@@ -4,6 +4,7 @@ Crop and flip, policy, colour jitter, normalise, lighting, erase, soft crop, mix
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +16,23 @@ from agmax.batch import Batch, Sample
 from agmax.randomness import generator
 
 Slot = Callable[[Tensor, "Draw"], Tensor]
-Window = Callable[[Tensor, "Draw"], tuple[Tensor, Tensor]]
-Soften = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Hide = Callable[[Tensor, "Draw"], tuple[Tensor, Tensor]]
+Soften = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 Mix = Callable[[Tensor, Tensor, np.random.Generator], mixing.Mixed]
+
+
+class Hiding(NamedTuple):
+    """A slot that hides a part of each image."""
+
+    change: Hide  # normalised images [B, C, H, W] -> what is left of them, and the share [B] of each that is visible
+    softens: bool  # the targets
+
+
+class Shares(NamedTuple):
+    """How much of each image is visible, [B] or [N, V]; None where nothing hides any of it."""
+
+    visible: Tensor | None
+    softening: Tensor | None  # as far as it softens the targets
 
 
 CHUNK = {"cpu": 2**20, "cuda": 2**26}
@@ -76,7 +91,7 @@ class Pipeline:
         seed: int,
         on_pixels: list[Slot],
         on_floats: list[Slot],
-        window: Window | None = None,
+        hiding: Sequence[Hiding] = (),
         soften: Soften | None = None,
         mix: Mix | None = None,
         mix_probability: float = 1.0,
@@ -85,13 +100,13 @@ class Pipeline:
     ) -> None:
         """`on_pixels` act on uint8 images, `on_floats` on normalised ones, in place or not, each in the order given.
 
-        `window` moves the images and returns their visible shares [B] too; `soften` takes target rows [N, V, K] and
-        these shares [N, V] and returns rows and loss weights [N, V].
+        `hiding` follows them. `soften` takes target rows [N, V, K], the product [N, V] of the shares that soften them
+        and a generator, and returns rows and loss weights [N, V].
         """
         self.num_views, self.num_classes, self.seed = num_views, num_classes, seed
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
         self.on_pixels, self.on_floats = on_pixels, on_floats
-        self.window, self.soften = window, soften
+        self.hiding, self.soften = hiding, soften
         self.mix, self.mix_probability = mix, mix_probability
         self.label_smoothing = label_smoothing
         self.views_are_alike = views_are_alike
@@ -110,15 +125,15 @@ class Pipeline:
         labels = sample.labels.to(images.device, non_blocking=True)
         targets = smoothed(labels, self.num_classes, self.label_smoothing)[:, None].expand(-1, self.num_views, -1)
         weights = torch.ones(count, self.num_views, device=images.device)
-        visible = None if shares is None else shares.unflatten(0, weights.shape)
-        if visible is not None and self.soften is not None:
-            targets, weights = self.soften(targets, visible)
+        visible, softening = (None if share is None else share.unflatten(0, weights.shape) for share in shares)
+        if softening is not None and self.soften is not None:
+            targets, weights = self.soften(targets, softening, draw.rng("softening"))
         batch = Batch(images.unflatten(0, weights.shape), targets, weights, visible)
         if self.mix is None or draw.rng("mix coin").random() >= self.mix_probability:
             return batch
         return self._mixed(batch, self.mix, draw)
 
-    def _augmented(self, images: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
+    def _augmented(self, images: Tensor, draw: Draw) -> tuple[Tensor, Shares]:
         """Return what becomes of images [N, (V,) C, H, W] before they are mixed, [B, C, H, W], and how much they show.
 
         A few images at a time go through all slots, on a CPU: memory that is still in the cache is twice as fast.
@@ -130,9 +145,10 @@ class Pipeline:
             draw.images = slice(first, first + size)
             parts.append(self._chunk(views(images[draw.images], self.num_views), draw))
         changed, shares = zip(*parts, strict=True)
-        return _joined(changed), None if shares[0] is None else _joined(shares)
+        known = [[share for share in column if share is not None] for column in zip(*shares, strict=True)]
+        return _joined(changed), Shares(*(_joined(column) if column else None for column in known))
 
-    def _chunk(self, images: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
+    def _chunk(self, images: Tensor, draw: Draw) -> tuple[Tensor, Shares]:
         """Take uint8 images [B, C, H, W] through the slots."""
         for change in self.on_pixels:
             images = change(images, draw)
@@ -141,7 +157,11 @@ class Pipeline:
         images = color.normalised(images, self.mean, self.std)
         for change in self.on_floats:
             images = change(images, draw)
-        return (images, None) if self.window is None else self.window(images, draw)
+        shares = Shares(None, None)
+        for hide, softens in self.hiding:
+            images, share = hide(images, draw)
+            shares = Shares(_product(shares.visible, share), _product(shares.softening, share if softens else None))
+        return images, shares
 
     def _mixed(self, batch: Batch, mix: Mix, draw: Draw) -> Batch:
         """Mix each view, in place, by a permutation, ratio and box of its own; weights are a column of the targets."""
@@ -155,6 +175,12 @@ class Pipeline:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _product(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first * second
 
 
 def views(images: Tensor, num_views: int) -> Tensor:

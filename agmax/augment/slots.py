@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from agmax.augment import color, erasing, geometry, mixing, operations, policies, soft_crop, softening
-from agmax.augment.pipeline import Draw, Mix, Slot, Soften, Window
+from agmax.augment.pipeline import Draw, Hide, Mix, Slot, Soften
 
 
 def crop(padding: int) -> Slot:
@@ -93,7 +93,7 @@ def lighting(std: float, deviation: list[float]) -> Slot:
     return change
 
 
-def cutout(share: float) -> Slot:
+def cutout(share: float) -> Hide:
     """Make the slot that erases a square of `share` times the side."""
     return _eraser(
         "cutout",
@@ -101,7 +101,7 @@ def cutout(share: float) -> Slot:
     )
 
 
-def random_erasing(probability: float, scale: tuple[float, float], ratio: tuple[float, float]) -> Slot:
+def random_erasing(probability: float, scale: tuple[float, float], ratio: tuple[float, float]) -> Hide:
     """Make the slot that erases a box of random size from some of the images."""
     return _eraser(
         "random erasing",
@@ -111,16 +111,17 @@ def random_erasing(probability: float, scale: tuple[float, float], ratio: tuple[
     )
 
 
-def _eraser(purpose: str, boxes: Callable[[int, int, int, np.random.Generator], erasing.Boxes]) -> Slot:
-    def change(images: Tensor, draw: Draw) -> Tensor:
+def _eraser(purpose: str, boxes: Callable[[int, int, int, np.random.Generator], erasing.Boxes]) -> Hide:
+    def change(images: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
         edges = draw.each(purpose, lambda n, rng: boxes(n, height, width, rng), device=images.device)
-        return erasing.erase_(images, erasing.Boxes(*edges))
+        erased = erasing.Boxes(*edges)
+        return erasing.erase_(images, erased), erasing.visible_share(erased, height=height, width=width)
 
     return change
 
 
-def window(sigma: float, background: float, visibility: str = "area") -> Window:
+def window(sigma: float, background: float, visibility: str = "area") -> Hide:
     """Make the slot of the soft crop: the images seen through a window far aside, and how much of each it shows.
 
     `visibility` is `area`, the share of the image, or `iou`.
@@ -145,12 +146,32 @@ def window(sigma: float, background: float, visibility: str = "area") -> Window:
     return change
 
 
-def soften(num_classes: int, power: float, max_confidence: float) -> Soften:
-    """Make what softens targets by the visible share, and weights each view by the confidence that it has left."""
+def soften(
+    num_classes: int,
+    power: float = 2.0,
+    max_confidence: float = 1.0,
+    applies_to: str = "target_and_weight",
+    reweight: str = "image",
+    link: str = "own",
+) -> Soften:
+    """Make what softens targets, weights each view, or both, by the confidence that its visible share leaves it.
 
-    def change(targets: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    `link` says whose confidence a view gets: its `own`, another's of the batch (`shuffled`) or the batch's `mean`;
+    `reweight` whether views are weighted one by one (`image`) or all by their mean (`batch_mean`).
+    """
+
+    def change(targets: Tensor, visible: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         confidence = softening.confidence(visible, num_classes=num_classes, power=power, max_confidence=max_confidence)
-        return softening.softened(targets, confidence), confidence
+        if link == "shuffled":
+            order = torch.from_numpy(rng.permutation(confidence.numel())).to(confidence.device)
+            confidence = confidence.flatten()[order].view_as(confidence)
+        elif link == "mean":
+            confidence = confidence.mean().expand_as(confidence)
+        weights = confidence.mean().expand_as(confidence) if reweight == "batch_mean" else confidence
+        return (
+            targets if applies_to == "weight" else softening.softened(targets, confidence),
+            torch.ones_like(weights) if applies_to == "target" else weights,
+        )
 
     return change
 
@@ -182,6 +203,18 @@ POLICIES: dict[str, Callable[..., Slot]] = {
     "rand_augment": rand_augment,
     "trivial_augment": trivial_augment,
 }
-ERASERS: dict[str, Callable[..., Slot]] = {"cutout": cutout, "random_erasing": random_erasing}
+WINDOWS: dict[str, Callable[..., Hide]] = {"soft": window, "wide": window}
+ERASERS: dict[str, Callable[..., Hide]] = {
+    "cutout": cutout,
+    "random_erasing": random_erasing,
+    "soft_cutout": cutout,
+    "soft_random_erasing": random_erasing,
+}
 MIXERS: dict[str, Callable[..., Mix]] = {"mixup": mixup, "cutmix": cutmix}
 """The parts that can fill a slot, by the word of the configuration; each takes that word's block of settings."""
+
+SETTINGS_OF = {"wide": "soft", "soft_cutout": "cutout", "soft_random_erasing": "random_erasing"}
+"""Words that share the block of another."""
+
+SOFTENS = frozenset({"soft", "soft_cutout", "soft_random_erasing"})
+"""Words whose hiding softens the targets."""

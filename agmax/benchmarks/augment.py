@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agmax import build, parallel
 from agmax.augment import color, slots
-from agmax.augment.pipeline import Draw, Pipeline, Slot
+from agmax.augment.pipeline import Draw, Hide, Hiding, Pipeline, Slot
 from agmax.batch import Sample
 from agmax.benchmarks import rivals
 from agmax.benchmarks.timing import Work, one_thread, timed
@@ -36,22 +36,26 @@ PARTS: dict[str, Callable[[int], Slot]] = {
     "color_jitter": lambda size: slots.color_jitter(0.4, 0.4, 0.4),
     "normalise": lambda size: _normalise,
     "lighting": lambda size: slots.lighting(0.1, list(rivals.STD)),
-    "cutout": lambda size: slots.cutout(0.5),
-    "random_erasing": lambda size: slots.random_erasing(0.5, (0.02, 0.33), (0.3, 10 / 3)),
+}
+ERASERS: dict[str, Hide] = {
+    "cutout": slots.cutout(0.5),
+    "random_erasing": slots.random_erasing(0.5, (0.02, 0.33), (0.3, 10 / 3)),
 }
 """The parts that can be timed alone, by the words of the configuration."""
 
-ON_FLOATS = ("lighting", "cutout", "random_erasing")
+ON_FLOATS = ("lighting", *ERASERS)
 
 WHOLE_ONLY: dict[str, dict[str, Any]] = {
-    "soft_crop": {"window": slots.window(0.375, 0.01), "soften": slots.soften(10, 2.0, 1.0)},
+    "soft_crop": {"hiding": [Hiding(slots.window(0.375, 0.01), True)], "soften": slots.soften(10)},
+    "soft_cutout": {"hiding": [Hiding(ERASERS["cutout"], True)], "soften": slots.soften(10)},
+    "soft_random_erasing": {"hiding": [Hiding(ERASERS["random_erasing"], True)], "soften": slots.soften(10)},
     "mixup": {"mix": slots.mixup(1.0)},
     "cutmix": {"mix": slots.cutmix(1.0)},
 }
 """Those that change targets too, as settings of a pipeline."""
 
 ROWS: tuple[tuple[str, int, int], ...] = (
-    *((word, *SMALL) for word in PARTS),
+    *((word, *SMALL) for word in (*PARTS, *ERASERS)),
     *((f"normalise-{word}", *SMALL) for word in WHOLE_ONLY),
     ("crop-flip-normalise", *SMALL),
     ("crop-flip-normalise-cutout", *SMALL),
@@ -102,7 +106,7 @@ def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
     """Return the work of our pipeline: a whole one as training calls it, or one slot alone."""
     size, count = images.shape[-1], len(images)
     if len(words) == 1:
-        part = PARTS[words[0]](size)
+        part = ERASERS.get(words[0]) or PARTS[words[0]](size)
         given = _normalise(images) if words[0] in ON_FLOATS else images  # some change it in place, again and again
         return lambda step: part(given, Draw(seed=0, step=step, num_views=1, num_images=count)), count
     make = _pipeline(words, size, num_views=1)
@@ -121,14 +125,14 @@ def _pipeline(words: Sequence[str], size: int, *, num_views: int) -> Pipeline:
         seed=0,
         on_pixels=[PARTS[word](size) for word in words[:middle]],
         on_floats=[PARTS[word](size) for word in words[middle + 1 :] if word in PARTS],
-        **more,
+        **{"hiding": [Hiding(ERASERS[word], False) for word in words if word in ERASERS], **more},
     )
 
 
 def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]:
     """Return what other programs can do of the same."""
     size, found = images.shape[-1], {}
-    if set(words) <= set(PARTS):
+    if set(words) <= {*PARTS, *ERASERS}:
         few = images[: max(8, len(images) // 4)]
         on_floats = len(words) == 1 and words[0] in ON_FLOATS
         given: list[Any] = list(_normalise(few)) if on_floats else rivals.pil_images(few)

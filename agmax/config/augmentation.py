@@ -12,13 +12,6 @@ class Standard(Section):
     """Pixels of black border from which a crop of the image's size is cut."""
 
 
-class Wide(Section):
-    sigma: NonNegative = 0.375
-    """Standard deviation of the offset, as a share of the side."""
-    background: Strength = 0.01
-    """Standard deviation of the background colour, in units of the normalised image."""
-
-
 class RandomResized(Section):
     scale: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.08, 1.0]
     """Smallest and largest area, as a share of the image."""
@@ -28,13 +21,30 @@ class RandomResized(Section):
     """Let the JPEG decoder halve, quarter or eighth a photograph whose crops keep image_size pixels; faster."""
 
 
-class Soft(Wide):
+class Soft(Section):
+    """The far-reaching window of the crops soft and wide."""
+
+    sigma: NonNegative = 0.375
+    """Standard deviation of the offset, as a share of the side."""
+    background: Strength = 0.01
+    """Standard deviation of the background colour, in units of the normalised image."""
     visibility: Literal["area", "iou"] = "area"
     """What counts as visible: the share of the image's area, or its intersection over union with the window."""
+
+
+class Softening(Section):
+    """What a view is told that shows less of its image: by a soft crop, soft CutOut or soft random erasing."""
+
+    applies_to: Literal["target_and_weight", "target", "weight"] = "target_and_weight"
+    """What the confidence changes: the target row, the weight in the loss, or both."""
     power: Positive = 2.0
     """Power k of the softening curve."""
     max_confidence: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Confidence of an image that is wholly visible."""
+    reweight: Literal["image", "batch_mean"] = "image"
+    """Weigh each view by its own confidence, or all by their mean, as the authors' released program comes to do."""
+    link: Literal["own", "shuffled", "mean"] = "own"
+    """Whose confidence a view gets: its own or, as controls, that of another view or the mean of the batch."""
 
 
 class AutoAugment(Section):
@@ -97,14 +107,19 @@ class Augment(Section):
     flip: bool = True
     """Mirror every second view, left to right."""
     policy: Literal["none", "auto_augment", "rand_augment", "trivial_augment"] = "none"
-    erase: Literal["none", "cutout", "random_erasing"] = "none"
+    erase: Literal["none", "cutout", "random_erasing", "soft_cutout", "soft_random_erasing"] = "none"
+    """A word that begins with soft_ takes the settings of the word without it."""
     mix: Literal["none", "mixup", "cutmix"] = "none"
     views: Literal["independent", "identical", "same_class"] = "independent"
     """What the views of an image are: drawn apart; all alike; or, as a control, of other images of its class."""
     standard: Standard = Standard()
     random_resized: RandomResized = RandomResized()
+    final_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the epochs, the last ones, rounded down, that train with hardly any of what hides or mixes images."""
+    final_divisor: Annotated[float, Field(ge=1)] = 1000.0
+    """What sigma and the side of erased boxes are divided by in those epochs; nothing is mixed in them."""
     soft: Soft = Soft()
-    wide: Wide = Wide()
+    softening: Softening = Softening()
     auto_augment: AutoAugment = AutoAugment()
     rand_augment: RandAugment = RandAugment()
     color_jitter: ColorJitter = ColorJitter()

@@ -102,7 +102,11 @@ class Objective(Section):
     consistency_weight: NonNegative = 4.0
     """Weight of the Q network's distance to the views (agmax). 0 leaves it out."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of every target spread evenly over all classes."""
+    """Share of every target spread evenly over classes."""
+    smoothing_over: Literal["all", "others"] = "all"
+    """Which classes: all, the image's own too, or all others, as the Soft Augmentation program does."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
+    """Power that makes well-classified views count less in classification; 0 leaves them as they are."""
     subtract_entropy: bool = False
     """Measure classification as KL divergence: cross-entropy less the targets' entropy."""
 
@@ -162,6 +166,12 @@ class Evaluation(Section):
     batch_size: Count = 256
     every_epochs: Count = 1
     """Epochs from one evaluation of a training to the next; the last epoch is always evaluated."""
+    occlusion: bool = False
+    """Measure the accuracy with squares of each image hidden, with --eval and on the test images after a training."""
+    offsets: bool = False
+    """Measure the accuracy through windows far aside, with --eval and on the test images after a training."""
+    robustness_limit: Count | None = None
+    """Images that these two measure, equally many of each class; null is all of the split."""
     test: bool = True
     """Evaluate on the test images; false leaves them unread, so that settings can be chosen by the validation ones."""
 
@@ -259,6 +269,22 @@ class Config(Section):
             mean, std = data.agmax_mean, data.agmax_std
         repeat = self.input_channels // len(mean)
         return mean * repeat, std * repeat
+
+    @property
+    def even_smoothing(self) -> float:
+        """Return the share of every target spread over all classes that label smoothing comes to.
+
+        Spreading s over the other classes is spreading s K / (K - 1) over all.
+        """
+        smoothing, num_classes = self.objective.label_smoothing, self.dataset.num_classes
+        if self.objective.smoothing_over == "all" or not num_classes:
+            return smoothing
+        return smoothing * num_classes / (num_classes - 1)
+
+    @property
+    def num_final_epochs(self) -> int:
+        """Return the epochs at the end that train with hardly any of what hides or mixes images."""
+        return int(self.augment.final_share * self.train.epochs + 1e-9)  # 0.29 of 100 is 29
 
     @property
     def input_channels(self) -> int:

@@ -52,6 +52,7 @@ class Study(NamedTuple):
     checks: tuple[Check, ...]
     tune_seeds: tuple[int, ...]
     trials: dict[str, tuple[tuple[Setting, ...], ...]]  # arm -> the settings of each trial
+    unequal_trials: str  # why some arms have fewer
 
     @property
     def results(self) -> Path:
@@ -114,6 +115,7 @@ def read(path: Path) -> Study:
             name: tuple(_settings(trial, f"tune.trials.{name}", document) for trial in trials)
             for name, trials in (tune.trials if tune else {}).items()
         },
+        unequal_trials=tune.unequal if tune else "",
     )
     problems = {
         str(problem): problem for problem in (*_misfits(study, file, document), *_wrong_settings(study, document))
@@ -164,9 +166,10 @@ def _misfits(study: Study, file: File, document: Document) -> list[AgmaxError]:
         if other and (other.like or variant.name in study.trials):
             why = "an arm like another has no trials of its own, and that other stands by itself"
             refuse(f"variants.{variant.name}.like", f"variant {variant.name} cannot be like {other.name}", why)
-    if len({len(listed) for listed in study.trials.values()}) > 1:
+    if len({len(listed) for listed in study.trials.values()}) > 1 and not study.unequal_trials:
         counts = ", ".join(f"{arm} {len(listed)}" for arm, listed in study.trials.items())
-        refuse("tune.trials", "arms with more trials than others", f"a fair tuning gives all equally many: {counts}")
+        why, remedy = f"a fair tuning gives all equally many: {counts}", "Or say in tune.unequal why they are not"
+        refuse("tune.trials", "arms with more trials than others", why, remedy)
     for contrast in study.contrasts:
         untuned = [arm for arm in contrast.against if arm in study.variants and arm not in study.trials]
         if len(contrast.against) > 1 and untuned:

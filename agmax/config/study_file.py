@@ -75,6 +75,8 @@ class Tune(Section):
         Field(min_length=1),
     ]
     """For each arm the settings of its trials, equally many for all."""
+    unequal: str = ""
+    """Why some arms have fewer trials than others; the report says so."""
 
 
 class File(Section):

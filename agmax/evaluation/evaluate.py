@@ -1,13 +1,14 @@
 """Run a model over a data set and keep what it answers."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from agmax.augment.color import normalised
+from agmax.batch import Sample
 from agmax.data.order import in_order
 from agmax.data.source import Source
 from agmax.evaluation.metrics import metrics
@@ -22,21 +23,49 @@ class Predictions(NamedTuple):
     indices: Tensor  # int64 [N]
 
 
+Change = Callable[[Tensor, Tensor], Tensor]
+"""Normalised images [B, C, H, W] and their places [B] in the split -> what is classified in their stead."""
+
+
+class Reader(Protocol):
+    """Takes what a model answers: the number of the change, logits [N, K] and the sample."""
+
+    def __call__(self, number: int, logits: Tensor, sample: Sample) -> None: ...
+
+
 @torch.inference_mode()
-def predict(
-    model: nn.Module, data: Source, *, batch_size: int, mean: list[float], std: list[float], device: torch.device
-) -> Predictions:
-    """Return the logits of every image; the pixels are those of torchvision's ToTensor and Normalize."""
+def classify(
+    model: nn.Module,
+    data: Source,
+    read: Reader,
+    *,
+    changes: Sequence[Change] = (lambda images, places: images,),
+    batch_size: int,
+    mean: list[float],
+    std: list[float],
+    device: torch.device,
+) -> None:
+    """Classify every image once for each change; the pixels are those of torchvision's ToTensor and Normalize."""
     was_training = model.training
     model.eval()
     centre, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
-    parts: list[Predictions] = []
-    samples = copied_ahead(data.batches(in_order(len(data), batch_size), epoch=0), device)
-    for sample in tqdm(samples, "evaluate", -(-len(data) // batch_size), leave=False, disable=None):
+    batches = in_order(len(data), batch_size)
+    samples = copied_ahead(data.batches(batches, epoch=0), device)
+    for places, sample in zip(batches, tqdm(samples, "evaluate", len(batches), leave=False, disable=None), strict=True):
         images = normalised(sample.images, centre, scale)
-        logits = model(images[:, None]).logits[:, 0]
-        parts.append(Predictions(logits.float().cpu(), sample.labels.cpu(), sample.indices))
+        for number, change in enumerate(changes):
+            read(number, model(change(images, places)[:, None]).logits[:, 0].float(), sample)
     model.train(was_training)
+
+
+def predict(model: nn.Module, data: Source, **how: Any) -> Predictions:
+    """Return the logits of every image; `how` is `classify`'s."""
+    parts: list[Predictions] = []
+
+    def keep(number: int, logits: Tensor, sample: Sample) -> None:
+        parts.append(Predictions(logits.cpu(), sample.labels.cpu(), sample.indices))
+
+    classify(model, data, keep, **how)
     return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

@@ -3,16 +3,30 @@
 import torch
 from torch import Tensor
 
+SMALLEST_MISS = 1e-12
+"""Missing probabilities below it, or below 0 by rounding, count as it, so that their powers have gradients."""
 
-def classification(logits: Tensor, targets: Tensor, weights: Tensor, *, subtract_entropy: bool = False) -> Tensor:
+
+def classification(
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    *,
+    subtract_entropy: bool = False,
+    focal_gamma: float = 0.0,
+) -> Tensor:
     """Return the mean cross-entropy of logits [N, V, K] with target rows [N, V, K], weighted by [N, V].
 
     With `subtract_entropy` it is the KL divergence from the rows, which is 0 where prediction and row are equal.
     Smoothed, mixed and softened targets are rows like any other (Szegedy et al. 2016; Zhang et al. 2018).
+    With `focal_gamma` the loss l of a view counts (1 - exp(-l)) ** focal_gamma times, which of a certain class is its
+    missing probability (Lin et al. 2017, eq. 4).
     """
     losses = -(targets * logits.log_softmax(-1)).sum(-1)
     if subtract_entropy:
         losses = losses - row_entropy(targets)
+    if focal_gamma:
+        losses = losses * (-torch.expm1(-losses)).clamp(min=SMALLEST_MISS) ** focal_gamma
     return (weights * losses).mean()
 
 

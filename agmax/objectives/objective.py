@@ -34,7 +34,9 @@ class Objective(Protocol):
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]: ...
 
 
-def objective(name: str, weights: Mapping[str, float], *, subtract_entropy: bool = False) -> Objective:
+def objective(
+    name: str, weights: Mapping[str, float], *, subtract_entropy: bool = False, focal_gamma: float = 0.0
+) -> Objective:
     """Make the objective `name` of OBJECTIVES; `weights` holds one for `classification` and for every term.
 
     A weight of 0 leaves its term out of the gradient exactly; the term still has its column, of zeros.
@@ -42,7 +44,13 @@ def objective(name: str, weights: Mapping[str, float], *, subtract_entropy: bool
     terms = OBJECTIVES[name]
 
     def losses(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        fit = classification(outputs.logits, batch.targets, batch.weights, subtract_entropy=subtract_entropy)
+        fit = classification(
+            outputs.logits,
+            batch.targets,
+            batch.weights,
+            subtract_entropy=subtract_entropy,
+            focal_gamma=focal_gamma,
+        )
         named = {"classification": weights["classification"] * fit}
         return named | {term: weights[term] * function(outputs) for term, function in terms.items()}
 

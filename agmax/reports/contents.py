@@ -84,6 +84,7 @@ def arms(analysis: Analysis) -> Table:
                 if protocol != "final"
             },
             "replicates": replicates(arm),
+            "trials": str(arm.num_trials) if arm.num_trials else DASH,
             "image passes": f"{arm.image_passes:,}",
             "of the budget": DASH if arm.compute is None else times(arm.compute),
             "steps": f"{arm.steps:,}",
@@ -111,6 +112,10 @@ def _notes_of_arms(analysis: Analysis) -> list[str]:
     if unequal:
         budget = f"the budget of {analysis.budget:,} image passes"
         notes.append(f"({times(unequal[0])}) not at equal compute: the arm spends {times(unequal[0])} {budget}")
+    if any(arm.num_trials for arm in analysis.arms):
+        notes.append(
+            "trials: on validation images, from which the arm's settings, or those of the arm it is like, came"
+        )
     if any(arm.num_replicates == 1 for arm in analysis.arms):
         notes.append(f"without {PLUS_MINUS}: one replicate")
     if any(published(arm, analysis.metrics[0]) is not None for arm in analysis.arms):

@@ -31,6 +31,10 @@ def drawings(analysis: Analysis) -> list[Drawing]:
     for name, draw, caption in CURVES:
         if curve_name(analysis, NAMES[name]):
             made.append(Drawing(name, draw(analysis), caption(analysis)))
+    for name, axis, how in ROBUSTNESS:
+        if any(name in arm.robustness for arm in analysis.arms):
+            words = f"{begun(measured(accuracy_metric(analysis.metrics[0])))} on test images {how}"
+            made.append(Drawing(name, robustness(analysis, name, axis), words))
     return made
 
 
@@ -78,7 +82,7 @@ def curves(analysis: Analysis) -> Figure:
         for arm, look in zip(analysis.arms, style.looks(len(analysis.arms)), strict=True):
             if name in arm.curves:
                 curve = shown(arm.curves[name], analysis)
-                _draw_curve(axes, curve.epochs, curve, look, label(arm))
+                _draw_curve(axes, curve.at, curve, look, label(arm))
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _finish(figure, axes, analysis, name)
@@ -96,7 +100,8 @@ def error_against_image_passes(analysis: Analysis) -> Figure:
             if name not in arm.curves:
                 continue
             curve = shown(arm.curves[name], analysis)
-            _draw_curve(axes, curve.image_passes, curve, look, label(arm), with_band=False)
+            passes = [epoch * arm.passes_per_epoch for epoch in curve.at]
+            _draw_curve(axes, passes, curve, look, label(arm), with_band=False)
             end = arm.means["final"][metric]
             half = end.interval.high - end.mean if end.interval else None
             at = arm.image_passes + apart * num_drawn[arm.image_passes]
@@ -108,6 +113,22 @@ def error_against_image_passes(analysis: Analysis) -> Figure:
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.set_xlim(left=0)
         _finish(figure, axes, analysis, name)
+    return figure
+
+
+def robustness(analysis: Analysis, name: str, axis: str) -> Figure:
+    """Draw the error, or top1, of every arm as less of the images is visible."""
+    with style.figure(_height_of_curves(analysis)) as (figure, axes):
+        ends = []
+        for arm, look in zip(analysis.arms, style.looks(len(analysis.arms)), strict=True):
+            if name in arm.robustness:
+                curve = shown(arm.robustness[name], analysis)
+                _draw_curve(axes, curve.at, curve, look, label(arm))
+                ends.append(curve.mean[-1])
+        axes.set_xlabel(axis)
+        axes.set_ylabel(measured(accuracy_metric(analysis.metrics[0])))
+        axes.grid()
+        _list_arms(figure, axes, ends)
     return figure
 
 
@@ -131,7 +152,7 @@ def shown(curve: Curve, analysis: Analysis) -> Curve:
 
 def late_range(curve: Curve) -> tuple[float, float]:
     """Return the lowest and the highest value of the last third of training, intervals included."""
-    late = [n for n, epoch in enumerate(curve.epochs) if 3 * epoch >= 2 * curve.epochs[-1]]
+    late = [n for n, epoch in enumerate(curve.at) if 3 * epoch >= 2 * curve.at[-1]]
     return min(curve.low[n] for n in late), max(curve.high[n] for n in late)
 
 
@@ -153,8 +174,12 @@ def _finish(figure: Figure, axes: Axes, analysis: Analysis, name: str) -> None:
     axes.set_ylim(min(lows) - padding, max(highs) + padding)
     axes.grid()
     axes.set_ylabel(f"{name.split('_')[0]} {measured(accuracy_metric(analysis.metrics[0]))}")
+    _list_arms(figure, axes, [curve.mean[-1] for curve in drawn])
+
+
+def _list_arms(figure: Figure, axes: Axes, ends: Sequence[float]) -> None:
+    """List the arms from the highest end of a line to the lowest."""
     handles, labels = axes.get_legend_handles_labels()
-    ends = [curve.mean[-1] for curve in drawn]
     order = sorted(range(len(ends)), key=lambda n: -ends[n])
     figure.legend(
         [handles[n] for n in order],
@@ -196,6 +221,22 @@ def _what_is_drawn(analysis: Analysis, name: str) -> str:
     images = curve_name(analysis, NAMES[name]).split("_")[0]
     return f"{begun(measured(accuracy_metric(analysis.metrics[0])))} on the {images} images"
 
+
+ROBUSTNESS = (
+    (
+        "occlusion",
+        "occluded by a square (% of the area)",
+        "with a square of each image hidden, at a place of its own that is the same for all arms: mean of the "
+        "replicates and its 95 % t interval as a band.",
+    ),
+    (
+        "offsets",
+        "window aside (pixels)",
+        "seen through windows that far up, down, left or right, averaged over the four: mean of the replicates and its "
+        "95 % t interval as a band.",
+    ),
+)
+"""What is measured of robustness: figure, horizontal axis, caption."""
 
 CUT_OFF = "The vertical axis shows the last third of every training; what lies beyond is cut off."
 

@@ -55,9 +55,16 @@ class Look(NamedTuple):
 @contextmanager
 def figure(height: float) -> Iterator[tuple[Figure, Axes]]:
     """Make a figure of a height in inches with one pair of axes, to be drawn in our style."""
+    with figures(height, 1) as (made, (axes,)):
+        yield made, axes
+
+
+@contextmanager
+def figures(height: float, number: int) -> Iterator[tuple[Figure, list[Axes]]]:
+    """Make a figure of a height in inches with pairs of axes side by side, to be drawn in our style."""
     with matplotlib.rc_context(STYLE):
         made = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-        yield made, made.add_subplot()
+        yield made, [made.add_subplot(1, number, place + 1) for place in range(number)]
 
 
 def looks(num_arms: int) -> Iterator[Look]:

@@ -49,6 +49,7 @@ class Arm(NamedTuple):
     records: dict[int, Record]  # by the seed of the replicate
     num_planned: int
     paper: dict[str, float]  # published numbers by metric
+    num_trials: int = 0  # from which its settings were chosen
 
 
 class Pair(NamedTuple):
@@ -61,10 +62,9 @@ class Pair(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A number of every replicate over the epochs."""
+    """A number of every replicate over something else."""
 
-    epochs: list[int]
-    image_passes: list[float]
+    at: list[float]
     mean: list[float]
     low: list[float]  # of the 95 % interval; the mean where there is one replicate
     high: list[float]
@@ -77,6 +77,7 @@ class Summary(NamedTuple):
     about: str
     num_replicates: int
     num_planned: int
+    num_trials: int
     means: dict[str, dict[str, Mean]]  # protocol -> metric -> mean on the test images
     values: dict[str, list[float]]  # metric -> of every replicate at the final epoch
     image_passes: int
@@ -85,7 +86,9 @@ class Summary(NamedTuple):
     compute: float | None  # image passes as a multiple of the budget
     settings: dict[str, Any]  # those in which arms differ
     paper: dict[str, float]
-    curves: dict[str, Curve]  # of records.CURVES
+    passes_per_epoch: float
+    curves: dict[str, Curve]  # of records.CURVES, over epochs
+    robustness: dict[str, Curve]  # top1 over shares occluded in percent, or over offsets in pixels
 
 
 class Comparison(NamedTuple):
@@ -229,6 +232,7 @@ def _summary(arm: Arm, budget: int | None, differing: Sequence[str]) -> Summary:
         about=arm.about,
         num_replicates=len(found),
         num_planned=arm.num_planned,
+        num_trials=arm.num_trials,
         means=_means(found),
         values={metric: _values(found, metric).tolist() for metric in UNITS},
         image_passes=passes,
@@ -237,7 +241,9 @@ def _summary(arm: Arm, budget: int | None, differing: Sequence[str]) -> Summary:
         compute=passes / budget if budget else None,
         settings={key: leaves.get(key) for key in differing},
         paper=arm.paper,
-        curves={name: curve for name in records.CURVES if (curve := _curve(found, name))},
+        passes_per_epoch=passes / found[0]["epochs"],
+        curves={name: curve for name in records.CURVES if (curve := _curve_over_epochs(found, name))},
+        robustness={name: curve for name in ("occlusion", "offsets") if (curve := _robustness(found, name))},
     )
 
 
@@ -262,18 +268,24 @@ def _means(found: Sequence[Record]) -> dict[str, dict[str, Mean]]:
     }
 
 
-def _curve(found: Sequence[Record], name: str) -> Curve | None:
-    """Return the mean curve of the replicates, at the epochs that all of them know."""
+def _curve_over_epochs(found: Sequence[Record], name: str) -> Curve | None:
     curves = [record["curves"].get(name, {"epochs": [], "values": []}) for record in found]
-    points = [dict(zip(curve["epochs"], curve["values"], strict=True)) for curve in curves]
-    epochs = sorted(set.intersection(*(set(each) for each in points)))
-    if not epochs:
+    return _curve([dict(zip(curve["epochs"], curve["values"], strict=True)) for curve in curves])
+
+
+def _robustness(found: Sequence[Record], name: str) -> Curve | None:
+    tables = [record.get("robustness", {}).get(name, {"at": [], "top1": []}) for record in found]
+    return _curve([dict(zip(table["at"], table["top1"], strict=True)) for table in tables])
+
+
+def _curve(points: Sequence[Mapping[float, float]]) -> Curve | None:
+    """Return the mean curve of the replicates, where all of them are known."""
+    places = sorted(set.intersection(*(set(each) for each in points)))
+    if not places:
         return None
-    means = [mean_interval(np.array([each[epoch] for each in points], dtype=np.float64)) for epoch in epochs]
-    per_epoch = found[0]["image_passes"] / found[0]["epochs"]
+    means = [mean_interval(np.array([each[place] for each in points], dtype=np.float64)) for place in places]
     return Curve(
-        epochs,
-        [epoch * per_epoch for epoch in epochs],
+        places,
         [item.mean for item in means],
         [item.interval.low if item.interval else item.mean for item in means],
         [item.interval.high if item.interval else item.mean for item in means],

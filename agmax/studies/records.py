@@ -28,7 +28,8 @@ def of_run(run: Run) -> Record:
 
     Keys: seed, config, split, metrics (of every split: METRICS), best (the two protocols that choose an epoch),
     curves (values at epochs), epochs, steps, image_passes, num_training_images, code, seconds, environment; with a test
-    split num_test_images, labels (checksum) and right (of every test image, packed).
+    split num_test_images, labels (checksum) and right (of every test image, packed); where it was measured robustness
+    (top1 `at` shares occluded in percent, and `at` offsets in pixels).
     """
     result, environment = run.read_json("result.json"), run.read_json("environment.json")
     with np.load(run.path / "predictions.npz", allow_pickle=False) as arrays:
@@ -45,9 +46,12 @@ def of_run(run: Run) -> Record:
         "curves": _curves(rows),
         **{name: result[name] for name in ("epochs", "steps", "image_passes", "num_training_images")},
         "code": environment.get("code"),
-        "seconds": round(sum(sum(_seconds(row["timing"])) for row in rows), 1),
+        "seconds": round(sum(sum(_seconds(row["timing"])) for row in rows) + result.get("robustness_seconds", 0.0), 1),
         "environment": {name: environment.get(name) for name in OF_THE_MACHINE},
     }
+    robustness = _robustness(result)
+    if robustness:
+        record["robustness"] = robustness
     if "test_labels" in predictions:
         labels = predictions["test_labels"]
         right = predictions["test_predicted"] == labels
@@ -84,6 +88,20 @@ def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
             epochs, values = zip(*points, strict=True)
             curves[name] = {"epochs": list(epochs), "values": list(values)}
     return curves
+
+
+def _robustness(result: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    if "occlusion" in result:
+        table = result["occlusion"]
+        found["occlusion"] = [100 * share for share in table["share"]], table["top1"]
+    if "offsets" in result:
+        table = result["offsets"]["along_axes"]
+        found["offsets"] = table["pixels"], table["top1"]
+    return {
+        name: {"at": [round(x, 3) for x in at], "top1": [round(y, 3) for y in top1]}
+        for name, (at, top1) in found.items()
+    }
 
 
 def packed(right: Bits) -> str:

@@ -106,14 +106,15 @@ def analysed(study: Study, phase: Phase, known: Mapping[str, Record], typed: Typ
         cells = [cell for cell in phase.cells if cell.variant == variant.name]
         found = {cell.seed: known[cell.key] for cell in cells if cell.key in known}
         paper = variant.paper if all(cell.key in published for cell in cells) else {}
-        arms.append(Arm(variant.name, variant.about, cells[0].config, found, len(cells), paper))
+        num_trials = len(study.trials.get(variant.like or variant.name, ()))
+        arms.append(Arm(variant.name, variant.about, cells[0].config, found, len(cells), paper, num_trials))
     contrasts = []
     for contrast in study.contrasts:
         second = tuning.best_of(contrast.against, phase.choices)
         among = ", ".join(contrast.against)
         about = f"the best on validation of {among}" if len(contrast.against) > 1 else ""
         contrasts.append(Pair(contrast.of, second, about))
-    notes = []
+    notes = [f"arms have unequal numbers of trials: {study.unequal_trials}"] if study.unequal_trials else []
     of_other_code = _num_of_other_code(phase.cells, known)
     if of_other_code:
         notes.append(f"{of_other_code} cells were made by other code than the present; --fresh repeats them")

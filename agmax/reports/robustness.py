@@ -1,0 +1,70 @@
+"""Say and draw how a model's accuracy falls as less of the images is visible."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from agmax.reports import style
+
+
+def lines(result: Mapping[str, Any]) -> list[str]:
+    """Return what an evaluation has measured of occlusion and offsets, as text."""
+    found = []
+    if "occlusion" in result:
+        shares, top1s = result["occlusion"]["share"], result["occlusion"]["top1"]
+        pairs = [f"{100 * share:.0f} % top1 {top1:.2f}" for share, top1 in zip(shares, top1s, strict=True)]
+        found.append(f"occluded: {', '.join(pairs)}")
+    if "offsets" in result:
+        distances, top1s = result["offsets"]["along_axes"]["pixels"], result["offsets"]["along_axes"]["top1"]
+        pairs = [f"{pixels} px top1 {top1:.2f}" for pixels, top1 in zip(distances, top1s, strict=True)]
+        found.append(f"aside: {', '.join(pairs)}")
+    return found
+
+
+def figure(result: Mapping[str, Any]) -> Figure:
+    """Draw accuracy over the occluded share, or over the offset of the window, or both side by side."""
+    panels = [name for name in PANELS if name in result]
+    with style.figures(4.2, len(panels)) as (made, axes):
+        num_images = result[panels[0]]["num_images"]
+        made.suptitle(f"{result['config']} on {result['dataset']}, {num_images:,} images", wrap=True)
+        for name, panel in zip(panels, axes, strict=True):
+            PANELS[name](panel, result[name])
+    return made
+
+
+def save(result: Mapping[str, Any], path: Path) -> None:
+    """Write the figure as PNG, all or nothing.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    style.save(figure(result), path)
+
+
+def _draw_occlusion(axes: Axes, table: Mapping[str, Any]) -> None:
+    axes.plot([100 * share for share in table["share"]], table["top1"], color=style.COLORS[0], marker="o", markersize=4)
+    axes.set_xlabel("occluded by a square (% of the area)")
+    axes.set_ylabel("top1 (%)")
+    axes.set_ylim(0, 100)
+    axes.grid()
+
+
+def _draw_offsets(axes: Axes, table: Mapping[str, Any]) -> None:
+    pixels, count = table["pixels"], len(table["pixels"])
+    axes.imshow(table["top1"], cmap="viridis", vmin=0, vmax=100)
+    for y, row in enumerate(table["top1"]):
+        for x, top1 in enumerate(row):
+            axes.text(
+                x, y, f"{top1:.0f}", ha="center", va="center", fontsize=7, color="black" if top1 > 55 else "white"
+            )
+    axes.set_xticks(range(count), [str(offset) for offset in pixels])
+    axes.set_yticks(range(count), [str(offset) for offset in pixels])
+    axes.set_xlabel("window to the right (pixels)")
+    axes.set_ylabel("window down (pixels)")
+    axes.set_title("top1 (%)", fontsize=9)
+
+
+PANELS = {"occlusion": _draw_occlusion, "offsets": _draw_offsets}

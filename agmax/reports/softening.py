@@ -1,0 +1,86 @@
+"""Draw how targets soften: confidence against the visible share, with what is drawn of it, and over the offsets."""
+
+from typing import NamedTuple
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
+
+from agmax.augment.soft_crop import intersection_over_union, visible_share
+from agmax.augment.softening import confidence
+from agmax.reports import style
+
+POWERS = (1.0, 2.0, 3.0, 4.0)
+NUM_BINS = 20
+
+
+class Curve(NamedTuple):
+    """The softening curve of a configuration."""
+
+    num_classes: int
+    power: float
+    max_confidence: float
+
+    def at(self, visible: Tensor, power: float | None = None) -> Tensor:
+        """Return the confidence of visible shares, of any shape, with the curve's power or another."""
+        return confidence(
+            visible,
+            num_classes=self.num_classes,
+            power=self.power if power is None else power,
+            max_confidence=self.max_confidence,
+        )
+
+
+class Window(NamedTuple):
+    """The window of a soft crop."""
+
+    image_size: int
+    visibility: str  # area or iou
+
+    def visible(self) -> Tensor:
+        """Return what counts as visible, over the offsets [down, right] from minus the side to the side."""
+        offsets = torch.arange(-self.image_size, self.image_size + 1)
+        share = visible_share(offsets[:, None], offsets[None], height=self.image_size, width=self.image_size)
+        return intersection_over_union(share) if self.visibility == "iou" else share
+
+
+def figure(curve: Curve, drawn: Tensor, *, window: Window | None, title: str) -> Figure:
+    """Draw the curve for four powers over the shares [M] that were drawn and, of a soft crop, its map over offsets."""
+    with style.figures(4.4, 1 if window is None else 2) as (made, axes):
+        made.suptitle(title, wrap=True)
+        _draw_curves(axes[0], curve, drawn)
+        if window is not None:
+            made.colorbar(_draw_map(axes[1], curve, window), ax=axes[1], shrink=0.85)
+    return made
+
+
+def _draw_curves(axes: Axes, curve: Curve, drawn: Tensor) -> None:
+    counts = torch.histc(drawn.double(), NUM_BINS, 0, 1) / len(drawn)
+    edges = [n / NUM_BINS for n in range(NUM_BINS)]
+    bars = axes.bar(edges, counts.tolist(), 1 / NUM_BINS, align="edge", color=style.GRID, alpha=0.35, linewidth=0)
+    bars.set_label(f"drawn, mean {float(drawn.mean()):.3f}")
+    visible = torch.linspace(0, 1, 201, dtype=torch.float64)
+    powers = sorted({*POWERS, curve.power})
+    for power, look in zip(powers, style.looks(len(powers)), strict=True):
+        width = 2.5 if power == curve.power else 1.2
+        axes.plot(
+            visible.numpy(), curve.at(visible, power).numpy(), color=look.color, linewidth=width, label=f"k = {power:g}"
+        )
+    axes.set_xlabel("visible share")
+    axes.set_ylabel("confidence; share of the views in a bar")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.grid()
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.1), fontsize=8)
+
+
+def _draw_map(axes: Axes, curve: Curve, window: Window) -> AxesImage:
+    reach = window.image_size + 0.5
+    extent = (-reach, reach, reach, -reach)
+    image = axes.imshow(curve.at(window.visible()).numpy(), cmap="viridis", vmin=0, vmax=1, extent=extent)
+    axes.set_xlabel("window to the right (pixels)")
+    axes.set_ylabel("window down (pixels)")
+    axes.set_title(f"confidence, k = {curve.power:g}", fontsize=9)
+    return image
