@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent
 
 DECIDES = (
     "batch.py",
-    "build.py",
+    "build/*.py",
     "optim.py",
     "parallel.py",
     "randomness.py",

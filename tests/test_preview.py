@@ -261,7 +261,7 @@ def first_step(run: Run, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patched:
         patched.setattr(Classifier, "forward", recorded)
-        patched.setattr(build, "objective", lambda config: stop)
+        patched.setattr(build.trainers, "objective", lambda config: stop)
         with pytest.raises(Stop):
             run("--train", *words)
     return given[0], seen[0]

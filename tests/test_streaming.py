@@ -793,7 +793,7 @@ def test_a_training_that_fails_ends_its_samples_while_the_error_is_still_on_its_
     def closable(self: object, batches: list[Tensor], *, epoch: int) -> Iterator[Sample]:
         return samples_of(closed)
 
-    monkeypatch.setattr(build.Resident, "batches", closable)
+    monkeypatch.setattr(build.images.Resident, "batches", closable)
     monkeypatch.setattr(Trainer, "train_step", raising(Failed()))
     monkeypatch.setattr(trainer, "tqdm", lambda *words, **options: tqdm(*words, **{**options, "disable": False}))
     with pytest.raises(Failed) as failure:

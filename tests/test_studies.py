@@ -1063,13 +1063,13 @@ def test_a_contrast_with_the_best_of_several_takes_the_best_on_validation(tuned:
 
 def test_the_tuning_reads_no_test_image(run: Call, trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
-    load = build.datasets.load
+    load = build.images.datasets.load
 
     def seen(*words: Any, split: str, **more: Any) -> Any:
         loaded.append(split)
         return load(*words, split=split, **more)
 
-    monkeypatch.setattr(build.datasets, "load", seen)
+    monkeypatch.setattr(build.images.datasets, "load", seen)
     Path("tiny.yaml").write_text(TUNED.replace(", 1001]", "]").replace(", {optimizer.lr: 0.3}", ""))
     assert run("--study", "./tiny.yaml").status == 0
     assert set(loaded) == {"train"} and trained.num_started == 4

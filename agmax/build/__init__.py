@@ -1,0 +1,37 @@
+"""Turn a configuration into objects: the only package that sees both."""
+
+from agmax.build.images import Splits, counted, split, splits, test_source, training_source
+from agmax.build.networks import model, num_classes
+from agmax.build.pipelines import augmentation, pipeline, softening_shares
+from agmax.build.trainers import (
+    description,
+    evaluator,
+    learning_rate,
+    num_steps,
+    objective,
+    optimizer,
+    robustness,
+    trainer,
+)
+
+__all__ = [
+    "Splits",
+    "augmentation",
+    "counted",
+    "description",
+    "evaluator",
+    "learning_rate",
+    "model",
+    "num_classes",
+    "num_steps",
+    "objective",
+    "optimizer",
+    "pipeline",
+    "robustness",
+    "softening_shares",
+    "split",
+    "splits",
+    "test_source",
+    "trainer",
+    "training_source",
+]
