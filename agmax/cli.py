@@ -34,6 +34,7 @@ NAMED: dict[str, tuple[int | str | None, str | tuple[str, ...], str]] = {
         "run what is missing of a study: variants x seeds from one file, or a name of configs/study",
     ),
     "compare": ("+", "RUN", "compare finished run folders: tables, intervals, figures, a page"),
+    "download": (None, "NAME", "fetch a released checkpoint into checkpoints/, or `all` of them"),
     "diff": (2, ("A", "B"), "list the settings and metrics in which two runs differ"),
 }
 """The modes that take files or folders: how many, what they are called, and the help."""

@@ -71,6 +71,7 @@ def evaluate(request: cli.Request) -> Result:
     """Evaluate a checkpoint on a split; nothing is written but what --predictions and --output name."""
     _check_torch()
     from agmax import build, parallel, resume, run
+    from agmax.checkpoints import released
     from agmax.reports import results, robustness
     from agmax.training import check_data, fit_weights
 
@@ -117,6 +118,12 @@ def evaluate(request: cli.Request) -> Result:
     run.log.info(results.line(result))
     for line in robustness.lines(result):
         run.log.info(line)
+    if saved is not None and saved.path.name in released.RELEASED:
+        result |= released.compared(saved.path, result["top1"])
+        words = "published %.2f, here %.2f: top1 on %d images of %s, resized to %d, the centre of %d cut out; sha256 %s"
+        size = config.test_image_size
+        about = (result["num_images"], config.dataset.name, size + 32, size, result["sha256"])
+        run.log.info(words, result["published_top1"], result["top1"], *about)
     if request.output:
         robustness.save(result, Path(request.output))
         run.log.info("%s shows it", request.output)
@@ -291,6 +298,23 @@ def _reported(said: "Analysis", folder: Path) -> list[str]:
     return [str(path) for path in written]
 
 
+def download(request: cli.Request) -> Result:
+    """Fetch released checkpoints."""
+    from agmax import run
+    from agmax.checkpoints import released
+    from agmax.resume import CHECKPOINTS
+
+    run.log_to([])
+    (text,) = request.named
+    found = released.named(text)
+    if found is None and text != "all":
+        raise UsageError("no released checkpoint", where=text, remedy=names.nearest(text, [*released.RELEASED, "all"]))
+    paths = [released.fetched(name, CHECKPOINTS) for name in ([found] if found else released.RELEASED)]
+    for path in paths:
+        run.log.info("%s", path)
+    return {"mode": "download", "files": [str(path) for path in paths]}
+
+
 def diff(request: cli.Request) -> Result:
     """List the settings and metrics in which two runs differ."""
     _check_torch()
@@ -366,5 +390,6 @@ MODES: dict[str, Callable[[cli.Request], Result]] = {
     "benchmark": benchmark,
     "study": study,
     "compare": compare,
+    "download": download,
     "diff": diff,
 }

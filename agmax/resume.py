@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from agmax.checkpoints.load import load
+from agmax.checkpoints import released
+from agmax.checkpoints.download import fetch
+from agmax.checkpoints.load import checked, read
 from agmax.checkpoints.store import Store
 from agmax.cli import Request
-from agmax.config import resolve
+from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
 from agmax.config.schema import Config
 from agmax.errors import CheckpointError, UsageError
@@ -26,6 +29,10 @@ NOT_THE_RESULT = (
 
 OF_THE_INPUT = ("image_size", "test_image_size", "mean", "std", "statistics", "agmax_mean", "agmax_std")
 """Settings of the data set that belong to the weights: they tell what images must be like."""
+
+
+CHECKPOINTS = Path("checkpoints")
+"""Where downloaded files are, below the folder that the program is started in."""
 
 
 class Saved(NamedTuple):
@@ -61,7 +68,7 @@ def training_start(request: Request) -> tuple[Resolved, Saved | None]:
     """Return the configuration to train, and the checkpoint to start from where `--resume X` names one."""
     if not request.resume:
         return resolved(request), None
-    path = find(request.resume, _runs_dir(request))
+    path = located(request.resume, _runs_dir(request))
     if path.is_dir() and not Store(path / "checkpoints").saved() and (path / "config.yaml").is_file():
         source = request.source or str(path / "config.yaml")
         return resolved(request._replace(source=source)), None  # interrupted before its first checkpoint
@@ -78,6 +85,26 @@ def training_start(request: Request) -> tuple[Resolved, Saved | None]:
     return resolved(asked if _names_data(typed, request) else asked._replace(dataset=before.dataset.name)), saved
 
 
+def located(text: str, runs_dir: str) -> Path:
+    """Return what --resume names: a path, or a file that is downloaded into checkpoints/ where it is not there yet.
+
+    Raises:
+        CheckpointError: there is nothing of this name.
+        DownloadError: it is an address or a released file, and cannot be had.
+    """
+    if text.startswith(("https://", "http://")):
+        name = Path(urlsplit(text).path).name or "download.pth"
+        path = CHECKPOINTS / name
+        if name in released.RELEASED:
+            return released.fetched(name, CHECKPOINTS) if text == released.URL + name else fetch(text, path)
+        return path if path.is_file() else fetch(text, path)
+    name_of_release = released.named(text)
+    if name_of_release is None:
+        return find(text, runs_dir)
+    there = [path for path in (Path(text).expanduser(), CHECKPOINTS / name_of_release) if path.is_file()]
+    return there[0] if there else released.fetched(name_of_release, CHECKPOINTS)
+
+
 def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...] = NOT_THE_RESULT) -> Run | None:
     """Return the run folder that --resume continues: the one named, or the newest of an equal configuration.
 
@@ -89,7 +116,7 @@ def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...]
     if request.resume is None:
         return None
     if request.resume:
-        path = find(request.resume, config.train.runs_dir)
+        path = located(request.resume, config.train.runs_dir)
         candidates = [Run(path)] if path.is_dir() else []
     else:
         candidates = list(runs_of(config.train.runs_dir, config.name, stem(config)))
@@ -156,7 +183,7 @@ def evaluation_start(request: Request, count: Callable[[Config], Config]) -> tup
             return typed, None
         raise UsageError("nothing to evaluate", remedy="Give --resume CHECKPOINT, or model.pretrained=true")
     if request.resume:
-        saved = _load(find(request.resume, _runs_dir(request)))
+        saved = _load(located(request.resume, _runs_dir(request)))
     else:
         run = run_to_continue(request, count(resolved(request).config), ignore=(*NOT_THE_RESULT, "evaluation."))
         assert run is not None
@@ -203,14 +230,48 @@ def _of_saved(request: Request, saved: Saved) -> Resolved:
 
 
 def _load(path: Path) -> Saved:
-    """Load a checkpoint file, or the newest of a run folder."""
+    """Load a checkpoint file, of the AgMax program too, or the newest of a run folder."""
     if not path.is_dir():
-        return Saved(path, load(path))
+        state = read(path)
+        return Saved(path, _of_agmax(state, path) if released.is_of_agmax(state) else checked(state, path))
     store = Store(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
     found = store.newest()
     if found is None:
         raise CheckpointError("no checkpoint in the folder", where=store.folder)
     return Saved(*found)
+
+
+def _of_agmax(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return what a checkpoint of the AgMax program holds, as one of this program that has only weights.
+
+    The network is read from the file, its name only suggests the data set; the images are normalised as there.
+    """
+    found = released.contents(state, path)
+    word, by_classes = path.name.partition("-")[0], {10: "cifar10", 100: "cifar100", 1000: "imagenet"}
+    is_known = word in names.files("dataset") and word != "folder"
+    dataset = word if is_known else by_classes.get(found.num_classes, "imagenet")
+    values: dict[str, int | str] = {
+        "dataset.num_classes": found.num_classes,
+        "model.channels": found.channels,
+        "objective.num_views": found.num_views,
+        "objective.hidden_units": found.hidden_units,
+    }
+    if names.dataset_fragment(dataset).settings["dataset"].get("agmax_mean"):
+        values["dataset.statistics"] = "agmax"
+    name = f"{found.part}-standard{'-agmax' if found.hidden_units else ''}"
+    settings = [Setting(key, value, str(path)) for key, value in values.items()]
+    config = resolve.resolve(name, dataset=dataset, settings=settings).config
+    return {
+        "config": config.model_dump(mode="json"),
+        "class_names": None,
+        "num_images": None,
+        "model": found.weights,
+        "step": 0,
+        "optimizer": None,
+        "plateau": (),
+        "sums": {},
+        "epoch_of_agmax": found.epoch,
+    }
 
 
 def _runs_dir(request: Request) -> str:

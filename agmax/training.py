@@ -92,7 +92,7 @@ def check_data(saved: Saved, config: Config, class_names: tuple[str, ...], num_i
         DataError: the same data set has other classes or, where `num_images` is given, another number of images.
     """
     before = saved.state["class_names"]
-    if list(class_names) != before:
+    if before is not None and list(class_names) != before:  # the AgMax program does not keep them
         here, there = _classes(class_names), _classes(tuple(before))
         if config.dataset.name == saved.config.dataset.name:
             raise DataError("classes have changed", where=config.dataset.root, why=f"{here}, the weights know {there}")
@@ -151,11 +151,18 @@ def _restore(trainer: Trainer, saved: Saved, config: Config, *, is_same_run: boo
         config.optimizer.name,
         config.optimizer.decay_bias_and_norm,
     )
-    trainer.restore(saved.state, with_optimizer=has_same_optimizer, with_sums=is_same_run)
-    log.info("continuing after step %d of %d, from %s", trainer.step, trainer.total_steps, saved.path)
+    has_optimizer = saved.state["optimizer"] is not None
+    trainer.restore(saved.state, with_optimizer=has_same_optimizer and has_optimizer, with_sums=is_same_run)
+    if has_optimizer:
+        log.info("continuing after step %d of %d, from %s", trainer.step, trainer.total_steps, saved.path)
+    else:
+        epoch = saved.state["epoch_of_agmax"]
+        after = "" if epoch is None else f" after its epoch {epoch}"
+        log.info("starting from the weights of the AgMax program%s in %s", after, saved.path)
+        log.info("not taken over: its optimizer, its schedule and its epoch; this training begins with step 0")
     for difference in resolve.differences(saved.config, config, ignore=resume.NOT_THE_RESULT):
         log.info("changed %s", difference)
-    if not has_same_optimizer:
+    if has_optimizer and not has_same_optimizer:
         log.info("the optimizer starts anew")
     if not is_same_run:
         trainer.save()

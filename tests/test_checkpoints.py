@@ -87,7 +87,7 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pth")
     for name, why in (
         ("other.pth", "not a checkpoint of this program"),
-        ("list.pth", "not a checkpoint of this program"),
+        ("list.pth", "it holds a list"),
         ("later.pth", "format version 99"),
         ("page.pth", "not a zip file"),
         ("pipe.pth", "no plain file"),

@@ -20,16 +20,36 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, damaged, compressed, holds programs, or is not ours.
     """
+    return checked(read(path), path)
+
+
+def checked(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return what a file holds where it is a checkpoint of this program.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if state.get("format") != FORMAT:
+        raise CheckpointError("not a checkpoint of this program", where=path)
+    if state.get("version") != VERSION:
+        why = f"format version {state.get('version')}, this program reads {VERSION}"
+        raise CheckpointError("checkpoint of another version", where=path, why=why)
+    return state
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a file of tensors and plain types onto the CPU, whoever wrote it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, compressed, or holds programs.
+    """
     verify(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a crafted file makes the reader raise
         raise CheckpointError("checkpoint not loaded", where=path, why=_reason(path, error)) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError("not a checkpoint of this program", where=path)
-    if state.get("version") != VERSION:
-        why = f"format version {state.get('version')}, this program reads {VERSION}"
-        raise CheckpointError("checkpoint of another version", where=path, why=why)
+    if not isinstance(state, dict):
+        raise CheckpointError("not a checkpoint", where=path, why=f"it holds a {type(state).__name__}")
     return state
 
 
@@ -78,7 +98,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], *, where: Path, s
     """Give a model its weights; `saved` and `wanted` describe what the file holds and what the model is.
 
     Raises:
-        CheckpointError: names or shapes differ.
+        CheckpointError: names, shapes or kinds of numbers differ, or a weight is no finite number.
     """
     own = model.state_dict()
     missing = sorted(own.keys() - weights.keys())
@@ -88,12 +108,25 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], *, where: Path, s
         for key in own.keys() & weights.keys()
         if weights[key].shape != own[key].shape
     ]
+    shapes += [
+        f"{key} {weights[key].dtype} instead of {own[key].dtype}"
+        for key in own.keys() & weights.keys()
+        if weights[key].is_floating_point() != own[key].is_floating_point()
+    ]
     if missing or unexpected or shapes:
         parts = [
             f"{len(found)} {kind} ({', '.join(found[:5])}{', ...' if len(found) > 5 else ''})"
-            for kind, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(shapes)))
+            for kind, found in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("of another shape or kind", sorted(shapes)),
+            )
             if found
         ]
         why = f"checkpoint: {saved}; configuration: {wanted}; weights: {', '.join(parts)}"
         raise CheckpointError("weights do not fit the model", where=where, why=why)
+    broken = [key for key, value in weights.items() if not value.isfinite().all()]
+    if broken:
+        why = f"{', '.join(broken[:5])} hold numbers that are not finite"
+        raise CheckpointError("weights not finite", where=where, why=why, remedy="Use an older checkpoint")
     model.load_state_dict(weights)

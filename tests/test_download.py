@@ -1,0 +1,298 @@
+"""Downloads from a server on this machine that behaves, and from one that does not."""
+
+import hashlib
+import http.server
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Answer
+from test_released import file_of, small_imagenet
+
+from agmax.checkpoints import download, released
+from agmax.checkpoints.download import fetch, shown
+from agmax.errors import BusyError, DownloadError, OutputError
+
+Run = Callable[..., Answer]
+
+BODY = b"PK" + bytes(range(256)) * 800
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Sends BODY in the manner that the path names; `asked` keeps every path with its Range."""
+
+    protocol_version = "HTTP/1.1"
+    asked: list[tuple[str, str | None]] = []
+    body = BODY
+
+    def do_GET(self) -> None:
+        manner = self.path.partition("?")[0].strip("/").partition("/")[0]
+        number = sum(path == self.path for path, _ in self.asked)
+        self.asked.append((self.path, self.headers.get("Range")))
+        self.close_connection = True
+        getattr(self, f"send_{manner.replace('-', '_')}")(number)
+
+    def send_whole(self, number: int, *, status: int = 200, length: int | None = None, **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(self.body) if length is None else length))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def send_ok(self, number: int) -> None:
+        self.send_whole(number)
+        self.wfile.write(self.body)
+
+    def send_cut(self, number: int) -> None:
+        self.send_whole(number)
+        self.wfile.write(self.body[:5000])
+
+    def send_cut_once(self, number: int) -> None:
+        """End early at first, then send what is asked for."""
+        if number == 0:
+            self.send_cut(number)
+            return
+        start = int(str(self.headers["Range"]).removeprefix("bytes=").rstrip("-"))
+        rest = self.body[start:]
+        span = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
+        self.send_whole(number, status=206, length=len(rest), Content_Range=span)
+        self.wfile.write(rest)
+
+    def send_cut_and_no_range(self, number: int) -> None:
+        (self.send_cut if number == 0 else self.send_ok)(number)
+
+    def send_no_length(self, number: int) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def send_reset(self, number: int) -> None:
+        self.connection.close()
+
+    def send_slow(self, number: int) -> None:
+        self.send_whole(number)
+        for first in range(0, len(self.body), len(self.body) // 5):
+            self.wfile.write(self.body[first : first + len(self.body) // 5])
+            self.wfile.flush()
+            time.sleep(0.05)
+
+    def send_hang(self, number: int) -> None:
+        self.send_whole(number)
+        self.wfile.write(self.body[:100])
+        self.wfile.flush()
+        time.sleep(1.0)
+
+    def send_500_then_ok(self, number: int) -> None:
+        if number == 0:
+            self.send_whole(number, status=500, length=0)
+        else:
+            self.send_ok(number)
+
+    def send_404(self, number: int) -> None:
+        self.send_whole(number, status=404, length=0)
+
+    def send_page(self, number: int) -> None:
+        page = b"<!doctype html>please log in"
+        self.send_whole(number, length=len(page), Content_Type="text/html; charset=utf-8")
+        self.wfile.write(page)
+
+    def send_plain_page(self, number: int) -> None:
+        page = b"<!doctype html>please log in"
+        self.send_whole(number, length=len(page))
+        self.wfile.write(page)
+
+    def send_pointer(self, number: int) -> None:
+        pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+        self.send_whole(number, length=len(pointer))
+        self.wfile.write(pointer)
+
+    def send_gzip(self, number: int) -> None:
+        self.send_whole(number, Content_Encoding="gzip")
+        self.wfile.write(self.body)
+
+    def send_to(self, number: int) -> None:
+        self.send_whole(number, status=302, length=0, Location=f"/ok/{self.path.rpartition('/')[2]}")
+
+    def send_loop(self, number: int) -> None:
+        self.send_whole(number, status=302, length=0, Location=f"/loop/{number}")
+
+    def send_to_file(self, number: int) -> None:
+        self.send_whole(number, status=302, length=0, Location="file:///etc/passwd")
+
+    def send_to_http(self, number: int) -> None:
+        self.send_whole(number, status=302, length=0, Location="http://example.com/a.pth")
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serve on this machine; return the address without the path. Nobody waits long."""
+    monkeypatch.setattr(download, "WAIT", 0.01)
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    monkeypatch.setattr(Server, "asked", [])
+    monkeypatch.setattr(Server, "body", BODY)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as serving:
+        serving.daemon_threads = True
+        thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("manner", ["ok", "cut-once", "cut-and-no-range", "slow", "500-then-ok", "to"])
+def test_a_file_arrives_whole(server: str, tmp_path: Path, manner: str) -> None:
+    path = tmp_path / "new" / "a.pth"
+    assert fetch(f"{server}/{manner}/a.pth", path, sha256=SHA256.upper()) == path
+    assert path.read_bytes() == BODY
+    assert [each.name for each in path.parent.iterdir()] == ["a.pth"]
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_ended(server: str, tmp_path: Path) -> None:
+    fetch(f"{server}/cut-once/a.pth", tmp_path / "a.pth")
+    assert Server.asked == [("/cut-once/a.pth", None), ("/cut-once/a.pth", "bytes=5000-")]
+
+
+def test_a_later_program_goes_on_with_what_is_there(server: str, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError):
+        fetch(f"{server}/cut/a.pth", tmp_path / "a.pth")
+    assert (tmp_path / ".a.pth.part").stat().st_size == 5000
+    Server.asked.append(("/cut-once/a.pth", None))  # the first time is over
+    fetch(f"{server}/cut-once/a.pth", tmp_path / "a.pth", sha256=SHA256)
+    assert Server.asked[-1] == ("/cut-once/a.pth", "bytes=5000-")
+
+
+REFUSED = {
+    "cut": "the connection ended after 5000 of 204802 bytes",
+    "no-length": "does not say how long the file is",
+    "reset": "",
+    "hang": "timed out",
+    "404": "the server answers 404",
+    "page": "not the file: the server sends text/html",
+    "plain-page": "not the file: it is of another kind",
+    "pointer": "a pointer of Git LFS",
+    "gzip": "the server sends it as gzip",
+    "loop": "the server answers 302",
+    "to-file": "",
+    "to-http": "only https is",
+}
+
+
+@pytest.mark.parametrize(("manner", "why"), REFUSED.items())
+def test_what_is_not_the_whole_file_harms_nothing(server: str, tmp_path: Path, manner: str, why: str) -> None:
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"what was there")
+    with pytest.raises(DownloadError) as failure:
+        fetch(f"{server}/{manner}/a.pth?token=secret", path)
+    assert failure.value.exit_code == 5
+    assert why in str(failure.value)
+    assert f"{server}/{manner}/a.pth" in str(failure.value) and "secret" not in str(failure.value)
+    assert str(path) in str(failure.value)  # where to put it by hand
+    assert path.read_bytes() == b"what was there"
+    assert len(Server.asked) <= 7
+
+
+@pytest.mark.parametrize(
+    ("known", "why"),
+    [
+        ({"sha256": "0" * 64}, f"its sha256 is {SHA256} instead of {'0' * 64}"),
+        ({"size": len(BODY) + 1}, f"{len(BODY)} bytes are sent, the file has {len(BODY) + 1}"),
+        ({"magic": b"\x89PNG"}, "of another kind"),
+    ],
+)
+def test_another_file_is_refused_and_removed(server: str, tmp_path: Path, known: dict[str, Any], why: str) -> None:
+    with pytest.raises(DownloadError, match=why):
+        fetch(f"{server}/ok/a.pth", tmp_path / "a.pth", **known)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_length_a_known_size_tells_the_whole(server: str, tmp_path: Path) -> None:
+    fetch(f"{server}/no-length/a.pth", tmp_path / "a.pth", size=len(BODY), sha256=SHA256)
+    assert (tmp_path / "a.pth").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("url", ["http://example.com/a.pth", "ftp://example.com/a.pth", "file:///etc/passwd"])
+def test_only_safe_addresses_are_followed(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DownloadError, match="only https is"):
+        fetch(url, tmp_path / "a.pth")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "WAIT", 0.0)
+    with pytest.raises(DownloadError, match=r"download failed \(http://127.0.0.1:9/a.pth\): .*refused"):
+        fetch("http://127.0.0.1:9/a.pth", tmp_path / "a.pth")
+
+
+def test_two_programs_do_not_write_one_file(server: str, tmp_path: Path) -> None:
+    with (tmp_path / ".a.pth.part").open("a+b") as held:
+        download._lock(held, tmp_path / ".a.pth.part")
+        with pytest.raises(BusyError, match="another program writes it"):
+            fetch(f"{server}/ok/a.pth", tmp_path / "a.pth")
+    assert Server.asked == []
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_output(server: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write the download"):
+        fetch(f"{server}/ok/a.pth", tmp_path / "file" / "a.pth")
+
+
+def test_secrets_of_an_address_are_not_shown() -> None:
+    assert shown("https://me:password@host.org:8080/a/b.pth?token=secret#x") == "https://host.org:8080/a/b.pth"
+
+
+# --- from the command line -------------------------------------------------------------------------------------------
+
+NAME = "imagenet-standard-ResNet50-cutmix-auto_augment-78.5.pth"
+
+
+def test_a_released_file_is_downloaded_once_and_compared_with_its_published_number(
+    run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(released, "URL", f"{server}/ok/")
+    torch.save(file_of("ResNet50", classes=4), tmp_path / "made.pth")
+    body = (tmp_path / "made.pth").read_bytes()
+    monkeypatch.setattr(Server, "body", body)
+    words = ("--eval", *small_imagenet(tmp_path / "photos"), "dataset.image_size=32")
+    for name in (NAME, NAME.removesuffix(".pth"), f"checkpoints/{NAME}", f"{server}/ok/{NAME}"):
+        answer = run(*words, f"--resume={name}", "--json")
+        assert answer.status == 0, answer.err
+        assert answer.json["published_top1"] == 78.5
+        assert answer.json["sha256"] == hashlib.sha256(body).hexdigest()
+        last = answer.err.strip().splitlines()[-1]
+        assert last.startswith(f"published 78.50, here {answer.json['top1']:.2f}: top1 on 8 images of imagenet")
+        assert last.endswith(f"resized to 64, the centre of 32 cut out; sha256 {answer.json['sha256']}")
+    assert len(Server.asked) == 1
+    assert (tmp_path / "checkpoints" / NAME).read_bytes() == body
+
+
+def test_released_files_are_fetched_by_name(
+    run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(released, "URL", f"{server}/ok/")
+    answer = run("--download", NAME.removesuffix(".pth"), "--json")
+    assert (answer.status, answer.json["files"]) == (0, [f"checkpoints/{NAME}"])
+    assert run("--download=all", "--json").json["files"] == [f"checkpoints/{name}" for name in released.RELEASED]
+    assert len(Server.asked) == 4  # the first was there
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == set(released.RELEASED)
+    wrong = run("--download=imagenet-standard-ResNet50-cutmix-auto_augment-78")
+    assert wrong.status == 2 and f"Did you mean '{NAME}'?" in wrong.err
+
+
+@pytest.mark.parametrize("manner", ["cut", "page", "404"])
+def test_a_failed_download_ends_the_evaluation(
+    run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manner: str
+) -> None:
+    monkeypatch.setattr(released, "URL", f"{server}/{manner}/")
+    answer = run("--eval", f"--resume={NAME}", "--dataset=imagenet")
+    assert answer.status == 5
+    assert f"put it at checkpoints/{NAME}" in answer.err
+    assert not (tmp_path / "checkpoints" / NAME).exists()

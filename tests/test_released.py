@@ -1,0 +1,226 @@
+"""Files of the AgMax program: their networks answer as there, whatever their names say."""
+
+import collections
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Answer, golden, write_tree
+from test_golden import reference_value
+from torch import Tensor
+
+from agmax import build, resume
+from agmax.checkpoints import released
+from agmax.checkpoints.load import load_weights
+from agmax.config import names, resolve
+from agmax.errors import CheckpointError
+
+Run = Callable[..., Answer]
+
+GOLDEN = golden("released_checkpoints.json")
+KEYS, EXPECTED = GOLDEN["keys"], GOLDEN["expected"]
+
+
+def file_of(
+    part: str,
+    *,
+    hidden_units: int = 0,
+    prefix: str = "module.",
+    classes: int | None = None,
+    channels: int | None = None,
+) -> dict[str, Any]:
+    """Make what the AgMax program saves after 270 epochs: every tensor filled by its key, as the golden file says."""
+    shapes = {key: list(shape) for key, shape in KEYS[part].items()}
+    num_classes = classes or shapes["classifier.bias"][0]
+    for key in ("classifier.weight", "classifier.bias"):
+        shapes[key][0] = num_classes
+    if channels:
+        next(shape for shape in shapes.values() if len(shape) == 4)[1] = channels
+    if hidden_units:
+        shapes = {f"backbone.{key}": shape for key, shape in shapes.items()}
+        shapes |= {
+            "qnet.model.0.weight": [hidden_units, 2 * num_classes],
+            "qnet.model.0.bias": [hidden_units],
+            "qnet.model.2.weight": [num_classes, hidden_units],
+            "qnet.model.2.bias": [num_classes],
+        }
+    weights = {
+        prefix + key: torch.from_numpy(np.array(reference_value(key, tuple(shape)))) for key, shape in shapes.items()
+    }
+    momentum = {
+        number: {"momentum_buffer": torch.zeros_like(value)} for number, value in enumerate(list(weights.values())[:3])
+    }
+    group = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": True, "params": list(momentum)}
+    schedule = {"milestones": collections.Counter([75, 150, 225]), "gamma": 0.1, "last_epoch": 269, "_last_lr": [0.001]}
+    return {
+        "epoch": 270,
+        "best_top1": 81.19,
+        "best_top5": 95.5,
+        "best_epoch": 268,
+        "best_model": "imagenet-agmax-mi-ResNet101-81.19.pth",
+        "model_state_dict": collections.OrderedDict(weights),
+        "optimizer_state_dict": {"state": momentum, "param_groups": [group]},
+        "scheduler_state_dict": schedule,
+    }
+
+
+def loaded(path: Path) -> Any:
+    """Return the classifier of a file, as an evaluation makes it."""
+    saved = resume._load(path)
+    classifier = build.model(saved.config)
+    load_weights(classifier, saved.state["model"], where=path, saved="the file", wanted="the model")
+    return classifier.eval(), saved.config
+
+
+def assert_logits(found: Tensor, expected: dict[str, Any]) -> None:
+    """Compare logits [2, K] with the golden ones, to a thousandth of their deviation."""
+    for row, first, deviation, largest, total in zip(
+        found, expected["first8"], expected["std"], expected["argmax"], expected["sum"], strict=True
+    ):
+        assert (row[:8] - torch.tensor(first)).abs().max() < 1e-3 * deviation
+        assert int(row.argmax()) == largest
+        assert abs(float(row.sum()) - total) < 1e-3 * deviation * len(row)
+
+
+@pytest.mark.parametrize("case", EXPECTED, ids=lambda case: case["backbone"])
+@pytest.mark.parametrize("method", ["baseline", "agmax"])
+def test_a_file_answers_as_in_the_program_that_wrote_it(tmp_path: Path, case: dict[str, Any], method: str) -> None:
+    path = tmp_path / "some-file.pth"
+    units = case["hidden_units"] if method == "agmax" else 0
+    state = file_of(case["backbone"], hidden_units=units, classes=case["num_classes"])
+    assert len(state["model_state_dict"]) == case[f"num_keys_{method}"]
+    torch.save(state, path)
+    classifier, config = loaded(path)
+    assert (config.dataset.num_classes, config.objective.hidden_units) == (case["num_classes"], units)
+    shape = (2, case["channels"], case["image_size"], case["image_size"])
+    views = [torch.from_numpy(np.random.RandomState(seed).randn(*shape).astype(np.float32)) for seed in (2022, 2023)]
+    with torch.inference_mode():
+        if method == "baseline":
+            assert_logits(classifier(views[0][:, None]).logits[:, 0], case["baseline_logits"])
+            return
+        outputs = classifier(torch.stack(views, dim=1))
+    assert_logits(outputs.logits[:, 0], case["agmax_view1_logits"])
+    assert_logits(outputs.logits[:, 1], case["agmax_view2_logits"])
+    assert_logits(outputs.joint_logits, case["agmax_joint_logits"])
+
+
+def test_a_file_written_without_a_gpu_holds_the_same() -> None:
+    bare, wrapped = (
+        released.contents(file_of("WideResNet40-2", hidden_units=24, prefix=prefix), Path("a.pth"))
+        for prefix in ("", "module.")
+    )
+    assert bare.weights.keys() == wrapped.weights.keys()
+    assert all(torch.equal(value, wrapped.weights[key]) for key, value in bare.weights.items())
+    assert bare[:-2] == wrapped[:-2]
+
+
+@pytest.mark.parametrize("part", KEYS)
+@pytest.mark.parametrize("hidden_units", [0, 24])
+def test_every_network_is_told_by_its_keys_and_shapes(part: str, hidden_units: int) -> None:
+    """All tensors find their place, and none is left over but the dead classifier."""
+    state = file_of(part, hidden_units=hidden_units, classes=7)
+    found = released.contents(state, Path("a.pth"))
+    assert (found.part, found.num_classes, found.channels) == (part, 7, 3)
+    assert (found.hidden_units, found.num_views) == (hidden_units, 2 if hidden_units else 1)
+    assert found.epoch == 270
+    mapping = resume._of_agmax(state, Path("imagenet-standard-ResNet50.pth"))["config"]
+    classifier = build.model(resolve.from_mapping(mapping, "test"))
+    load_weights(classifier, found.weights, where=Path("a.pth"), saved="the file", wanted="the model")
+    dead = 2 if part.startswith(("RegNet", "EfficientNet")) else 0
+    assert len(classifier.state_dict()) == len(state["model_state_dict"]) - dead
+
+
+@pytest.mark.parametrize("name", released.RELEASED)
+def test_the_released_files_are_configurations_of_this_program(name: str) -> None:
+    release = released.RELEASED[name]
+    parsed = names.parse(release.config)
+    assert parsed.canonical == release.config
+    assert parsed.model.part in name and str(release.top1) in name
+    assert ("agmax" in name) == ("agmax" in parsed.parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "expected"),
+    [
+        ("imagenet-agmax-ResNet50-79.12.pth", 1000, "imagenet"),
+        ("cifar100-standard-WideResNet40-2-77.pth", 100, "cifar100"),
+        ("svhn-core-standard.pth", 10, "svhn"),
+        ("what.pth", 10, "cifar10"),
+        ("what.pth", 100, "cifar100"),
+        ("what.pth", 1000, "imagenet"),
+        ("folder-of-mine.pth", 3, "imagenet"),
+    ],
+)
+def test_the_name_of_a_file_suggests_its_data_set(name: str, classes: int, expected: str) -> None:
+    state = file_of("WideResNet40-2", classes=classes)
+    config = resolve.from_mapping(resume._of_agmax(state, Path(name))["config"], name)
+    assert config.dataset.name == expected
+    assert config.dataset.num_classes == classes
+    assert config.dataset.statistics == "agmax"  # as the weights have learnt
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda weights: weights.clear(), "among its 0 tensors"),
+        (lambda weights: weights.pop("module.classifier.weight"), "no ResNet, WideResNet, RegNet or EfficientNet"),
+        (lambda weights: weights.pop("module.feature_extractor.conv.weight"), "no ResNet, WideResNet"),
+        (lambda weights: weights.update({"module.classifier.bias": "text"}), "is no tensor with a name"),
+    ],
+)
+def test_a_file_of_another_network_is_refused(change: Callable[[dict[str, Any]], Any], why: str) -> None:
+    state = file_of("WideResNet40-2")
+    change(state["model_state_dict"])
+    with pytest.raises(CheckpointError, match=why):
+        released.contents(state, Path("a.pth"))
+
+
+def test_a_resnet_of_another_depth_is_named() -> None:
+    state = file_of("ResNet50")
+    weights = state["model_state_dict"]
+    for key in [key for key in weights if ".layer4.2." in key]:
+        del weights[key]
+    with pytest.raises(CheckpointError, match="a ResNet of 15 blocks"):
+        released.contents(state, Path("a.pth"))
+
+
+# --- from the command line -------------------------------------------------------------------------------------------
+
+CLASSES = ["ant", "bee", "cat", "dog"]
+
+
+def small_imagenet(root: Path) -> tuple[str, ...]:
+    write_tree(root, CLASSES, {"train": 3, "val": 2}, size=(48, 40))
+    return ("--dataset=imagenet", f"--imagenet-dir={root}", "train.num_workers=0")
+
+
+@pytest.mark.parametrize("hidden_units", [0, 16])
+def test_an_evaluation_of_a_released_file_needs_nothing_but_the_file(
+    run: Run, tmp_path: Path, hidden_units: int
+) -> None:
+    """ResNet50 on the CPU, of weights that lay on a GPU, without --n-units; the data set has four classes."""
+    state = file_of("ResNet50", hidden_units=hidden_units, classes=4)
+    torch.save(state, tmp_path / "a.pth")
+    words = ("--eval", "--resume", "a.pth", *small_imagenet(tmp_path / "photos"), "dataset.image_size=32")
+    plain = run(*words, "--json")
+    assert plain.status == 0, plain.err
+    assert plain.json["num_images"] == 8
+    assert plain.json["config"] == f"ResNet50-standard{'-agmax' if hidden_units else ''}"
+    named = run("--config=ResNet50-cutmix-auto_augment-agmax", *words, "--json")
+    assert named.status == 0, named.err
+    assert named.json["nll"] == plain.json["nll"]
+    other = run("--config=ResNet101-standard", *words)
+    assert other.status == 4 and "weights do not fit the model" in other.err
+
+
+def test_a_training_goes_on_from_such_a_file_and_says_what_it_leaves(run: Run, tmp_path: Path) -> None:
+    torch.save(file_of("WideResNet40-2", classes=10), tmp_path / "a.pth")
+    words = ("--dataset=digits", "dataset.train_limit=40", "dataset.image_size=16", "model.channels=3", "--epochs=1")
+    answer = run("--config=WideResNet40-2", "--train", "--resume=a.pth", *words, "--json")
+    assert answer.status == 0, answer.err
+    assert "starting from the weights of the AgMax program after its epoch 270" in answer.err
+    assert "not taken over: its optimizer, its schedule and its epoch" in answer.err
+    assert answer.json["steps"] >= 1
