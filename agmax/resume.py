@@ -72,7 +72,7 @@ def training_start(request: Request) -> tuple[Resolved, Saved | None]:
     if path.is_dir() and not Store(path / "checkpoints").saved() and (path / "config.yaml").is_file():
         source = request.source or str(path / "config.yaml")
         return resolved(request._replace(source=source)), None  # interrupted before its first checkpoint
-    saved = _load(path)
+    saved = loaded(path)
     before = saved.config
     typed = resolved(request) if request.source else _of_saved(request, saved)
     settings = request.settings
@@ -183,7 +183,7 @@ def evaluation_start(request: Request, count: Callable[[Config], Config]) -> tup
             return typed, None
         raise UsageError("nothing to evaluate", remedy="Give --resume CHECKPOINT, or model.pretrained=true")
     if request.resume:
-        saved = _load(located(request.resume, _runs_dir(request)))
+        saved = loaded(located(request.resume, _runs_dir(request)))
     else:
         run = run_to_continue(request, count(resolved(request).config), ignore=(*NOT_THE_RESULT, "evaluation."))
         assert run is not None
@@ -229,7 +229,7 @@ def _of_saved(request: Request, saved: Saved) -> Resolved:
     return resolve.resolve_saved(mapping, origin, dataset=request.dataset, settings=request.settings)
 
 
-def _load(path: Path) -> Saved:
+def loaded(path: Path) -> Saved:
     """Load a checkpoint file, of the AgMax program too, or the newest of a run folder."""
     if not path.is_dir():
         state = read(path)

@@ -38,6 +38,8 @@ MAY_IMPORT = {
     "resume": FOUNDATION | {"cli", "config", "checkpoints", "run"},
     "training": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume"},
     "studies": FOUNDATION | COMPONENTS | {"cli", "code", "config", "build", "resume", "run"},
+    "api": FOUNDATION | COMPONENTS | WORKERS | {"config", "build", "resume"},
+    "__init__": {"api"},
     "modes": FOUNDATION
     | COMPONENTS
     | WORKERS

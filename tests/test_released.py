@@ -69,7 +69,7 @@ def file_of(
 
 def loaded(path: Path) -> Any:
     """Return the classifier of a file, as an evaluation makes it."""
-    saved = resume._load(path)
+    saved = resume.loaded(path)
     classifier = build.model(saved.config)
     load_weights(classifier, saved.state["model"], where=path, saved="the file", wanted="the model")
     return classifier.eval(), saved.config

@@ -18,6 +18,9 @@ from agmax.data import trees
 from agmax.data.split import Pixels, Split
 from agmax.errors import DataError, DownloadError, UsageError
 
+OF_FILES = frozenset({"folder", "imagenet", "imagenet-v2"})
+"""Data sets whose images are files of any size; all others are held in memory."""
+
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the four IDX files."""
 

@@ -51,7 +51,7 @@ def decoded(path: str, channels: int, *, exif_rotation: bool = True) -> Image.Im
         UnreadableError: the file is no image, damaged, or of more pixels than Pillow's Image.MAX_IMAGE_PIXELS.
     """
     with _opened(path) as image:
-        return _upright(image, channels, exif_rotation)
+        return in_colours(image, channels, exif_rotation=exif_rotation)
 
 
 def decoded_pixels(path: str, channels: int, *, exif_rotation: bool = True, shrink: int = 1) -> Tensor:
@@ -72,7 +72,7 @@ def decoded_pixels(path: str, channels: int, *, exif_rotation: bool = True, shri
                 return plain
         if shrink > 1:
             image.draft(None, (image.width // shrink, image.height // shrink))  # rounded up
-        pixels: Tensor = functional.pil_to_tensor(_upright(image, channels, exif_rotation))
+        pixels: Tensor = functional.pil_to_tensor(in_colours(image, channels, exif_rotation=exif_rotation))
         return pixels
 
 
@@ -139,9 +139,9 @@ def _opened(path: str) -> Iterator[Image.Image]:
         raise UnreadableError("image cannot be read", where=path, why=why) from None
 
 
-def _upright(image: Image.Image, channels: int, exif_rotation: bool) -> Image.Image:
-    """Decode an opened file; a PNG's EXIF data may stand behind its pixels."""
-    image.load()
+def in_colours(image: Image.Image, channels: int, *, exif_rotation: bool = True) -> Image.Image:
+    """Return an image, decoded where it was only opened, as RGB (3 channels) or gray (1), and upright if asked for."""
+    image.load()  # a PNG's EXIF data may stand behind its pixels
     turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
     colored = _in_8_bits(image, channels)
     return colored if turn is None else colored.transpose(turn)

@@ -1,0 +1,91 @@
+"""What other programs use: models by name or from a checkpoint, ready to answer."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional
+
+from agmax import build, parallel, resume
+from agmax.augment.color import normalised
+from agmax.checkpoints.load import load_weights
+from agmax.config import resolve
+from agmax.config.resolve import Setting
+from agmax.config.schema import Config
+from agmax.data import datasets, images, resident
+from agmax.models.classifier import Classifier
+
+
+class Model(nn.Module):
+    """A classifier with what belongs to its weights: `config`, `class_names` (empty where unknown), `preprocess`."""
+
+    def __init__(self, classifier: Classifier, config: Config, class_names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.classifier, self.config, self.class_names = classifier, config, class_names
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits [N, K] of normalised images [N, C, H, W]."""
+        logits: Tensor = self.classifier(images[:, None]).logits[:, 0]
+        return logits
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Return an image as the model takes it, float [C, H, W] on the CPU: sized, cut and normalised as in --eval."""
+        data, size = self.config.dataset, self.config.test_image_size
+        whole = images.in_colours(image, data.channels, exif_rotation=data.exif_rotation)
+        if data.name in datasets.OF_FILES:
+            pixels = functional.pil_to_tensor(images.centre_crop(whole, size))[None]
+        else:
+            pixels = resident.resized(functional.pil_to_tensor(whole)[None], size)
+        mean, std = self.config.normalisation
+        return normalised(pixels, torch.tensor(mean), torch.tensor(std))[0]
+
+
+def load_model(source: str | Path, device: str = "cpu") -> Model:
+    """Return the model of a checkpoint, in evaluation mode.
+
+    `source` is a checkpoint or run folder of this program, a file of the AgMax program, an address, or the name of a
+    released file; the last two are downloaded into `checkpoints/` where they are not there yet.
+
+    Raises:
+        CheckpointError: it is not there, damaged, or of another network.
+        DownloadError: it could not be downloaded.
+    """
+    saved = resume.loaded(resume.located(str(source), "runs"))
+    classifier = build.model(saved.config, with_pretrained=False)
+    told = f"{saved.config.name}"
+    load_weights(classifier, saved.state["model"], where=saved.path, saved=told, wanted=told)
+    return _ready(classifier, saved.config, tuple(saved.state["class_names"] or ()), device)
+
+
+def from_config(name: str, dataset: str | None = None, device: str = "cpu", **settings: Any) -> Model:
+    """Return the model of a configuration's name or file with its initial weights, in evaluation mode.
+
+    Settings are named as on the command line: `from_config("ResNet20", "cifar10", **{"model.dropout": 0.1})`.
+
+    Raises:
+        UsageError: the name or a setting is wrong.
+    """
+    typed = [Setting(key, value, "from_config") for key, value in settings.items()]
+    config = resolve.resolve(name, dataset=dataset, settings=typed).config
+    return _ready(build.model(config), config, (), device)
+
+
+def evaluate(
+    model: Model, dataset: str | None = None, *, split: str = "test", root: str | None = None
+) -> dict[str, float]:
+    """Return top1 and top5 in percent, nll in nats and ece as a share, on the model's data set or another.
+
+    Raises:
+        DataError: the images are not there, or have other classes.
+    """
+    mapping = model.config.model_dump()
+    mapping["dataset"] |= {"name": dataset or model.config.dataset.name, "root": root or model.config.dataset.root}
+    config = Config.model_validate(mapping)
+    device = next(model.parameters()).device
+    return build.evaluator(config, model.classifier, build.split(config, split), device)()
+
+
+def _ready(classifier: Classifier, config: Config, class_names: tuple[str, ...], device: str) -> Model:
+    return Model(classifier, config, class_names).to(parallel.choose_device(device)).eval()
