@@ -53,10 +53,7 @@ def load_model(source: str | Path, device: str = "cpu") -> Model:
         DownloadError: it could not be downloaded.
     """
     saved = resume.loaded(resume.located(str(source), "runs"))
-    classifier = build.model(saved.config, with_pretrained=False)
-    told = f"{saved.config.name}"
-    load_weights(classifier, saved.state["model"], where=saved.path, saved=told, wanted=told)
-    return _ready(classifier, saved.config, tuple(saved.state["class_names"] or ()), device)
+    return of_saved(saved, saved.config, device)
 
 
 def from_config(name: str, dataset: str | None = None, device: str = "cpu", **settings: Any) -> Model:
@@ -69,6 +66,11 @@ def from_config(name: str, dataset: str | None = None, device: str = "cpu", **se
     """
     typed = [Setting(key, value, "from_config") for key, value in settings.items()]
     config = resolve.resolve(name, dataset=dataset, settings=typed).config
+    return from_resolved(config, device)
+
+
+def from_resolved(config: Config, device: str = "cpu") -> Model:
+    """Return the model of a configuration with its initial weights."""
     return _ready(build.model(config), config, (), device)
 
 
@@ -87,5 +89,18 @@ def evaluate(
     return build.evaluator(config, model.classifier, build.split(config, split), device)()
 
 
+def of_saved(saved: resume.Saved, config: Config, device: str) -> Model:
+    """Return the model of a checkpoint that was loaded, with the settings that it shall have.
+
+    Raises:
+        CheckpointError: the weights are of another network than the settings'.
+    """
+    classifier = build.model(config, with_pretrained=False)
+    load_weights(classifier, saved.state["model"], where=saved.path, saved=saved.config.name, wanted=config.name)
+    return _ready(classifier, config, tuple(saved.state["class_names"] or ()), device)
+
+
 def _ready(classifier: Classifier, config: Config, class_names: tuple[str, ...], device: str) -> Model:
-    return Model(classifier, config, class_names).to(parallel.choose_device(device)).eval()
+    chosen = parallel.choose_device(device)
+    classifier.autocast = parallel.autocast_format(config.evaluation.precision, chosen)
+    return Model(classifier, config, class_names).to(chosen).eval()

@@ -20,9 +20,11 @@ MODES = {
 LISTS = ("configs", "parts", "models", "datasets")
 PREVIEWS = ("batch", "curves")
 BENCHMARKS = ("augment",)
+EXPORTS = ("safetensors", "onnx", "extractor")
 WORDS = {
     "list": (LISTS, "list what there is"),
     "preview": (PREVIEWS, "draw what the model is trained on, as a PNG picture (--output)"),
+    "export": (EXPORTS, "write the weights of --resume, or fresh ones of --config, for other programs (--output)"),
     "benchmark": (BENCHMARKS, "time the augmentation beside other programs', in one run on this machine"),
 }
 """The modes that take a word: the words there are, the first where none is given, and the help."""
@@ -35,6 +37,7 @@ NAMED: dict[str, tuple[int | str | None, str | tuple[str, ...], str]] = {
     ),
     "compare": ("+", "RUN", "compare finished run folders: tables, intervals, figures, a page"),
     "download": (None, "NAME", "fetch a released checkpoint into checkpoints/, or `all` of them"),
+    "predict": ("+", "PATH", "classify image files, or those in folders, with the weights of --resume: CSV, or --json"),
     "diff": (2, ("A", "B"), "list the settings and metrics in which two runs differ"),
 }
 """The modes that take files or folders: how many, what they are called, and the help."""
@@ -157,6 +160,8 @@ class Request(NamedTuple):
     output: str | None  # a file to write
     what: str  # the word of --list, --preview or --benchmark
     named: tuple[str, ...]  # the files or folders of --study, --compare or --diff
+    normalise: bool
+    top_k: int
     dry_run: bool
     fresh: bool
     jobs: int | None
@@ -212,6 +217,8 @@ def parse(argv: Sequence[str]) -> Request:
         output=arguments.output,
         what=next((word for mode in WORDS if (word := getattr(arguments, mode))), ""),
         named=_named(arguments),
+        normalise=arguments.normalise,
+        top_k=arguments.top_k or 5,
         dry_run=arguments.dry_run,
         fresh=arguments.fresh,
         jobs=arguments.jobs,
@@ -226,13 +233,16 @@ def parse(argv: Sequence[str]) -> Request:
 
 def _check_together(arguments: argparse.Namespace, mode: str) -> None:
     """Refuse flags that do not go with the mode, and values that no flag can have."""
-    if arguments.resume is not None and mode not in ("train", "eval"):
-        raise UsageError("flag not followed", where="--resume", why="it goes with --train or --eval")
+    if arguments.resume is not None and mode not in ("train", "eval", "predict", "export"):
+        why = "it goes with --train, --eval, --predict or --export"
+        raise UsageError("flag not followed", where="--resume", why=why)
     for flag, value, *its_modes in (
         ("--n-runs", arguments.n_runs > 1, "train"),
         ("--split", arguments.split, "eval"),
         ("--predictions", arguments.predictions, "eval"),
-        ("--output", arguments.output is not None, "preview", "eval"),
+        ("--output", arguments.output is not None, "preview", "eval", "export"),
+        ("--normalise", arguments.normalise, "export"),
+        ("--top-k", arguments.top_k is not None, "predict"),
         ("--dry-run", arguments.dry_run, "study"),
         ("--fresh", arguments.fresh, "study"),
         ("--jobs", arguments.jobs is not None, "study"),
@@ -241,13 +251,16 @@ def _check_together(arguments: argparse.Namespace, mode: str) -> None:
     ):
         if value and mode not in its_modes:
             raise UsageError("flag not followed", where=flag, why=f"it goes with --{' or --'.join(its_modes)}")
-    for flag, count in (("--n-runs", arguments.n_runs), ("--jobs", arguments.jobs), ("--cell", arguments.cell)):
+    numbers = {name: getattr(arguments, name) for name in ("n_runs", "jobs", "cell", "top_k")}
+    for flag, count in ((f"--{name.replace('_', '-')}", number) for name, number in numbers.items()):
         if count is not None and count < 1:
             raise UsageError("wrong value", where=f"{flag}={count}", why="it must be 1 or more")
     if mode in NAMED and arguments.config:
         remedy = "Leave --config out; settings beside --study hold for all its cells"
-        raise UsageError("flag not followed", where="--config", why="runs and studies name theirs", remedy=remedy)
-    if arguments.output is not None and not arguments.output.lower().endswith(".png"):
+        why = "runs, studies and checkpoints name theirs"
+        raise UsageError("flag not followed", where="--config", why=why, remedy=remedy)
+    is_picture = mode != "export"
+    if arguments.output is not None and is_picture and not arguments.output.lower().endswith(".png"):
         where, remedy = f"--output={arguments.output}", "Write a name that ends in .png"
         raise UsageError("wrong value", where=where, why="the picture is a PNG file", remedy=remedy)
 
@@ -309,7 +322,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-runs", type=int, default=1, metavar="N", help="train with N seeds and summarise")
     parser.add_argument("--split", choices=("train", "validation", "test"), help="what --eval measures (test)")
     parser.add_argument("--predictions", metavar="FILE", help="where --eval writes its predictions (.npz)")
-    parser.add_argument("--output", metavar="FILE", help="where --preview (preview-CONFIG-DATASET.png) or --eval draws")
+    parser.add_argument("--output", metavar="FILE", help="where --preview or --eval draws, or --export writes")
+    parser.add_argument("--normalise", action="store_true", help="let the graph of --export onnx normalise its images")
+    parser.add_argument("--top-k", type=int, metavar="K", help="classes that --predict names for each image (5)")
     parser.add_argument("--dry-run", action="store_true", help="show what --study would train, and for how long")
     parser.add_argument("--fresh", action="store_true", help="repeat the cells of --study that other code has made")
     parser.add_argument("--jobs", type=int, metavar="N", help="cells of --study at a time (one, or one a GPU)")

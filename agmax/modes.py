@@ -130,6 +130,73 @@ def evaluate(request: cli.Request) -> Result:
     return result
 
 
+def predict(request: cli.Request) -> Result:
+    """Classify image files with the weights of a checkpoint."""
+    _check_torch()
+    from agmax import api, parallel, prediction, resume, run
+
+    run.log_to([])
+    if not request.resume:
+        raise UsageError("nothing to classify with", remedy="Give --resume CHECKPOINT")
+    resolved, saved = resume.evaluation_start(request, lambda config: config)
+    assert saved is not None
+    for note in (*request.remarks, *resolved.notes):
+        run.log.info("note: %s", note)
+    paths = prediction.files_of(request.named)
+    config = resolved.config
+    model = api.of_saved(saved, config, config.train.device)
+    num_workers = parallel.num_workers(config.train.num_workers)
+    found = prediction.classify(
+        model, paths, top_k=request.top_k, batch_size=config.evaluation.batch_size, num_workers=num_workers
+    )
+    for why in found.unreadable.values():
+        run.log.warning("warning: %s", why)
+    if not request.as_json:
+        prediction.write_csv(found, sys.stdout)
+    run.log.info("%d of %d images classified with %s", len(found.found), len(paths), saved.path)
+    return {"mode": "predict", "checkpoint": str(saved.path), **prediction.as_mapping(found)}
+
+
+def export(request: cli.Request) -> Result:
+    """Write weights for other programs."""
+    _check_torch()
+    from agmax import api, export, resume, run
+    from agmax.reports import results
+
+    run.log_to([])
+    if request.normalise and request.what != "onnx":
+        raise UsageError("flag not followed", where="--normalise", why="only a graph, --export onnx, can normalise")
+    write, ending = export.FORMATS[request.what]
+    saved = None
+    if request.resume is None:
+        resolved = resume.resolved(request)
+        config = resolved.config
+        model = api.from_resolved(config)
+    else:
+        resolved, saved = resume.evaluation_start(request, lambda config: config)
+        assert saved is not None
+        config = resolved.config
+        model = api.of_saved(saved, config, "cpu")
+    for note in (*request.remarks, *resolved.notes):
+        run.log.info("note: %s", note)
+    path = Path(os.path.expanduser(request.output or f"{config.name}-{config.dataset.name}{ending}"))
+    results.probe(path)
+    more: dict[str, Any] = {"with_normalisation": True} if request.normalise else {}
+    about = write(model, path, **more)
+    source = saved.path if saved else "fresh weights"
+    run.log.info("%s holds %s of %s (%.1f MiB)", path, request.what, source, path.stat().st_size / 2**20)
+    if about.get("largest_difference") is not None:
+        run.log.info("logits in onnxruntime differ by %.1e of their deviation at most", about["largest_difference"])
+    return {
+        "mode": "export",
+        "format": request.what,
+        "config": config.name,
+        "checkpoint": str(saved.path) if saved else None,
+        "file": str(path),
+        **about,
+    }
+
+
 def summary(request: cli.Request) -> Result:
     """Show the model's layers and parameters, and the operations that one image takes."""
     _check_torch()
@@ -391,5 +458,7 @@ MODES: dict[str, Callable[[cli.Request], Result]] = {
     "study": study,
     "compare": compare,
     "download": download,
+    "predict": predict,
+    "export": export,
     "diff": diff,
 }

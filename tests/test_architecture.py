@@ -40,10 +40,12 @@ MAY_IMPORT = {
     "studies": FOUNDATION | COMPONENTS | {"cli", "code", "config", "build", "resume", "run"},
     "api": FOUNDATION | COMPONENTS | WORKERS | {"config", "build", "resume"},
     "__init__": {"api"},
+    "prediction": FOUNDATION | COMPONENTS | {"api"},
+    "export": {"api", "errors", "reports"},
     "modes": FOUNDATION
     | COMPONENTS
     | WORKERS
-    | {"cli", "config", "build", "resume", "training", "benchmarks", "studies"},
+    | {"api", "cli", "config", "build", "export", "prediction", "resume", "training", "benchmarks", "studies"},
 }
 """Module or package -> what it may import, itself apart; one inside a package goes before the package."""
 

@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[str]:
     """Return every `python3 main.py` line of the README, continued lines joined."""
     text = "\n".join(blocks("sh")).replace("\\\n", " ")
-    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    lines = [re.split("#| > ", line)[0].strip() for line in text.splitlines()]
     return [line for line in lines if "main.py" in line and not line.startswith("tensorboard")]
 
 

@@ -1,6 +1,10 @@
 """Files of the AgMax program: their networks answer as there, whatever their names say."""
 
 import collections
+import io
+import resource
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,6 +218,57 @@ def test_an_evaluation_of_a_released_file_needs_nothing_but_the_file(
     assert named.json["nll"] == plain.json["nll"]
     other = run("--config=ResNet101-standard", *words)
     assert other.status == 4 and "weights do not fit the model" in other.err
+
+
+class Opens:
+    """What a file can hold that runs a program when it is loaded carelessly."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, ("PWNED", "w")
+
+
+def crafted(kind: str, path: Path) -> None:
+    """Write a file that somebody made to do harm."""
+    state = file_of("WideResNet40-2", classes=10)
+    if kind == "a program":
+        state["best_model"] = Opens()
+        torch.save(state, path)
+    elif kind == "a legacy archive":
+        with tarfile.open(path, "w") as archive:
+            archive.addfile(tarfile.TarInfo("../PWNED"), io.BytesIO())
+    elif kind == "a bomb":
+        torch.save(state, path.with_suffix(".whole"))
+        with zipfile.ZipFile(path.with_suffix(".whole")) as whole, zipfile.ZipFile(path, "w") as bomb:
+            for entry in whole.infolist():
+                bomb.writestr(entry.filename, whole.read(entry), compress_type=zipfile.ZIP_DEFLATED)
+            bomb.writestr("archive/data/999", bytes(2**28), compress_type=zipfile.ZIP_DEFLATED)
+    elif kind == "a view of too much":
+        state["model_state_dict"]["module.classifier.weight"] = torch.zeros(1).expand(10, 2**36)
+        torch.save(state, path)
+    elif kind == "no numbers":
+        state["model_state_dict"]["module.classifier.bias"][3] = torch.nan
+        torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("a program", "it holds programs, which are never run: io.open"),
+        ("a legacy archive", "not a zip file"),
+        ("a bomb", "it holds compressed entries"),
+        ("a view of too much", "1 of another shape or kind (backbone.head.weight (10, 68719476736)"),
+        ("no numbers", "backbone.head.bias hold numbers that are not finite"),
+    ],
+)
+def test_a_crafted_file_is_refused_and_nothing_of_it_runs(run: Run, tmp_path: Path, kind: str, why: str) -> None:
+    crafted(kind, tmp_path / "a.pth")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    words = ("--config=WideResNet40-2-standard", "--dataset=digits", "model.channels=3")
+    answer = run("--eval", "--resume=a.pth", *words)
+    assert answer.status == 4, answer.err
+    assert why in answer.err and answer.err.count("\n") == 1
+    assert not (tmp_path / "PWNED").exists() and not (tmp_path.parent / "PWNED").exists()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # kilobytes
 
 
 def test_a_training_goes_on_from_such_a_file_and_says_what_it_leaves(run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""--predict: the files and folders that are named, the likeliest classes, and what is no image."""
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Answer, write_tree
+from PIL import Image
+from test_training import train
+
+import agmax
+
+Run = Callable[..., Answer]
+
+FORMATS = {"png": "RGB", "jpg": "L", "bmp": "RGB", "webp": "RGBA", "tiff": "I;16", "ppm": "RGB", "jpeg": "CMYK"}
+
+
+def pictures(folder: Path, count: int = 47) -> list[Path]:
+    """Write images of mixed formats and colours, some of them in a folder inside."""
+    (folder / "inside").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        ending, mode = list(FORMATS.items())[number % len(FORMATS)]
+        path = folder / ("inside" if number % 5 == 0 else "") / f"{number:02d}.{ending}"
+        pixels = rng.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else None
+        (image or Image.fromarray(pixels).convert(mode)).save(path)
+        made.append(path)
+    return made
+
+
+@pytest.fixture
+def weights(run: Run) -> str:
+    folder: str = train(run, "ResNet8-cutout", "train.epochs=1")["run_folder"]
+    return folder
+
+
+def test_a_folder_of_mixed_formats_is_classified_and_what_is_broken_is_named(
+    run: Run, weights: str, tmp_path: Path
+) -> None:
+    """Fifty files, three of them broken: cut short, a page, and empty."""
+    made = pictures(tmp_path / "mixed")
+    broken = [tmp_path / "mixed" / name for name in ("cut.png", "page.jpg", "inside/empty.bmp")]
+    broken[0].write_bytes(made[0].read_bytes()[:300])
+    broken[1].write_text("<!doctype html>")
+    broken[2].write_bytes(b"")
+    (tmp_path / "mixed" / "notes.txt").write_text("no image")
+    (tmp_path / "mixed" / "._00.png").write_text("of another system")
+    answer = run("--predict", "mixed", f"--resume={weights}")
+    assert answer.status == 0, answer.err
+    rows = list(csv.DictReader(io.StringIO(answer.out)))
+    assert sorted(row["file"] for row in rows) == sorted(str(path.relative_to(tmp_path)) for path in made)
+    for path in broken:
+        assert f"image cannot be read ({path.relative_to(tmp_path)})" in answer.err
+    assert "47 of 50 images classified" in answer.err
+    for row in rows:
+        shares = [float(row[f"probability_{k}"]) for k in range(1, 6)]
+        assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1 + 1e-5
+        assert len({row[f"class_{k}"] for k in range(1, 6)}) == 5
+    as_json = run("--predict", "mixed", f"--resume={weights}", "--json").json
+    assert sorted(as_json["unreadable"]) == sorted(str(path.relative_to(tmp_path)) for path in broken)
+    assert [item["file"] for item in as_json["predictions"]] == [row["file"] for row in rows]
+
+
+def test_the_classes_are_those_of_the_model(run: Run, weights: str, tmp_path: Path) -> None:
+    made = pictures(tmp_path / "few", count=6)
+    words = ("--predict", *map(str, made), f"--resume={weights}", "--top-k=10", "evaluation.batch_size=4", "--json")
+    found = run(*words).json["predictions"]
+    model = agmax.load_model(weights)
+    for path, item in zip(made, found, strict=True):
+        with Image.open(path) as image, torch.inference_mode():
+            shares = model(model.preprocess(image)[None]).softmax(-1)[0]
+        assert item["file"] == str(path)
+        named = {model.class_names.index(each["class"]): each["probability"] for each in item["classes"]}
+        assert len(named) == 10
+        assert [named[k] for k in range(10)] == pytest.approx(shares.tolist(), abs=1e-5)
+
+
+def test_more_classes_than_there_are_cannot_be_named(run: Run, weights: str, tmp_path: Path) -> None:
+    write_tree(tmp_path / "photos", ["a"], {"x": 1})
+    (item,) = run("--predict", "photos", f"--resume={weights}", "--top-k=99", "--json").json["predictions"]
+    assert len(item["classes"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "why"),
+    [
+        (["--predict", "nowhere", "--resume=RUN"], 3, "there is no such file or folder"),
+        (["--predict", "empty", "--resume=RUN"], 3, "no file ends in .jpg"),
+        (["--predict", "empty"], 2, "Give --resume CHECKPOINT"),
+        (["--predict", "empty", "--resume=RUN", "--top-k=0"], 2, "it must be 1 or more"),
+        (["--predict", "empty", "--resume=none.pth"], 4, "checkpoint not found"),
+        (["--predict", "empty", "--config=ResNet8"], 2, "checkpoints name theirs"),
+        (["--eval", "--resume=RUN", "--top-k=3"], 2, "it goes with --predict"),
+    ],
+)
+def test_mistakes_are_answered(run: Run, weights: str, tmp_path: Path, words: list[str], status: int, why: str) -> None:
+    (tmp_path / "empty").mkdir()
+    answer = run(*(word.replace("RUN", weights) for word in words))
+    assert answer.status == status
+    assert why in answer.err and answer.err.count("\n") == 1
