@@ -1,5 +1,6 @@
 """Optimizers, through timm's factory."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from timm.optim import create_optimizer_v2
@@ -18,12 +19,35 @@ def optimizer(
     momentum: float,
     nesterov: bool,
     decay_bias_and_norm: bool,
+    backbone_lr_factor: float = 1.0,
+    head: Iterable[nn.Parameter] = (),
 ) -> optim.Optimizer:
-    """Make the optimizer `name` (sgd, adam, adamw, rmsprop) of all parameters of the model."""
+    """Make the optimizer `name` (sgd, adam, adamw, rmsprop) of all parameters of the model.
+
+    With a `backbone_lr_factor` all but the parameters of the `head` have it as `lr_factor` in their group, by which the
+    learning rate of a step is to be multiplied.
+    """
     particular: dict[str, Any] = {
         "sgd": {"momentum": momentum, "nesterov": nesterov},
         "rmsprop": {"momentum": momentum, **RMSPROP},
     }.get(name, {})
-    parameters = list(model.parameters()) if decay_bias_and_norm else model
+    parameters: Any = list(model.parameters()) if decay_bias_and_norm else model
+    if backbone_lr_factor != 1:
+        parameters = _groups(
+            model, {id(value) for value in head}, backbone_lr_factor, weight_decay, decay_bias_and_norm
+        )
     made: optim.Optimizer = create_optimizer_v2(parameters, opt=name, lr=lr, weight_decay=weight_decay, **particular)
     return made
+
+
+def _groups(
+    model: nn.Module, head: set[int], factor: float, weight_decay: float, decay_bias_and_norm: bool
+) -> list[dict[str, Any]]:
+    """Return the parameters in groups of one learning rate and one weight decay each."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for value in model.parameters():
+        groups.setdefault((id(value) in head, decay_bias_and_norm or value.ndim > 1), []).append(value)
+    return [
+        {"params": values, "lr_factor": 1.0 if of_head else factor, "weight_decay": weight_decay if decays else 0.0}
+        for (of_head, decays), values in groups.items()
+    ]

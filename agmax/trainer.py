@@ -157,7 +157,7 @@ class Trainer:
         """Make one step of gradient descent and return the named terms of its loss."""
         lr = self.learning_rate(self.step, num_reductions=self.plateau.num_reductions)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)
         torch.manual_seed(seed_for(self.seed, "step", self.step))  # dropout and whatever else the model draws
         started = time.perf_counter()
         batch = self.augment(sample, step=self.step)

@@ -146,11 +146,11 @@ def _restore(trainer: Trainer, saved: Saved, config: Config, *, is_same_run: boo
     A new folder begins with a checkpoint of its own: were it killed at once, it would still know where it came from.
     """
 
-    before = saved.config.optimizer
-    has_same_optimizer = (before.name, before.decay_bias_and_norm) == (
-        config.optimizer.name,
-        config.optimizer.decay_bias_and_norm,
-    )
+    layouts = {
+        (optimizer.name, optimizer.decay_bias_and_norm, optimizer.backbone_lr_factor != 1)
+        for optimizer in (saved.config.optimizer, config.optimizer)
+    }
+    has_same_optimizer = len(layouts) == 1
     has_optimizer = saved.state["optimizer"] is not None
     trainer.restore(saved.state, with_optimizer=has_same_optimizer and has_optimizer, with_sums=is_same_run)
     if has_optimizer:

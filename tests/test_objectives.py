@@ -281,7 +281,7 @@ def test_a_weight_of_0_gives_the_gradients_of_a_loss_without_the_term(term: str)
 
 @pytest.mark.parametrize("part", [item.part for item in names.examples("method")])
 def test_methods_take_the_views_that_they_can_compare(part: str) -> None:
-    takes_any = ("two_views", "label_smoothing", "label_smoothing_others", "focal")
+    takes_any = ("two_views", "label_smoothing", "label_smoothing_others", "focal", "fine_tune")
     takes_many = ("agmax", "js")
     for num_views in (1, 2, 3, 8):
         is_fit = part in takes_any or num_views == 2 or (part in takes_many and num_views > 2)
@@ -304,7 +304,7 @@ def test_the_weights_of_the_parts_are_those_of_their_sources() -> None:
 
 @pytest.mark.parametrize("part", [item.part for item in names.examples("method")])
 def test_a_model_returns_features_for_the_objective_that_needs_them_alone(part: str) -> None:
-    config = config_of(f"ResNet8-{part}")
+    config = config_of(f"ResNet8-{part}", model__pretrained=False)
     outputs = build.model(config)(torch.randn(2, 2, config.input_channels, 8, 8))
     assert (outputs.features is not None) == (part == "tied_features")
     if outputs.features is not None:

@@ -177,7 +177,7 @@ def test_agmax_without_its_weights_is_two_views_bit_for_bit(run: Run) -> None:
     assert not all(torch.equal(value, backbones[2][key]) for key, value in backbones[0].items())
 
 
-@pytest.mark.parametrize("method", [item.part for item in names.examples("method")])
+@pytest.mark.parametrize("method", [item.part for item in names.examples("method") if item.part != "fine_tune"])
 def test_every_method_trains(run: Run, method: str) -> None:
     result = train(run, f"ResNet8-mixup-{method}", "train.epochs=1")
     last = rows(result["run_folder"])[-1]

@@ -1,8 +1,11 @@
 """The classifier of a configuration, with its initial weights."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
+from agmax.checkpoints.backbone import start_from
 from agmax.config.schema import Config
 from agmax.errors import UsageError
 from agmax.models import backbones
@@ -45,9 +48,11 @@ def model(config: Config, *, with_pretrained: bool = True) -> Classifier:
             channels=config.input_channels,
             image_size=config.dataset.image_size,
             dropout=settings.dropout,
-            pretrained=is_pretrained,
+            pretrained=is_pretrained and settings.pretrained_file is None,
             arguments=settings.arguments,
         )
+        if is_pretrained and settings.pretrained_file is not None:
+            start_from(backbone, Path(settings.pretrained_file).expanduser())
         if rule.library == "torch" and not is_pretrained:
             backbones.reset_as_torch(backbone)
         if rule.scope == "all":

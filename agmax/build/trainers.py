@@ -40,7 +40,9 @@ def objective(config: Config) -> objectives.Objective:
 
 def optimizer(config: Config, classifier: Classifier) -> torch.optim.Optimizer:
     """Make the optimizer of all the classifier's parameters."""
-    return optim.optimizer(classifier, **config.optimizer.model_dump())
+    head = [*classifier.backbone.get_classifier().parameters()]  # type: ignore[operator]
+    head += classifier.q_network.parameters() if classifier.q_network is not None else []
+    return optim.optimizer(classifier, head=head, **config.optimizer.model_dump())
 
 
 def learning_rate(config: Config, steps_per_epoch: int) -> Callable[..., float]:

@@ -74,7 +74,9 @@ class Model(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Drop probability (timm's drop_rate)."""
     pretrained: bool = False
-    """Start from timm's pretrained weights."""
+    """Start from timm's pretrained weights; a classifier of another number of classes is new."""
+    pretrained_file: str | None = None
+    """With pretrained: a file of such weights, of timm, of this program or of AgMax's; null is timm's download."""
     initialisation: Initialisation = Initialisation()
     seed: Seed | None = None
     """Seed of the initial weights; null is train.seed."""
@@ -116,6 +118,8 @@ class Optimizer(Section):
     lr: Positive = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
+    backbone_lr_factor: NonNegative = 1.0
+    """Factor of the learning rate of all but the classifier and the Q network."""
     weight_decay: NonNegative = 5e-4
     decay_bias_and_norm: bool = True
     """Apply weight decay to biases and normalisation layers too."""
@@ -235,6 +239,10 @@ class Config(Section):
             (
                 not self.evaluation.test and not data.validation and data.name != "folder",
                 "evaluation.test: nothing is left to evaluate on. Write dataset.validation=0.1 too",
+            ),
+            (
+                self.model.pretrained_file is not None and not self.model.pretrained,
+                "model.pretrained_file: it is read with pretrained weights alone. Write model.pretrained=true",
             ),
             (
                 self.model.channels == 1 and data.channels == 3,

@@ -1,13 +1,21 @@
 """Make a backbone by its name in timm's registry, with the initial weights that a configuration asks for."""
 
+import socket
+import urllib.request
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import timm
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
 from torch import nn
 
 from agmax.errors import DownloadError, UsageError
 from agmax.models import cifar_resnet, pyramid_net, wide_resnet  # noqa: F401  enters our networks into timm's registry
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""What weights on the hub are called."""
 
 
 def create(
@@ -35,6 +43,8 @@ def create(
     options = {"num_classes": num_classes, "in_chans": channels, "drop_rate": dropout, **(arguments or {})}
     if "img_size" not in options and is_made_for_one_size(name):
         options["img_size"] = image_size
+    if pretrained:
+        _refuse_without_network(name)
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except (TypeError, ValueError, AssertionError) as error:
@@ -42,9 +52,42 @@ def create(
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        remedy = "Write model.pretrained=false to train from scratch"
-        raise DownloadError("no pretrained weights", where=name, why=str(error), remedy=remedy) from error
+        raise DownloadError("no pretrained weights", where=name, why=str(error), remedy=WITHOUT_NETWORK) from error
     return model
+
+
+WITHOUT_NETWORK = (
+    "Fetch them on a machine with a network and write model.pretrained_file=FILE, or model.pretrained=false to train "
+    "from scratch"
+)
+
+
+def _refuse_without_network(name: str) -> None:
+    """Find out before timm tries for minutes whether its weights are here or their server can be reached.
+
+    Raises:
+        DownloadError: neither.
+    """
+    published = timm.models.get_pretrained_cfg(name)
+    if published is None or not published.has_weights:
+        raise DownloadError("no pretrained weights", where=name, why="timm has none for it", remedy=WITHOUT_NETWORK)
+    address = str(published.url or "")
+    if published.hf_hub_id:
+        files = [published.hf_hub_filename, *(() if published.hf_hub_filename else HUB_FILES)]
+        is_here = any(
+            isinstance(try_to_load_from_cache(published.hf_hub_id, file), str) for file in files if file is not None
+        )
+        address = constants.ENDPOINT
+    else:
+        is_here = (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(address).path).name).is_file()
+    host = urlsplit(address).hostname
+    if is_here or host is None or urllib.request.getproxies().get("https"):
+        return
+    try:
+        socket.create_connection((host, urlsplit(address).port or 443), timeout=10).close()
+    except OSError as error:
+        why = f"{host} cannot be reached: {error.strerror or error}"
+        raise DownloadError("no pretrained weights", where=name, why=why, remedy=WITHOUT_NETWORK) from error
 
 
 def is_made_for_one_size(name: str) -> bool:
