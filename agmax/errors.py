@@ -1,5 +1,6 @@
 """The errors a user can meet, each with its exit code; main() prints them as one line each."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -88,3 +89,13 @@ class BusyError(AgmaxError):
 def printable(text: str) -> str:
     """Escape control characters, so that a file name cannot break the line or the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def without_secrets(text: str) -> str:
+    """Return an address without user, password, query and fragment, which may be secrets."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    place = re.split(r"[?#]", rest, maxsplit=1)[0]
+    host, slash, path = place.partition("/")
+    return printable(f"{scheme}://{host.rpartition('@')[2]}{slash}{path}")

@@ -1,9 +1,10 @@
 """What --resume names: the weights to start from, and the run folder to continue in."""
 
+import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from agmax.checkpoints import released
 from agmax.checkpoints.download import fetch
@@ -14,7 +15,7 @@ from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
 from agmax.config.schema import Config
 from agmax.errors import CheckpointError, UsageError
-from agmax.run import Run, find, runs_of
+from agmax.run import Run, find, log, runs_of
 
 NOT_THE_RESULT = (
     "name",
@@ -43,7 +44,20 @@ class Saved(NamedTuple):
 
     @property
     def config(self) -> Config:
-        return resolve.from_mapping(self.state["config"], str(self.path))
+        """Return the settings that it was saved with.
+
+        Raises:
+            CheckpointError: it lacks some of what a checkpoint holds, or its settings are none of this program.
+        """
+        missing = sorted({"config", "model", "step", "class_names", "optimizer", "plateau", "sums"} - self.state.keys())
+        if missing or not isinstance(self.state["config"], dict):
+            why = f"it lacks {', '.join(missing) or 'settings'}"
+            raise CheckpointError("not a whole checkpoint", where=self.path, why=why)
+        try:
+            return resolve.from_mapping(self.state["config"], str(self.path))
+        except UsageError as error:
+            why = f"its settings are of another release: {error.lines[0]}"
+            raise CheckpointError("checkpoint not understood", where=self.path, why=why) from error
 
     @property
     def run_folder(self) -> str | None:
@@ -92,12 +106,15 @@ def located(text: str, runs_dir: str) -> Path:
         CheckpointError: there is nothing of this name.
         DownloadError: it is an address or a released file, and cannot be had.
     """
-    if text.startswith(("https://", "http://")):
-        name = Path(urlsplit(text).path).name or "download.pth"
-        path = CHECKPOINTS / name
-        if name in released.RELEASED:
-            return released.fetched(name, CHECKPOINTS) if text == released.URL + name else fetch(text, path)
-        return path if path.is_file() else fetch(text, path)
+    if text.lower().startswith(("https://", "http://")):
+        if text.removeprefix(released.URL) in released.RELEASED:
+            return released.fetched(text.removeprefix(released.URL), CHECKPOINTS)
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", text.partition("?")[0].rpartition("/")[2])[-100:] or "file.pth"
+        path = CHECKPOINTS / f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{name}"  # of this address alone
+        if path.is_file():
+            log.info("note: %s was downloaded from there before", path)
+            return path
+        return fetch(text, path)
     name_of_release = released.named(text)
     if name_of_release is None:
         return find(text, runs_dir)
@@ -203,6 +220,8 @@ def _with_input_of(saved: Saved, request: Request) -> Resolved:
     """
     before, mapping = saved.config, saved.state["config"]
     typed = resolved(request) if request.source else _of_saved(request, saved)
+    if saved.state.get("is_dataset_guessed") and _names_data(typed, request):
+        return _of_agmax_on(typed, saved, request)
     is_same_data = not _names_data(typed, request) or typed.config.dataset.name == before.dataset.name
     keys = tuple(mapping["dataset"]) if is_same_data else OF_THE_INPUT
     if not is_same_data and typed.config.dataset.channels != before.dataset.channels:
@@ -217,6 +236,22 @@ def _with_input_of(saved: Saved, request: Request) -> Resolved:
     settings = [Setting(key, value, str(saved.path)) for key, value in values.items() if key not in typed.typed]
     asked = request._replace(settings=(*settings, *request.settings))
     return resolved(asked) if request.source else _of_saved(asked, saved)
+
+
+def _of_agmax_on(typed: Resolved, saved: Saved, request: Request) -> Resolved:
+    """Resolve an evaluation of a file of the AgMax program on a data set that was named: it knows none of its own.
+
+    Images are sized as the data set asks, and normalised by that program's constants, where it has some.
+    """
+    values: dict[str, Any] = {f"objective.{key}": value for key, value in saved.state["config"]["objective"].items()}
+    values["dataset.num_classes"] = saved.config.dataset.num_classes
+    if typed.config.dataset.agmax_mean is not None:
+        values["dataset.statistics"] = "agmax"
+    if request.source is None:
+        values |= {f"model.{key}": saved.state["config"]["model"][key] for key in ("backbone", "arguments", "channels")}
+    settings = [Setting(key, value, str(saved.path)) for key, value in values.items() if key not in typed.typed]
+    source = request.source or saved.config.name
+    return resolved(request._replace(source=source, settings=(*settings, *request.settings)))
 
 
 def _names_data(typed: Resolved, request: Request) -> bool:
@@ -247,9 +282,9 @@ def _of_agmax(state: dict[str, Any], path: Path) -> dict[str, Any]:
     The network is read from the file, its name only suggests the data set; the images are normalised as there.
     """
     found = released.contents(state, path)
-    word, by_classes = path.name.partition("-")[0], {10: "cifar10", 100: "cifar100", 1000: "imagenet"}
-    is_known = word in names.files("dataset") and word != "folder"
-    dataset = word if is_known else by_classes.get(found.num_classes, "imagenet")
+    by_classes = {10: "cifar10", 100: "cifar100", 1000: "imagenet"}
+    told = [name for name in names.files("dataset") if path.name.startswith(f"{name}-") and name != "folder"]
+    dataset = max(told, key=len, default=by_classes.get(found.num_classes, "imagenet"))
     values: dict[str, int | str] = {
         "dataset.num_classes": found.num_classes,
         "model.channels": found.channels,
@@ -271,6 +306,7 @@ def _of_agmax(state: dict[str, Any], path: Path) -> dict[str, Any]:
         "plateau": (),
         "sums": {},
         "epoch_of_agmax": found.epoch,
+        "is_dataset_guessed": True,
     }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agmax.code import fingerprint
-from agmax.errors import BusyError, CheckpointError, OutputError
+from agmax.errors import BusyError, CheckpointError, OutputError, without_secrets
 
 log = logging.getLogger("agmax")
 
@@ -205,7 +205,7 @@ def environment(**more: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},
         "platform": platform.platform(),
-        "command": sys.argv,
+        "command": [without_secrets(word) for word in sys.argv],
         **_commit(),
         "code": fingerprint(),
         **more,

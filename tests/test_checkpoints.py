@@ -14,6 +14,7 @@ from agmax.checkpoints.load import load, load_weights
 from agmax.checkpoints.save import copy, save, sweep
 from agmax.checkpoints.store import Store
 from agmax.errors import CheckpointError, OutputError
+from agmax.resume import loaded as loaded_from
 
 
 def state(value: float = 1.0) -> dict[str, Any]:
@@ -52,6 +53,42 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, share: float) -> None:
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(CheckpointError, match="damaged checkpoint"):
         load(path)
+
+
+def test_a_file_that_says_it_is_encrypted_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    save(path, state())
+    damaged = bytearray(path.read_bytes())
+    directory = damaged.rfind(b"PK\x01\x02")
+    damaged[directory + 8] |= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="damaged checkpoint"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(1).expand(2**36, 2048), torch.zeros(3, device="meta"), torch.zeros(3, 3).to_sparse()],
+    ids=["expanded", "without data", "sparse"],
+)
+def test_tensors_that_are_not_what_they_seem_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+    save(tmp_path / "a.pth", {"model": {"weight": tensor}})
+    with pytest.raises(CheckpointError, match=r"without the numbers for it|not loaded"):
+        load(tmp_path / "a.pth")
+
+
+def test_a_checkpoint_without_settings_is_named(tmp_path: Path) -> None:
+    for content, why in (
+        ({}, "it lacks class_names, config"),
+        ({"config": {"modle": 1}}, "it lacks class_names, model"),
+    ):
+        save(tmp_path / "a.pth", content)
+        with pytest.raises(CheckpointError, match=why):
+            _ = loaded_from(tmp_path / "a.pth").config
+    whole = dict.fromkeys(("model", "step", "class_names", "optimizer", "plateau", "sums"))
+    save(tmp_path / "a.pth", {"config": {"modle": 1}, **whole})
+    with pytest.raises(CheckpointError, match="its settings are of another release: unknown key modle"):
+        _ = loaded_from(tmp_path / "a.pth").config
 
 
 def test_compressed_entries_are_refused_before_they_are_read(tmp_path: Path) -> None:

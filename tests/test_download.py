@@ -14,8 +14,8 @@ from conftest import Answer
 from test_released import file_of, small_imagenet
 
 from agmax.checkpoints import download, released
-from agmax.checkpoints.download import fetch, shown
-from agmax.errors import BusyError, DownloadError, OutputError
+from agmax.checkpoints.download import fetch
+from agmax.errors import BusyError, DownloadError, OutputError, without_secrets
 
 Run = Callable[..., Answer]
 
@@ -29,6 +29,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: list[tuple[str, str | None]] = []
     body = BODY
+    etag = '"first"'
 
     def do_GET(self) -> None:
         manner = self.path.partition("?")[0].strip("/").partition("/")[0]
@@ -39,6 +40,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def send_whole(self, number: int, *, status: int = 200, length: int | None = None, **headers: str) -> None:
         self.send_response(status)
+        self.send_header("ETag", self.etag)
         self.send_header("Content-Length", str(len(self.body) if length is None else length))
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -52,10 +54,13 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.send_whole(number)
         self.wfile.write(self.body[:5000])
 
+    def send_cut_thrice(self, number: int) -> None:
+        self.send_cut_once(0 if number < 3 else number)
+
     def send_cut_once(self, number: int) -> None:
-        """End early at first, then send what is asked for."""
-        if number == 0:
-            self.send_cut(number)
+        """End early at first, then send what is asked for, if the file is still the same."""
+        if number == 0 or self.headers["If-Range"] != self.etag:
+            (self.send_cut if number == 0 else self.send_ok)(number)
             return
         start = int(str(self.headers["Range"]).removeprefix("bytes=").rstrip("-"))
         rest = self.body[start:]
@@ -65,6 +70,36 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def send_cut_and_no_range(self, number: int) -> None:
         (self.send_cut if number == 0 else self.send_ok)(number)
+
+    def send_empty(self, number: int) -> None:
+        self.send_whole(number, length=0)
+
+    def send_short_parts(self, number: int) -> None:
+        """Send a hundred bytes at a time, of which one answer alone is not the rest."""
+        if self.headers["Range"] is None:
+            self.send_cut(number)
+            return
+        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        self.send_whole(number, status=206, length=100, Content_Range=f"bytes {start}-{start + 99}/{len(self.body)}")
+        self.wfile.write(self.body[start : start + 100])
+
+    def send_wrong_part(self, number: int) -> None:
+        if self.headers["Range"] is None:
+            self.send_cut(number)
+            return
+        self.send_whole(number, status=206, length=100, Content_Range=f"bytes 7-106/{len(self.body)}")
+        self.wfile.write(self.body[7:107])
+
+    def send_to_nonsense(self, number: int) -> None:
+        self.send_whole(number, status=302, length=0, Location="http://evil:abc/x?token=secret")
+
+    def send_bad_length(self, number: int) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "12x")
+        self.end_headers()
+
+    def send_silence(self, number: int) -> None:
+        time.sleep(1.0)
 
     def send_no_length(self, number: int) -> None:
         self.send_response(200)
@@ -122,7 +157,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.send_whole(number, status=302, length=0, Location=f"/loop/{number}")
 
     def send_to_file(self, number: int) -> None:
-        self.send_whole(number, status=302, length=0, Location="file:///etc/passwd")
+        self.send_whole(number, status=302, length=0, Location="file:///etc/passwd?token=secret")
 
     def send_to_http(self, number: int) -> None:
         self.send_whole(number, status=302, length=0, Location="http://example.com/a.pth")
@@ -138,6 +173,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(download, "TIMEOUT", 0.3)
     monkeypatch.setattr(Server, "asked", [])
     monkeypatch.setattr(Server, "body", BODY)
+    monkeypatch.setattr(Server, "etag", '"first"')
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as serving:
         serving.daemon_threads = True
         thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
@@ -161,26 +197,53 @@ def test_a_download_that_breaks_off_goes_on_where_it_ended(server: str, tmp_path
 
 
 def test_a_later_program_goes_on_with_what_is_there(server: str, tmp_path: Path) -> None:
+    url = f"{server}/cut-thrice/a.pth"
+    with pytest.raises(DownloadError, match="Try again"):
+        fetch(url, tmp_path / "a.pth")
+    assert (tmp_path / ".a.pth.part").stat().st_size == 5000
+    fetch(url, tmp_path / "a.pth")
+    assert Server.asked[-1] == ("/cut-thrice/a.pth", "bytes=5000-")
+    assert (tmp_path / "a.pth").read_bytes() == BODY
+    assert [each.name for each in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_parts_of_two_versions_are_never_joined(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of another address begins anew, and so does one that has changed since."""
     with pytest.raises(DownloadError):
         fetch(f"{server}/cut/a.pth", tmp_path / "a.pth")
-    assert (tmp_path / ".a.pth.part").stat().st_size == 5000
-    Server.asked.append(("/cut-once/a.pth", None))  # the first time is over
-    fetch(f"{server}/cut-once/a.pth", tmp_path / "a.pth", sha256=SHA256)
-    assert Server.asked[-1] == ("/cut-once/a.pth", "bytes=5000-")
+    other = b"PK" + BODY[::-1]
+    monkeypatch.setattr(Server, "body", other)
+    fetch(f"{server}/ok/a.pth", tmp_path / "a.pth")
+    assert Server.asked[-1] == ("/ok/a.pth", None)
+    assert (tmp_path / "a.pth").read_bytes() == other
+    url = f"{server}/cut-thrice/b.pth"
+    with pytest.raises(DownloadError):
+        fetch(url, tmp_path / "b.pth")
+    monkeypatch.setattr(Server, "etag", '"second"')
+    monkeypatch.setattr(Server, "body", BODY)
+    fetch(url, tmp_path / "b.pth")
+    assert Server.asked[-1] == ("/cut-thrice/b.pth", "bytes=5000-")
+    assert (tmp_path / "b.pth").read_bytes() == BODY
 
 
 REFUSED = {
     "cut": "the connection ended after 5000 of 204802 bytes",
+    "empty": "it is empty",
+    "short-parts": "the connection ended after 5200 of",
+    "wrong-part": "the connection ended after 5000 of",
+    "to-nonsense": "it is no address of a file",
+    "bad-length": "does not say how long the file is",
+    "silence": "timed out",
     "no-length": "does not say how long the file is",
-    "reset": "",
+    "reset": "closed connection",
     "hang": "timed out",
     "404": "the server answers 404",
     "page": "not the file: the server sends text/html",
     "plain-page": "not the file: it is of another kind",
     "pointer": "a pointer of Git LFS",
-    "gzip": "the server sends it as gzip",
-    "loop": "the server answers 302",
-    "to-file": "",
+    "gzip": "the server sends it compressed",
+    "loop": "the server answers 302 too often",
+    "to-file": "or with an address that is not followed",
     "to-http": "only https is",
 }
 
@@ -218,10 +281,23 @@ def test_without_a_length_a_known_size_tells_the_whole(server: str, tmp_path: Pa
     assert (tmp_path / "a.pth").read_bytes() == BODY
 
 
-@pytest.mark.parametrize("url", ["http://example.com/a.pth", "ftp://example.com/a.pth", "file:///etc/passwd"])
-def test_only_safe_addresses_are_followed(tmp_path: Path, url: str) -> None:
-    with pytest.raises(DownloadError, match="only https is"):
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://example.com/a.pth?secret", "only https is"),
+        ("ftp://example.com/a.pth", "only https is"),
+        ("file://host/etc/passwd", "only https is"),
+        ("https://me:secret@example.com/a.pth", "it holds a user or a password"),
+        ("https://example.com:99999/a.pth", "it is no address"),
+        ("https://example.com:secret/a.pth", "it is no address"),
+        ("https://example.com/a b.pth?secret", "it is no address"),
+        ("https:///a.pth", "it is no address"),
+    ],
+)
+def test_only_safe_addresses_are_followed(tmp_path: Path, url: str, why: str) -> None:
+    with pytest.raises(DownloadError, match=why) as failure:
         fetch(url, tmp_path / "a.pth")
+    assert "secret" not in str(failure.value).replace("com:secret/", "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -246,7 +322,9 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_output(server: str, 
 
 
 def test_secrets_of_an_address_are_not_shown() -> None:
-    assert shown("https://me:password@host.org:8080/a/b.pth?token=secret#x") == "https://host.org:8080/a/b.pth"
+    assert without_secrets("https://me:pass@host.org:8080/a/b.pth?token=secret#x") == "https://host.org:8080/a/b.pth"
+    assert without_secrets("--resume=https://host/a?b") == "--resume=https://host/a"
+    assert without_secrets("train.epochs=3?") == "train.epochs=3?"
 
 
 # --- from the command line -------------------------------------------------------------------------------------------

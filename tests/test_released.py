@@ -19,6 +19,7 @@ from torch import Tensor
 from agmax import build, resume
 from agmax.checkpoints import released
 from agmax.checkpoints.load import load_weights
+from agmax.cli import parse
 from agmax.config import names, resolve
 from agmax.errors import CheckpointError
 
@@ -151,7 +152,8 @@ def test_the_released_files_are_configurations_of_this_program(name: str) -> Non
     [
         ("imagenet-agmax-ResNet50-79.12.pth", 1000, "imagenet"),
         ("cifar100-standard-WideResNet40-2-77.pth", 100, "cifar100"),
-        ("svhn-core-standard.pth", 10, "svhn"),
+        ("svhn-core-standard-WideResNet40-2.pth", 10, "svhn-core"),
+        ("svhn-standard-WideResNet40-2.pth", 10, "svhn"),
         ("what.pth", 10, "cifar10"),
         ("what.pth", 100, "cifar100"),
         ("what.pth", 1000, "imagenet"),
@@ -164,6 +166,27 @@ def test_the_name_of_a_file_suggests_its_data_set(name: str, classes: int, expec
     assert config.dataset.name == expected
     assert config.dataset.num_classes == classes
     assert config.dataset.statistics == "agmax"  # as the weights have learnt
+
+
+@pytest.mark.parametrize(
+    ("dataset", "size", "mean"),
+    [("imagenet", 224, 0.485), ("svhn", 32, 0.4309803921568628), ("svhn-core", 32, 0.4914), ("cifar100", 32, 0.4914)],
+)
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_data_set_that_is_typed_says_how_large_and_how_normalised_images_are(
+    tmp_path: Path, dataset: str, size: int, mean: float, is_named: bool
+) -> None:
+    """The name of the file suggests CIFAR-10; the constants are the AgMax program's of the data set that is typed."""
+    torch.save(file_of("WideResNet40-2", hidden_units=8, classes=10), tmp_path / "what.pth")
+    words = ["--eval", f"--resume={tmp_path / 'what.pth'}", f"--dataset={dataset}", "dataset.num_classes=10"]
+    words += ["--config=WideResNet40-2-cutmix-agmax"] if is_named else []
+    resolved, saved = resume.evaluation_start(parse(words), lambda config: config)
+    config = resolved.config
+    assert saved is not None
+    assert (config.dataset.name, config.dataset.image_size, config.test_image_size) == (dataset, size, size)
+    assert config.normalisation[0][0] == pytest.approx(mean)
+    assert (config.objective.hidden_units, config.objective.num_views) == (8, 2)
+    assert config.model.arguments == {"depth": 40, "width": 2}
 
 
 @pytest.mark.parametrize(
@@ -256,7 +279,7 @@ def crafted(kind: str, path: Path) -> None:
         ("a program", "it holds programs, which are never run: io.open"),
         ("a legacy archive", "not a zip file"),
         ("a bomb", "it holds compressed entries"),
-        ("a view of too much", "1 of another shape or kind (backbone.head.weight (10, 68719476736)"),
+        ("a view of too much", "it holds a tensor of (10, 68719476736) without the numbers for it"),
         ("no numbers", "backbone.head.bias hold numbers that are not finite"),
     ],
 )

@@ -5,18 +5,19 @@ import hashlib
 import http.client
 import logging
 import os
+import re
 import time
 import urllib.error
 import urllib.request
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from tqdm import tqdm
 
 from agmax.checkpoints.save import put_in_place
-from agmax.errors import BusyError, DownloadError, OutputError
+from agmax.errors import BusyError, DownloadError, OutputError, printable, without_secrets
 
 log = logging.getLogger("agmax")
 
@@ -33,41 +34,40 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def fetch(url: str, path: Path, *, size: int | None = None, sha256: str | None = None, magic: bytes = b"PK") -> Path:
     """Download a file to `path`, whose folder is made; what was there before stays until the new one is whole.
 
-    A download that breaks off is continued where it ended, if the server can, in this program or in the next. `size` in
-    bytes and `sha256` in hexadecimal are checked where they are known; `magic` is how the file must begin.
+    A download that breaks off is continued where it ended, in this program or in the next, if the server says that it
+    still has the same file. `size` in bytes and `sha256` in hexadecimal are checked where they are known; `magic` is
+    how the file must begin.
 
     Raises:
         DownloadError: the server cannot be reached, or what it sends is cut short or another file.
         BusyError: another program is downloading to this place.
         OutputError: the file cannot be written.
     """
-    _refuse_address(url)
-    part = path.with_name(f".{path.name}.part")
+    _safe(url)
     by_hand = f"Or fetch it by other means and put it at {path}"
+    part = path.with_name(f".{path.name}.part")
+    origin = path.with_name(f".{path.name}.part-from")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("a+b") as file:
             _lock(file, part)
-            _fetch_to(file, url, size, magic)
-            _check(file, url, size, sha256)
+            download = _Download(url, file, origin, size, magic)
+            download.fill()
+            _check(file, download.total, sha256, magic)
             file.flush()
             os.fsync(file.fileno())
             put_in_place(part, path)
+            origin.unlink(missing_ok=True)
     except _Wrong as error:
         part.unlink(missing_ok=True)
-        raise DownloadError("download refused", where=shown(url), why=str(error), remedy=by_hand) from error
+        origin.unlink(missing_ok=True)
+        raise DownloadError("download refused", where=without_secrets(url), why=str(error), remedy=by_hand) from error
     except _Broken as error:
-        remedy = f"Try again: it goes on where it ended. {by_hand}"
-        raise DownloadError("download failed", where=shown(url), why=str(error), remedy=remedy) from error
+        remedy = f"Try again. {by_hand}"
+        raise DownloadError("download failed", where=without_secrets(url), why=str(error), remedy=remedy) from error
     except OSError as error:
         raise OutputError("cannot write the download", where=path, why=error.strerror or str(error)) from error
     return path
-
-
-def shown(url: str) -> str:
-    """Return an address without user, password and query, which may be secrets."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 class _Wrong(Exception):
@@ -78,10 +78,26 @@ class _Broken(Exception):
     """The connection failed; asking again may help."""
 
 
-def _refuse_address(url: str) -> None:
-    parts = urlsplit(url)
+def _safe(url: str) -> SplitResult:
+    """Return the parts of an address that may be asked.
+
+    Raises:
+        DownloadError: it is not https, holds a password, or is none.
+    """
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.hostname is not None and (parts.port or 1) > 0 and url.isascii() and url.isprintable()
+        is_whole = is_whole and " " not in url
+    except ValueError:
+        parts, is_whole = SplitResult("", "", "", "", ""), False
+    if not is_whole:
+        raise DownloadError("address not followed", where=without_secrets(url), why="it is no address of a file")
+    if "@" in parts.netloc:
+        raise DownloadError("address not followed", where=without_secrets(url), why="it holds a user or a password")
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
-        raise DownloadError("address not followed", where=shown(url), why="only https is, or http of this machine")
+        why = "only https is, or http of this machine"
+        raise DownloadError("address not followed", where=without_secrets(url), why=why)
+    return parts
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -92,57 +108,113 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
         try:
-            _refuse_address(newurl)
+            _safe(newurl)
         except DownloadError as error:
             fp.close()
             raise _Wrong(f"the server points to another place: {error}") from error
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
-
-def _fetch_to(file: BufferedRandom, url: str, size: int | None, magic: bytes) -> None:
-    """Fill the file, asking again where the connection breaks."""
-    for attempt in range(1, ATTEMPTS + 1):
+    def http_error_302(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:
         try:
-            _ask(file, url, size, magic)
-            return
-        except _Broken as error:
-            if attempt == ATTEMPTS:
-                raise
-            log.warning("warning: %s: %s; trying again", shown(url), error)
-            time.sleep(WAIT * 2 ** (attempt - 1))
+            return super().http_error_302(req, fp, code, msg, headers)
+        except urllib.error.HTTPError as error:  # of a scheme that urllib itself refuses, with the address in its text
+            error.close()
+            raise _Wrong(f"the server answers {code} too often, or with an address that is not followed") from error
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
-def _ask(file: BufferedRandom, url: str, size: int | None, magic: bytes) -> None:
-    """Ask for what is missing of the file, and append it."""
-    start = file.seek(0, os.SEEK_END)
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "agmax"})
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    try:
-        with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT) as answer:
-            if answer.status != 206 or _first_byte(answer) != start:
-                start = 0
-                file.truncate(0)
-            total = _total(answer, start, size)
-            _receive(answer, file, start, total, magic)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416:  # what is there is longer than the file: begin anew
-            file.truncate(0)
-        if error.code in (401, 403, 404, 410) or 300 <= error.code < 400:  # the last after too many redirects
-            raise _Wrong(f"the server answers {error.code} {error.reason}".splitlines()[0]) from error
-        raise _Broken(f"the server answers {error.code} {error.reason}".splitlines()[0]) from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise _Broken(f"{getattr(error, 'reason', error) or type(error).__name__}") from error
+class _Download:
+    """A file being filled: what is known of the whole, and of the version that the server has."""
+
+    def __init__(self, url: str, file: BufferedRandom, origin: Path, size: int | None, magic: bytes) -> None:
+        self.url, self.file, self.origin, self.size, self.magic = url, file, origin, size, magic
+        self.total = 0
+
+    def fill(self) -> None:
+        """Ask for what is missing, again where the connection breaks."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._ask()
+                return
+            except _Broken as error:
+                if attempt == ATTEMPTS:
+                    raise
+                log.warning("warning: %s: %s; trying again", without_secrets(self.url), printable(str(error)))
+                time.sleep(WAIT * 2 ** (attempt - 1))
+
+    def _ask(self) -> None:
+        start = self.file.seek(0, os.SEEK_END)
+        version = self._version() if start else ""
+        request = urllib.request.Request(self.url, headers={"Accept-Encoding": "identity", "User-Agent": "agmax"})
+        if version:  # the server sends the whole file where it has another by now
+            request.add_header("Range", f"bytes={start}-")
+            request.add_header("If-Range", version)
+        try:
+            with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT) as answer:
+                first, whole = _span(answer) if answer.status == 206 else (0, None)
+                if answer.status != 206 or not version or first != start:
+                    self.file.truncate(0)
+                    if answer.status == 206:
+                        raise _Broken("the server sends another part than was asked for")
+                    start = 0
+                self.total = _total(answer, whole, self.size)
+                self._note_version(answer)
+                self._receive(answer, start)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 416:  # what is there is not the beginning of the file
+                self.file.truncate(0)
+            words = f"the server answers {error.code} {error.reason}".splitlines()[0]
+            raise (_Wrong if error.code in (401, 403, 404, 410) else _Broken)(words) from error
+        except http.client.InvalidURL as error:
+            raise _Wrong("it is no address of a file") from error
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            raise _Broken(f"{getattr(error, 'reason', error) or type(error).__name__}") from error
+
+    def _version(self) -> str:
+        """Return how the server called the version of which a part is here; nothing where it came from elsewhere."""
+        try:
+            url, version = self.origin.read_text(encoding="utf-8").split("\n")
+        except (OSError, ValueError):
+            return ""
+        return version if url == _digest(self.url) else ""
+
+    def _note_version(self, answer: Any) -> None:
+        etag = str(answer.headers.get("ETag", ""))
+        version = etag if etag and not etag.startswith("W/") else str(answer.headers.get("Last-Modified", ""))
+        self.origin.write_text(f"{_digest(self.url)}\n{version.splitlines()[0] if version else ''}", encoding="utf-8")
+
+    def _receive(self, answer: Any, start: int) -> None:
+        bar = tqdm(total=self.total, initial=start, unit="B", unit_scale=True, leave=False, disable=None)
+        with bar:
+            received = start
+            while received < self.total:
+                try:
+                    piece = answer.read1(min(PIECE, self.total - received))
+                except OSError as error:
+                    raise _Broken(f"{error.strerror or error or type(error).__name__}") from error
+                if not piece:
+                    raise _Broken(f"the connection ended after {received} of {self.total} bytes")
+                if received == 0 and not piece.startswith(self.magic[: len(piece)]):
+                    is_pointer = piece.startswith(b"version https://git-lfs")
+                    raise _Wrong(f"not the file: it is {'a pointer of Git LFS' if is_pointer else 'of another kind'}")
+                self.file.write(piece)
+                received += len(piece)
+                bar.update(len(piece))
 
 
-def _first_byte(answer: Any) -> int:
-    """Return where the part of a file begins that a server sends: `Content-Range: bytes 100-199/200`."""
-    words = str(answer.headers.get("Content-Range", "")).removeprefix("bytes ").partition("-")
-    return int(words[0]) if words[0].isdigit() else -1
+def _digest(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()
 
 
-def _total(answer: Any, start: int, size: int | None) -> int:
+def _span(answer: Any) -> tuple[int, int | None]:
+    """Return where a part begins and how long the whole is: `Content-Range: bytes 100-199/200`."""
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", str(answer.headers.get("Content-Range", "")).strip())
+    return (int(found[1]), int(found[2])) if found else (-1, None)
+
+
+def _total(answer: Any, whole: int | None, size: int | None) -> int:
     """Return the length of the whole file.
 
     Raises:
@@ -152,39 +224,25 @@ def _total(answer: Any, start: int, size: int | None) -> int:
     if kind in ("text/html", "application/xhtml+xml"):
         raise _Wrong(f"not the file: the server sends {kind}")
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _Wrong(f"not the file as it is: the server sends it as {answer.headers['Content-Encoding']}")
-    length = answer.headers.get("Content-Length")
-    if length is None and size is None:
+        raise _Wrong("not the file as it is: the server sends it compressed")
+    length = str(answer.headers.get("Content-Length", ""))
+    total = whole if whole is not None else int(length) if length.isascii() and length.isdigit() else size
+    if total is None:
         raise _Wrong("the server does not say how long the file is, so a whole one could not be told from a part")
-    total = size if length is None else start + int(length)
-    assert total is not None
     if size is not None and total != size:
         raise _Wrong(f"{total} bytes are sent, the file has {size}")
     return total
 
 
-def _receive(answer: Any, file: BufferedRandom, start: int, total: int, magic: bytes) -> None:
-    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, leave=False, disable=None)
-    with bar:
-        received = start
-        while received < total:
-            piece = answer.read(min(PIECE, total - received))
-            if not piece:
-                raise _Broken(f"the connection ended after {received} of {total} bytes")
-            if received == 0 and not piece.startswith(magic[: len(piece)]):
-                is_pointer = piece.startswith(b"version https://git-lfs")
-                raise _Wrong(f"not the file: it is {'a pointer of Git LFS' if is_pointer else 'of another kind'}")
-            file.write(piece)
-            received += len(piece)
-            bar.update(len(piece))
-
-
-def _check(file: BufferedRandom, url: str, size: int | None, sha256: str | None) -> None:
+def _check(file: BufferedRandom, total: int, sha256: str | None, magic: bytes) -> None:
     """Compare what has come with what is known of the file."""
     file.flush()
     length = file.seek(0, os.SEEK_END)
-    if size is not None and length != size:
-        raise _Wrong(f"it has {length} bytes instead of {size}")
+    file.seek(0)
+    if length != total or length == 0:
+        raise _Wrong(f"it has {length} bytes instead of {total}" if length else "it is empty")
+    if file.read(len(magic)) != magic:
+        raise _Wrong("not the file: it is of another kind")
     if sha256 is not None:
         file.seek(0)
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -195,5 +253,8 @@ def _check(file: BufferedRandom, url: str, size: int | None, sha256: str | None)
 def _lock(file: BufferedRandom, part: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_this = part.exists() and os.fstat(file.fileno()).st_ino == part.stat().st_ino
     except BlockingIOError as error:
         raise BusyError("download in progress", where=part, why="another program writes it") from error
+    if not is_this:  # it became the file that was wanted a moment ago
+        raise BusyError("download in progress", where=part, why="another program has just ended it")

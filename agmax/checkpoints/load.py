@@ -50,7 +50,20 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError("checkpoint not loaded", where=path, why=_reason(path, error)) from error
     if not isinstance(state, dict):
         raise CheckpointError("not a checkpoint", where=path, why=f"it holds a {type(state).__name__}")
+    _refuse_odd_tensors(state, path)
     return state
+
+
+def _refuse_odd_tensors(value: Any, path: Path) -> None:
+    """Refuse tensors that are not what they seem: sparse, without data, or larger than what the file holds of them."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for item in inner:
+        _refuse_odd_tensors(item, path)
+    if isinstance(value, Tensor):
+        is_dense = value.layout is torch.strided and value.device.type == "cpu"
+        if not is_dense or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            why = f"it holds a tensor of {tuple(value.shape)} without the numbers for it"
+            raise CheckpointError("not a checkpoint", where=path, why=why)
 
 
 def verify(path: Path) -> None:
@@ -75,7 +88,7 @@ def verify(path: Path) -> None:
             if sum(entry.file_size for entry in entries) > status.st_size:
                 raise CheckpointError("not a checkpoint", where=path, why="its entries are larger than the file")
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:  # RuntimeError: "is encrypted"
         raise CheckpointError("damaged checkpoint", where=path, why=str(error), remedy="Use an older one") from error
     if damaged is not None:
         raise CheckpointError(

@@ -111,7 +111,10 @@ def contents(state: Mapping[str, Any], where: Path) -> Contents:
     for key, value in state["model_state_dict"].items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError("not a checkpoint", where=where, why=f"{key!r} is no tensor with a name"[:200])
-        found[key.removeprefix("module.").removeprefix("backbone.")] = value
+        bare = key.removeprefix("module.").removeprefix("backbone.")
+        if bare in found or not bare.startswith(("feature_extractor.", "classifier.", "qnet.model.")):
+            raise CheckpointError("not a network of the AgMax program", where=where, why=f"it holds {key}"[:200])
+        found[bare] = value
     prefix = "feature_extractor."
     inside = {
         key.removeprefix(prefix).removeprefix("features."): value
@@ -120,7 +123,7 @@ def contents(state: Mapping[str, Any], where: Path) -> Contents:
     }
     name = next((name for name, family in FAMILIES.items() if family.stem in inside), None)
     head = found.get("classifier.weight")
-    if name is None or head is None or head.ndim != 2 or inside[FAMILIES[name].stem].ndim != 4:
+    if name is None or head is None or head.ndim != 2 or inside[FAMILIES[name].stem].ndim != 4 or len(head) < 2:
         why = f"no ResNet, WideResNet, RegNet or EfficientNet is among its {len(found)} tensors"
         raise CheckpointError("not a network of the AgMax program", where=where, why=why)
     family = FAMILIES[name]
