@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from agmax.api import Model
-from agmax.errors import OutputError
+from agmax.errors import OutputError, UsageError
 from agmax.reports.results import replaced
 
 LARGEST_DIFFERENCE = 1e-4
@@ -61,10 +61,16 @@ def onnx(model: Model, path: Path, *, with_normalisation: bool = False) -> dict[
     """Write a graph that takes any number of images, and compare its logits with torch's where onnxruntime is there.
 
     Raises:
+        UsageError: a package is missing.
         OutputError: the graph answers otherwise than the model.
     """
-    import onnxscript  # noqa: F401  torch needs it, and says so at length
-
+    try:
+        import onnxscript  # noqa: F401  torch needs it, and says so at length
+    except ModuleNotFoundError as error:
+        remedy = "Run python3 -m pip install onnx onnxscript onnxruntime"
+        raise UsageError(
+            "missing package", where=str(error.name), why="graphs are made with it", remedy=remedy
+        ) from error
     size = model.config.test_image_size
     images = torch.rand(3, model.config.input_channels, size, size, generator=torch.Generator().manual_seed(0))
     graph = Graph(model.cpu(), with_normalisation=with_normalisation).eval()

@@ -129,6 +129,7 @@ def test_a_missing_package_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     answer = run("--export", "onnx", "--config=ResNet8", "--dataset=digits")
     assert answer.status == 2 and "missing package (onnxscript)" in answer.err
+    assert "pip install onnx onnxscript onnxruntime" in answer.err
 
 
 def test_half_precision_weights_and_numbers_survive(run: Run, tmp_path: Path) -> None:

@@ -226,11 +226,15 @@ def small_imagenet(root: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("hidden_units", [0, 16])
 def test_an_evaluation_of_a_released_file_needs_nothing_but_the_file(
-    run: Run, tmp_path: Path, hidden_units: int
+    run: Run, tmp_path: Path, hidden_units: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ResNet50 on the CPU, of weights that lay on a GPU, without --n-units; the data set has four classes."""
     state = file_of("ResNet50", hidden_units=hidden_units, classes=4)
-    torch.save(state, tmp_path / "a.pth")
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save(state, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as archive:
+        assert b"cuda:0" in archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
     words = ("--eval", "--resume", "a.pth", *small_imagenet(tmp_path / "photos"), "dataset.image_size=32")
     plain = run(*words, "--json")
     assert plain.status == 0, plain.err
