@@ -385,7 +385,9 @@ def another(key: str, value: Any) -> Any:
         return [*value, 1.0]
     if isinstance(value, dict):
         return {"depth": 10}
-    return f"{value}2" if isinstance(value, str) else [1.0] if key.endswith(("mean", "std", "milestones")) else 7
+    if isinstance(value, str) or key.endswith("_file"):
+        return f"{value}2"
+    return [1.0] if key.endswith(("mean", "std", "milestones")) else 7
 
 
 def changed(config: Config, key: str, value: Any) -> Config:

@@ -22,6 +22,7 @@ from agmax.checkpoints.load import load
 from agmax.cli import parse
 from agmax.config import names
 from agmax.evaluation.evaluate import Predictions
+from agmax.models import backbones
 from agmax.reports.results import write_predictions
 from agmax.resume import evaluation_start
 from agmax.schedules import Plateau
@@ -792,6 +793,7 @@ def test_no_pretrained_weights_are_fetched_where_a_checkpoint_has_them(
         return make(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", without_network)
+    monkeypatch.setattr(backbones, "_refuse_without_network", lambda name: None)
     trained = train(run, "ResNet8-standard", "model.pretrained=true", "train.epochs=1")
     assert run("--eval", "--resume", trained["checkpoint"]).status == 0
     assert asked == [True, False]
