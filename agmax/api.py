@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional
 from agmax import build, parallel, resume
 from agmax.augment.color import normalised
 from agmax.checkpoints.load import load_weights
-from agmax.config import resolve
+from agmax.config import names, resolve
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config
 from agmax.data import datasets, images, resident
@@ -79,11 +79,15 @@ def evaluate(
 ) -> dict[str, float]:
     """Return top1 and top5 in percent, nll in nats and ece as a share, on the model's data set or another.
 
+    Images are sized and normalised as the model's own; classes are matched by their place, not by their names.
+
     Raises:
-        DataError: the images are not there, or have other classes.
+        DataError: the images are not there, or have another number of classes.
     """
-    mapping = model.config.model_dump()
-    mapping["dataset"] |= {"name": dataset or model.config.dataset.name, "root": root or model.config.dataset.root}
+    mapping, own = model.config.model_dump(), model.config.dataset
+    name = dataset or own.name
+    its_root = own.root if name == own.name else names.dataset_fragment(name).settings["dataset"].get("root", "data")
+    mapping["dataset"] |= {"name": name, "root": root or its_root}
     config = Config.model_validate(mapping)
     device = next(model.parameters()).device
     return build.evaluator(config, model.classifier, build.split(config, split), device)()

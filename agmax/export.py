@@ -48,7 +48,11 @@ def safetensors(model: Model, path: Path) -> dict[str, Any]:
 
 
 def extractor(model: Model, path: Path) -> dict[str, Any]:
-    """Write the backbone's tensors without those of its classifier, as the AgMax program's --save-extractor does."""
+    """Write the backbone's tensors without those of its classifier, by timm's keys.
+
+    It is what the AgMax program's --save-extractor is for; for RegNet and EfficientNet that program's keys begin with
+    `features.` and its file has an unused classifier.
+    """
     backbone = model.classifier.backbone
     head = {id(value) for value in backbone.get_classifier().state_dict(keep_vars=True).values()}  # type: ignore[operator]
     kept = {key: value for key, value in backbone.state_dict(keep_vars=True).items() if id(value) not in head}

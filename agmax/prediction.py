@@ -57,7 +57,7 @@ def files_of(paths: Sequence[str]) -> list[Path]:
         raise DataError(
             "nothing to classify", where=", ".join(paths), why=f"no file ends in {' '.join(IMG_EXTENSIONS)}"
         )
-    return found
+    return list(dict.fromkeys(found))
 
 
 @torch.inference_mode()

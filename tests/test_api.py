@@ -17,7 +17,7 @@ from test_training import train
 import agmax
 from agmax import build
 from agmax.data import datasets
-from agmax.errors import CheckpointError, UsageError
+from agmax.errors import CheckpointError, DataError, UsageError
 
 Run = Callable[..., Answer]
 
@@ -55,6 +55,15 @@ def test_images_are_prepared_as_the_evaluation_prepares_its_files(run: Run, tmp_
         torch.testing.assert_close(prepared, (pixels / 255 - mean) / std)
         assert prepared.shape == (3, 32, 32)
     assert model.preprocess(Image.new("L", (50, 90), 128)).shape == (3, 32, 32)
+
+
+def test_another_data_set_is_looked_for_where_it_lies() -> None:
+    model = agmax.from_config("ResNet8", "imagenet", **{"dataset.root": "mine"})
+    with pytest.raises(DataError, match="imagenet-v2") as failure:
+        agmax.evaluate(model, "imagenet-v2")
+    assert "mine" not in str(failure.value)
+    with pytest.raises(DataError, match="mine"):
+        agmax.evaluate(model)
 
 
 def test_a_file_of_the_agmax_program_is_a_model_too(tmp_path: Path) -> None:

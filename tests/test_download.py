@@ -346,8 +346,10 @@ def test_a_released_file_is_downloaded_once_and_compared_with_its_published_numb
         assert answer.json["published_top1"] == 78.5
         assert answer.json["sha256"] == hashlib.sha256(body).hexdigest()
         last = answer.err.strip().splitlines()[-1]
-        assert last.startswith(f"published 78.50, here {answer.json['top1']:.2f}: top1 on 8 images of imagenet")
-        assert last.endswith(f"resized to 64, the centre of 32 cut out; sha256 {answer.json['sha256']}")
+        assert last.startswith(f"published 78.50, here {answer.json['top1']:.2f}: top1 on 8 test images of imagenet")
+        assert last.endswith(
+            f"resized to 64 (Pillow, bilinear), the centre of 32 cut out; sha256 {answer.json['sha256']}"
+        )
     assert len(Server.asked) == 1
     assert (tmp_path / "checkpoints" / NAME).read_bytes() == body
 

@@ -69,7 +69,15 @@ def test_a_folder_of_mixed_formats_is_classified_and_what_is_broken_is_named(
 
 def test_the_classes_are_those_of_the_model(run: Run, weights: str, tmp_path: Path) -> None:
     made = pictures(tmp_path / "few", count=6)
-    words = ("--predict", *map(str, made), f"--resume={weights}", "--top-k=10", "evaluation.batch_size=4", "--json")
+    words = (
+        "--predict",
+        *map(str, made),
+        str(made[0]),
+        f"--resume={weights}",
+        "--top-k=10",
+        "evaluation.batch_size=4",
+        "--json",
+    )
     found = run(*words).json["predictions"]
     model = agmax.load_model(weights)
     for path, item in zip(made, found, strict=True):

@@ -57,7 +57,7 @@ def fetched(name: str, folder: Path) -> Path:
     return path
 
 
-def compared(path: Path, top1: float) -> dict[str, float | str]:
+def published(path: Path) -> dict[str, float | str]:
     """Return what was published of a released file, and the hash of the file that is here."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
