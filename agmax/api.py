@@ -10,7 +10,6 @@ from torchvision.transforms.v2 import functional
 
 from agmax import build, parallel, resume
 from agmax.augment.color import normalised
-from agmax.checkpoints.load import load_weights
 from agmax.config import names, resolve
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config
@@ -99,8 +98,7 @@ def of_saved(saved: resume.Saved, config: Config, device: str) -> Model:
     Raises:
         CheckpointError: the weights are of another network than the settings'.
     """
-    classifier = build.model(config, with_pretrained=False)
-    load_weights(classifier, saved.state["model"], where=saved.path, saved=saved.config.name, wanted=config.name)
+    classifier = build.restored(config, saved.state["model"], where=saved.path, saved=saved.config)
     return _ready(classifier, config, tuple(saved.state["class_names"] or ()), device)
 
 

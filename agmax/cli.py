@@ -162,6 +162,7 @@ class Request(NamedTuple):
     named: tuple[str, ...]  # the files or folders of --study, --compare or --diff
     normalise: bool
     top_k: int
+    allow_nonfinite: bool
     dry_run: bool
     fresh: bool
     jobs: int | None
@@ -219,6 +220,7 @@ def parse(argv: Sequence[str]) -> Request:
         named=_named(arguments),
         normalise=arguments.normalise,
         top_k=arguments.top_k or 5,
+        allow_nonfinite=arguments.allow_nonfinite,
         dry_run=arguments.dry_run,
         fresh=arguments.fresh,
         jobs=arguments.jobs,
@@ -243,6 +245,7 @@ def _check_together(arguments: argparse.Namespace, mode: str) -> None:
         ("--output", arguments.output is not None, "preview", "eval", "export"),
         ("--normalise", arguments.normalise, "export"),
         ("--top-k", arguments.top_k is not None, "predict"),
+        ("--allow-nonfinite", arguments.allow_nonfinite, "eval"),
         ("--dry-run", arguments.dry_run, "study"),
         ("--fresh", arguments.fresh, "study"),
         ("--jobs", arguments.jobs is not None, "study"),
@@ -325,6 +328,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="FILE", help="where --preview or --eval draws, or --export writes")
     parser.add_argument("--normalise", action="store_true", help="let the graph of --export onnx normalise its images")
     parser.add_argument("--top-k", type=int, metavar="K", help="classes that --predict names for each image (5)")
+    parser.add_argument("--allow-nonfinite", action="store_true", help="let --eval take weights that are nan or inf")
     parser.add_argument("--dry-run", action="store_true", help="show what --study would train, and for how long")
     parser.add_argument("--fresh", action="store_true", help="repeat the cells of --study that other code has made")
     parser.add_argument("--jobs", type=int, metavar="N", help="cells of --study at a time (one, or one a GPU)")

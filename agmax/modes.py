@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agmax import cli
 from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
-from agmax.errors import UsageError
+from agmax.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from agmax.studies.analysis import Analysis
@@ -73,7 +73,7 @@ def evaluate(request: cli.Request) -> Result:
     from agmax import build, parallel, resume, run
     from agmax.checkpoints import released
     from agmax.reports import results, robustness
-    from agmax.training import check_data, fit_weights
+    from agmax.training import check_data
 
     run.log_to([])
     for path in (request.predictions, request.output):
@@ -90,9 +90,11 @@ def evaluate(request: cli.Request) -> Result:
     device = parallel.choose_device(resolved.config.train.device)
     data = build.split(resolved.config, request.split)
     config = build.counted(resolved.config, lambda: data)
-    classifier = build.model(config, with_pretrained=saved is None)
-    if saved is not None:
-        fit_weights(classifier, saved, config)
+    if saved is None:
+        classifier = build.model(config)
+    else:
+        weights, allowed = saved.state["model"], request.allow_nonfinite
+        classifier = build.restored(config, weights, where=saved.path, saved=saved.config, allow_nonfinite=allowed)
         check_data(saved, config, data.class_names, None)
     evaluator = build.evaluator(config, classifier.to(device), data, device)
     started = time.perf_counter()
@@ -120,7 +122,7 @@ def evaluate(request: cli.Request) -> Result:
         run.log.info(line)
     is_as_published = (config.dataset.name, request.split) == ("imagenet", "test")
     if saved is not None and saved.path.name in released.RELEASED and is_as_published:
-        result |= released.published(saved.path)
+        result |= {"published_top1": released.RELEASED[saved.path.name].top1, "sha256": saved.state["sha256"]}
         size, words = config.test_image_size, "published %.2f, here %.2f: top1 on %d test images of %s, "
         words += "resized to %d (Pillow, bilinear), the centre of %d cut out; sha256 %s"
         about = (result["num_images"], config.dataset.name, size + 32, size, result["sha256"])
@@ -128,7 +130,7 @@ def evaluate(request: cli.Request) -> Result:
     if request.output:
         robustness.save(result, Path(request.output))
         run.log.info("%s shows it", request.output)
-    return result
+    return {key: results.or_none(value) for key, value in result.items()}
 
 
 def predict(request: cli.Request) -> Result:
@@ -152,6 +154,9 @@ def predict(request: cli.Request) -> Result:
     )
     for why in found.unreadable.values():
         run.log.warning("warning: %s", why)
+    if not found.found:
+        why = "none is an image that can be read"
+        raise DataError("nothing classified", where=f"{len(paths)} files", why=why)
     if not request.as_json:
         prediction.write_csv(found, sys.stdout)
     run.log.info("%d of %d images classified with %s", len(found.found), len(paths), saved.path)
@@ -377,10 +382,13 @@ def download(request: cli.Request) -> Result:
     found = released.named(text)
     if found is None and text != "all":
         raise UsageError("no released checkpoint", where=text, remedy=names.nearest(text, [*released.RELEASED, "all"]))
-    paths = [released.fetched(name, CHECKPOINTS) for name in ([found] if found else released.RELEASED)]
-    for path in paths:
-        run.log.info("%s", path)
-    return {"mode": "download", "files": [str(path) for path in paths]}
+    files = []
+    for name in [found] if found else released.RELEASED:
+        file = released.fetched(name, CHECKPOINTS)
+        files.append(file._asdict() | {"path": str(file.path)})
+        words = "%s: %.1f MiB, sha256 %s, " + ("as recorded" if file.is_verified else "not verified: none is recorded")
+        run.log.info(words, file.path, file.size / 2**20, file.sha256)
+    return {"mode": "download", "files": files}
 
 
 def diff(request: cli.Request) -> Result:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from agmax.checkpoints import released
 from agmax.checkpoints.download import fetch
-from agmax.checkpoints.load import checked, read
+from agmax.checkpoints.load import checked, opened, read
 from agmax.checkpoints.store import Store
 from agmax.cli import Request
 from agmax.config import names, resolve
@@ -108,7 +108,7 @@ def located(text: str, runs_dir: str) -> Path:
     """
     if text.lower().startswith(("https://", "http://")):
         if text.removeprefix(released.URL) in released.RELEASED:
-            return released.fetched(text.removeprefix(released.URL), CHECKPOINTS)
+            return released.fetched(text.removeprefix(released.URL), CHECKPOINTS).path
         name = re.sub(r"[^A-Za-z0-9._-]", "_", text.partition("?")[0].rpartition("/")[2])[-100:] or "file.pth"
         path = CHECKPOINTS / f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{name}"  # of this address alone
         if path.is_file():
@@ -119,7 +119,7 @@ def located(text: str, runs_dir: str) -> Path:
     if name_of_release is None:
         return find(text, runs_dir)
     there = [path for path in (Path(text).expanduser(), CHECKPOINTS / name_of_release) if path.is_file()]
-    return there[0] if there else released.fetched(name_of_release, CHECKPOINTS)
+    return there[0] if there else released.fetched(name_of_release, CHECKPOINTS).path
 
 
 def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...] = NOT_THE_RESULT) -> Run | None:
@@ -267,8 +267,13 @@ def _of_saved(request: Request, saved: Saved) -> Resolved:
 def loaded(path: Path) -> Saved:
     """Load a checkpoint file, of the AgMax program too, or the newest of a run folder."""
     if not path.is_dir():
-        state = read(path)
-        return Saved(path, _of_agmax(state, path) if released.is_of_agmax(state) else checked(state, path))
+        with opened(path) as file:
+            state = read(file, path)
+            if not released.is_of_agmax(state):
+                return Saved(path, checked(state, path))
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Saved(path, _of_agmax(state, path) | {"sha256": digest})
     store = Store(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
     found = store.newest()
     if found is None:

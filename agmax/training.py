@@ -7,12 +7,10 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from agmax import build, cli, parallel, resume
-from agmax.checkpoints.load import load_weights
 from agmax.config import resolve
 from agmax.config.resolve import Resolved
 from agmax.config.schema import Config
 from agmax.errors import DataError, UsageError, printable
-from agmax.models.classifier import Classifier
 from agmax.reports import results, robustness
 from agmax.resume import Saved
 from agmax.run import Run, environment, log, log_to, probe
@@ -58,9 +56,10 @@ def _train_in(
             raise UsageError("nothing left to train", where="--resume", why=why, remedy="Raise train.epochs")
     parallel.choose_algorithms(deterministic=config.train.deterministic)
     parallel.keep_freed_memory()
-    classifier = build.model(config, with_pretrained=saved is None)
-    if saved is not None:
-        fit_weights(classifier, saved, config)
+    if saved is None:
+        classifier = build.model(config)
+    else:
+        classifier = build.restored(config, saved.state["model"], where=saved.path, saved=saved.config)
     source = build.training_source(config, data.train, device)
     folder = continued or Run.create(config.train.runs_dir, config.name, resume.stem(config))
     with nullcontext() if continued else folder.locked():
@@ -103,20 +102,6 @@ def check_data(saved: Saved, config: Config, class_names: tuple[str, ...], num_i
         raise DataError(
             "the data set has changed since the run began", where=config.dataset.root, why=why, remedy=remedy
         )
-
-
-def fit_weights(classifier: Classifier, saved: Saved, config: Config) -> None:
-    """Give a classifier the saved weights.
-
-    Raises:
-        CheckpointError: they are those of another network.
-    """
-    described = [
-        f"{item.model.backbone}, {item.input_channels} channels, {classes} classes, {item.objective.name}"
-        for item in (saved.config, config)
-        for classes in (item.dataset.num_classes,)
-    ]
-    load_weights(classifier, saved.state["model"], where=saved.path, saved=described[0], wanted=described[1])
 
 
 def _announce(request: cli.Request, resolved: Resolved, trainer: Trainer, folder: Run, more: str) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -307,6 +308,19 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest
         fetch("http://127.0.0.1:9/a.pth", tmp_path / "a.pth")
 
 
+def test_a_server_that_never_takes_the_call_is_given_up_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "WAIT", 0.0)
+    monkeypatch.setattr(download, "CONNECT_TIMEOUT", 0.2)
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen(0)
+        with socket.create_connection(busy.getsockname()):  # the only call that waits to be taken
+            started = time.monotonic()
+            with pytest.raises(DownloadError, match="timed out"):
+                fetch(f"http://127.0.0.1:{busy.getsockname()[1]}/a.pth", tmp_path / "a.pth")
+            assert time.monotonic() - started < download.TIMEOUT / 2
+
+
 def test_two_programs_do_not_write_one_file(server: str, tmp_path: Path) -> None:
     with (tmp_path / ".a.pth.part").open("a+b") as held:
         download._lock(held, tmp_path / ".a.pth.part")
@@ -358,13 +372,41 @@ def test_released_files_are_fetched_by_name(
     run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(released, "URL", f"{server}/ok/")
+    torch.save({}, tmp_path / "made.pth")
+    body = (tmp_path / "made.pth").read_bytes()
+    monkeypatch.setattr(Server, "body", body)
+    digest = hashlib.sha256(body).hexdigest()
     answer = run("--download", NAME.removesuffix(".pth"), "--json")
-    assert (answer.status, answer.json["files"]) == (0, [f"checkpoints/{NAME}"])
-    assert run("--download=all", "--json").json["files"] == [f"checkpoints/{name}" for name in released.RELEASED]
+    expected = {"path": f"checkpoints/{NAME}", "size": len(body), "sha256": digest, "is_verified": False}
+    assert (answer.status, answer.json["files"]) == (0, [expected])
+    assert answer.err.strip().endswith(f"sha256 {digest}, not verified: none is recorded")
+    found = run("--download=all", "--json").json["files"]
+    assert [file["path"] for file in found] == [f"checkpoints/{name}" for name in released.RELEASED]
     assert len(Server.asked) == 4  # the first was there
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == set(released.RELEASED)
     wrong = run("--download=imagenet-standard-ResNet50-cutmix-auto_augment-78")
     assert wrong.status == 2 and f"Did you mean '{NAME}'?" in wrong.err
+
+
+@pytest.mark.parametrize("digest", ["as it is", "of another file"])
+def test_a_released_file_that_is_there_is_compared_with_its_record(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: str
+) -> None:
+    path = tmp_path / "checkpoints" / NAME
+    path.parent.mkdir()
+    torch.save({}, path)
+    whole = path.read_bytes()
+    known = hashlib.sha256(whole).hexdigest() if digest == "as it is" else "0" * 64
+    monkeypatch.setitem(released.RELEASED, NAME, released.RELEASED[NAME]._replace(sha256=known))
+    answer = run("--download", NAME)
+    if digest == "as it is":
+        assert answer.status == 0 and answer.err.strip().endswith(f"sha256 {known}, as recorded")
+        path.write_bytes(whole[:-30])
+        answer = run("--download", NAME)
+        assert answer.status == 4 and "damaged checkpoint" in answer.err
+        return
+    assert answer.status == 4 and f"instead of {known}. Remove it to download it again" in answer.err
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("manner", ["cut", "page", "404"])

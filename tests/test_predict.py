@@ -51,6 +51,9 @@ def test_a_folder_of_mixed_formats_is_classified_and_what_is_broken_is_named(
     broken[2].write_bytes(b"")
     (tmp_path / "mixed" / "notes.txt").write_text("no image")
     (tmp_path / "mixed" / "._00.png").write_text("of another system")
+    none = run("--predict", *map(str, broken), f"--resume={weights}")
+    assert (none.status, none.out) == (3, "")
+    assert "nothing classified (3 files): none is an image that can be read" in none.err
     answer = run("--predict", "mixed", f"--resume={weights}")
     assert answer.status == 0, answer.err
     rows = list(csv.DictReader(io.StringIO(answer.out)))

@@ -1,7 +1,7 @@
 """Turn a configuration into objects: the only package that sees both."""
 
 from agmax.build.images import Splits, counted, split, splits, test_source, training_source
-from agmax.build.networks import model, num_classes
+from agmax.build.networks import model, num_classes, restored
 from agmax.build.pipelines import augmentation, pipeline, softening_shares
 from agmax.build.trainers import (
     description,
@@ -27,6 +27,7 @@ __all__ = [
     "objective",
     "optimizer",
     "pipeline",
+    "restored",
     "robustness",
     "softening_shares",
     "split",

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from agmax.checkpoints.backbone import start_from
+from agmax.checkpoints.load import check_finite, check_fit
 from agmax.config.schema import Config
 from agmax.errors import UsageError
 from agmax.models import backbones
@@ -64,6 +65,31 @@ def model(config: Config, *, with_pretrained: bool = True) -> Classifier:
     classifier = Classifier(backbone, q_network)
     classifier.returns_features = _returns_features(config, backbone)
     return classifier.to(memory_format=torch.channels_last)
+
+
+def restored(
+    config: Config, weights: dict[str, Tensor], *, where: Path, saved: Config, allow_nonfinite: bool = False
+) -> Classifier:
+    """Make the classifier of a configuration with weights from a file, which were saved with other settings perhaps.
+
+    They are compared with the classifier before it takes memory: how large it would be may come from the file.
+
+    Raises:
+        CheckpointError: they are those of another network, or not finite.
+    """
+    with torch.device("meta"):
+        blank = model(config, with_pretrained=False)
+    check_fit(blank, weights, where=where, saved=_described(saved), wanted=_described(config))
+    if not allow_nonfinite:
+        check_finite(weights, where)
+    classifier = model(config, with_pretrained=False)
+    classifier.load_state_dict(weights)
+    return classifier
+
+
+def _described(config: Config) -> str:
+    data, objective = config.dataset, config.objective.name
+    return f"{config.model.backbone}, {config.input_channels} channels, {data.num_classes} classes, {objective}"
 
 
 def _q_network(config: Config) -> QNetwork | None:

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from agmax.checkpoints import released
-from agmax.checkpoints.load import checked, load_weights, read
+from agmax.checkpoints.load import checked, load_weights, opened, read
 from agmax.errors import CheckpointError
 
 
@@ -22,7 +22,8 @@ def backbone_weights(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         except (SafetensorError, OSError) as error:
             raise CheckpointError("weights not loaded", where=path, why=str(error)) from error
-    state = read(path)
+    with opened(path) as file:
+        state = read(file, path)
     if released.is_of_agmax(state):
         found = released.contents(state, path).weights
     elif "format" in state:

@@ -24,8 +24,8 @@ log = logging.getLogger("agmax")
 ATTEMPTS, WAIT, MAX_REDIRECTS = 3, 1.0, 5
 """Trials, seconds before the second of them (twice as many before the third), and hops of one trial."""
 
-TIMEOUT = 30.0
-"""Seconds that a server may be silent, when it is asked and between two pieces of the file."""
+CONNECT_TIMEOUT, TIMEOUT = 10.0, 30.0
+"""Seconds until a server must take the call, and that it may be silent then."""
 
 PIECE = 2**20
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -124,6 +124,27 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
+class _Impatient(http.client.HTTPConnection):
+    """Wait less for a server to take the call than for what it says."""
+
+    def connect(self) -> None:
+        self.timeout = CONNECT_TIMEOUT
+        super().connect()
+        self.sock.settimeout(TIMEOUT)
+
+
+class _ImpatientHTTPS(_Impatient, http.client.HTTPSConnection):
+    pass
+
+
+class _Connections(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    def http_open(self, req: Any) -> Any:
+        return self.do_open(_Impatient, req)
+
+    def https_open(self, req: Any) -> Any:
+        return self.do_open(_ImpatientHTTPS, req)
+
+
 class _Download:
     """A file being filled: what is known of the whole, and of the version that the server has."""
 
@@ -151,7 +172,7 @@ class _Download:
             request.add_header("Range", f"bytes={start}-")
             request.add_header("If-Range", version)
         try:
-            with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT) as answer:
+            with urllib.request.build_opener(_Redirects, _Connections).open(request) as answer:
                 first, whole = _span(answer) if answer.status == 206 else (0, None)
                 if answer.status != 206 or not version or first != start:
                     self.file.truncate(0)

@@ -1,7 +1,11 @@
 """Read a checkpoint as data, never as a program, and check it before anything is used."""
 
+import os
 import stat
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,8 @@ from torch import Tensor, nn
 from agmax.checkpoints.save import FORMAT, VERSION
 from agmax.errors import CheckpointError
 
-MAX_ENTRIES = 100_000
+MAX_ENTRIES, MAX_BYTES = 100_000, 2**36
+"""Of a file that is read; the largest networks there are fill a quarter of these 64 GiB."""
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -20,7 +25,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, damaged, compressed, holds programs, or is not ours.
     """
-    return checked(read(path), path)
+    with opened(path) as file:
+        return checked(read(file, path), path)
 
 
 def checked(state: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -37,20 +43,45 @@ def checked(state: dict[str, Any], path: Path) -> dict[str, Any]:
     return state
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read a file of tensors and plain types onto the CPU, whoever wrote it.
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """Open a plain file; what is put in its place meanwhile is not read.
 
     Raises:
-        CheckpointError: the file is missing, damaged, compressed, or holds programs.
+        CheckpointError: it is not there, no plain file, or too large.
     """
-    verify(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a pipe would wait for its writer
+    except (OSError, ValueError) as error:
+        is_folder = isinstance(error, IsADirectoryError)
+        why = "it is no plain file" if is_folder else getattr(error, "strerror", None) or str(error)
+        what = "not a checkpoint" if is_folder else "checkpoint not found"
+        raise CheckpointError(what, where=path, why=why) from error
+    with file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError("not a checkpoint", where=path, why="it is no plain file")
+        if status.st_size > MAX_BYTES:
+            why = f"it has {status.st_size:,} bytes, {MAX_BYTES:,} is the most that is read"
+            raise CheckpointError("not a checkpoint", where=path, why=why)
+        yield file
+
+
+def read(file: BufferedReader, where: Path) -> dict[str, Any]:
+    """Read tensors and plain types onto the CPU, whoever wrote them.
+
+    Raises:
+        CheckpointError: the file is damaged, compressed, or holds programs.
+    """
+    verify(file, where)
+    file.seek(0)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a crafted file makes the reader raise
-        raise CheckpointError("checkpoint not loaded", where=path, why=_reason(path, error)) from error
+        raise CheckpointError("checkpoint not loaded", where=where, why=_reason(file, error)) from error
     if not isinstance(state, dict):
-        raise CheckpointError("not a checkpoint", where=path, why=f"it holds a {type(state).__name__}")
-    _refuse_odd_tensors(state, path)
+        raise CheckpointError("not a checkpoint", where=where, why=f"it holds a {type(state).__name__}")
+    _refuse_odd_tensors(state, where)
     return state
 
 
@@ -66,40 +97,34 @@ def _refuse_odd_tensors(value: Any, path: Path) -> None:
             raise CheckpointError("not a checkpoint", where=path, why=why)
 
 
-def verify(path: Path) -> None:
+def verify(file: BufferedReader, where: Path) -> None:
     """Check that a file is a whole, uncompressed checkpoint archive: names, sizes and every checksum.
 
     Raises:
         CheckpointError: it is not.
     """
     try:
-        status = path.stat()
-    except OSError as error:
-        raise CheckpointError("checkpoint not found", where=path, why=error.strerror or "") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError("not a checkpoint", where=path, why="it is no plain file")
-    try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             if len(entries) > MAX_ENTRIES:
-                raise CheckpointError("not a checkpoint", where=path, why=f"it has {len(entries)} entries")
+                raise CheckpointError("not a checkpoint", where=where, why=f"it has {len(entries)} entries")
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise CheckpointError("not a checkpoint", where=path, why="it holds compressed entries")
-            if sum(entry.file_size for entry in entries) > status.st_size:
-                raise CheckpointError("not a checkpoint", where=path, why="its entries are larger than the file")
+                raise CheckpointError("not a checkpoint", where=where, why="it holds compressed entries")
+            if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
+                raise CheckpointError("not a checkpoint", where=where, why="its entries are larger than the file")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:  # RuntimeError: "is encrypted"
-        raise CheckpointError("damaged checkpoint", where=path, why=str(error), remedy="Use an older one") from error
+        raise CheckpointError("damaged checkpoint", where=where, why=str(error), remedy="Use an older one") from error
     if damaged is not None:
-        raise CheckpointError(
-            "damaged checkpoint", where=path, why=f"wrong checksum in {damaged}", remedy="Use an older one"
-        )
+        why = f"wrong checksum in {damaged}"
+        raise CheckpointError("damaged checkpoint", where=where, why=why, remedy="Use an older one")
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(file: BufferedReader, error: Exception) -> str:
     """Name what is refused in a file; torch's own text tells how to load it all the same."""
     try:
-        refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        file.seek(0)
+        refused = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except Exception:  # the file is damaged in some other way
         refused = []
     if refused:
@@ -112,6 +137,17 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], *, where: Path, s
 
     Raises:
         CheckpointError: names, shapes or kinds of numbers differ, or a weight is no finite number.
+    """
+    check_fit(model, weights, where=where, saved=saved, wanted=wanted)
+    check_finite(weights, where)
+    model.load_state_dict(weights)
+
+
+def check_fit(model: nn.Module, weights: dict[str, Tensor], *, where: Path, saved: str, wanted: str) -> None:
+    """Compare weights with those of a model, which need hold no numbers.
+
+    Raises:
+        CheckpointError: names, shapes or kinds of numbers differ.
     """
     own = model.state_dict()
     missing = sorted(own.keys() - weights.keys())
@@ -138,8 +174,16 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], *, where: Path, s
         ]
         why = f"checkpoint: {saved}; configuration: {wanted}; weights: {', '.join(parts)}"
         raise CheckpointError("weights do not fit the model", where=where, why=why)
+
+
+def check_finite(weights: dict[str, Tensor], where: Path) -> None:
+    """Look for weights that are no finite number.
+
+    Raises:
+        CheckpointError: there are some.
+    """
     broken = [key for key, value in weights.items() if not value.isfinite().all()]
     if broken:
         why = f"{', '.join(broken[:5])} hold numbers that are not finite"
-        raise CheckpointError("weights not finite", where=where, why=why, remedy="Use an older checkpoint")
-    model.load_state_dict(weights)
+        remedy = "Use an older checkpoint, or evaluate it all the same with --allow-nonfinite"
+        raise CheckpointError("weights not finite", where=where, why=why, remedy=remedy)

@@ -1,6 +1,7 @@
 """Files of the AgMax program: what a file holds is told by its keys and shapes, never by its name."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from agmax.checkpoints.download import fetch
+from agmax.checkpoints.load import opened, verify
 from agmax.errors import CheckpointError
 
 
@@ -45,23 +47,34 @@ def named(text: str) -> str | None:
     return next((name for name in RELEASED if text in (name, name.removesuffix(".pth"))), None)
 
 
-def fetched(name: str, folder: Path) -> Path:
+class File(NamedTuple):
+    """A released file that is here."""
+
+    path: Path
+    size: int
+    sha256: str
+    is_verified: bool  # whether the hash is the recorded one, False where none is
+
+
+def fetched(name: str, folder: Path) -> File:
     """Return a released file in a folder, downloaded where it is not there yet.
 
     Raises:
         DownloadError: it cannot be had.
+        CheckpointError: what is there is damaged, or another file.
     """
     path, release = folder / name, RELEASED[name]
-    if not path.is_file():
+    if not path.exists():
         fetch(URL + name, path, size=release.size, sha256=release.sha256)
-    return path
-
-
-def published(path: Path) -> dict[str, float | str]:
-    """Return what was published of a released file, and the hash of the file that is here."""
-    with path.open("rb") as file:
+    with opened(path) as file:
+        verify(file, path)
+        file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"published_top1": RELEASED[path.name].top1, "sha256": digest}
+        size = file.seek(0, os.SEEK_END)
+    if release.sha256 not in (None, digest):
+        why, remedy = f"its sha256 is {digest} instead of {release.sha256}", "Remove it to download it again"
+        raise CheckpointError("not the released file", where=path, why=why, remedy=remedy)
+    return File(path, size, digest, is_verified=release.sha256 is not None)
 
 
 class Contents(NamedTuple):

@@ -1,5 +1,6 @@
 """What a training or an evaluation leaves: its result, its predictions, the summary of several."""
 
+import math
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,11 @@ def scores(predictions: Predictions, class_names: Sequence[str]) -> Result:
         **metrics(logits, labels),
         "per_class": per_class(logits, labels, class_names),
     }
+
+
+def or_none(value: Any) -> Any:
+    """Return a value, or None in the place of a number that is not finite, which JSON cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def line(result: Result) -> str:
