@@ -8,8 +8,11 @@ if sys.version_info < (3, 11):
 
 import io
 import json
+import os
 import traceback
 from collections.abc import Sequence
+
+from agmax.errors import AgmaxError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,14 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a class name must not break a terminal without Unicode
     try:
         from agmax import cli, modes
-        from agmax.errors import AgmaxError
-    except ModuleNotFoundError as error:
-        return missing_package(error)
-    try:
+
         request = cli.parse(argv)
-        result = modes.MODES[request.mode](request)
+        result = modes.answer(request)
         if request.as_json:
             print(json.dumps(result))
+        sys.stdout.flush()
         return 0
     except AgmaxError as error:
         if "--debug" in argv:
@@ -35,8 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
-    except ModuleNotFoundError as error:  # what only some modes need is imported there
+    except ModuleNotFoundError as error:
         return missing_package(error)
+    except BrokenPipeError:  # `--list | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("error: interrupted. A training goes on with --train --resume, a study with --study", file=sys.stderr)
         return 130

@@ -78,18 +78,19 @@ def evaluate(
 ) -> dict[str, float]:
     """Return top1 and top5 in percent, nll in nats and ece as a share, on the model's data set or another.
 
-    Images are sized and normalised as the model's own; classes are matched by their place, not by their names.
+    Images are sized and normalised as the model's own; the classes of another data set are matched by their place.
 
     Raises:
-        DataError: the images are not there, or have another number of classes.
+        DataError: the images are not there, have another number of classes, or the model's data set has other classes.
     """
     mapping, own = model.config.model_dump(), model.config.dataset
     name = dataset or own.name
     its_root = own.root if name == own.name else names.dataset_fragment(name).settings["dataset"].get("root", "data")
     mapping["dataset"] |= {"name": name, "root": root or its_root}
     config = Config.model_validate(mapping)
-    device = next(model.parameters()).device
-    return build.evaluator(config, model.classifier, build.split(config, split), device)()
+    device, data = next(model.parameters()).device, build.split(config, split)
+    resume.check_classes(config, data.class_names, known=model.class_names, dataset=own.name)
+    return build.evaluator(config, model.classifier, data, device)()
 
 
 def of_saved(saved: resume.Saved, config: Config, device: str) -> Model:

@@ -19,13 +19,16 @@ MODES = {
 }
 LISTS = ("configs", "parts", "models", "datasets")
 PREVIEWS = ("batch", "curves")
-BENCHMARKS = ("augment",)
+BENCHMARKS = ("augment", "evaluation")
 EXPORTS = ("safetensors", "onnx", "extractor")
 WORDS = {
     "list": (LISTS, "list what there is"),
     "preview": (PREVIEWS, "draw what the model is trained on, as a PNG picture (--output)"),
     "export": (EXPORTS, "write the weights of --resume, or fresh ones of --config, for other programs (--output)"),
-    "benchmark": (BENCHMARKS, "time the augmentation beside other programs', in one run on this machine"),
+    "benchmark": (
+        BENCHMARKS,
+        "time the augmentation, or an evaluation from files, beside other programs', in one run on this machine",
+    ),
 }
 """The modes that take a word: the words there are, the first where none is given, and the help."""
 

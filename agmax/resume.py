@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from agmax.cli import Request
 from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
 from agmax.config.schema import Config
-from agmax.errors import CheckpointError, UsageError
+from agmax.errors import CheckpointError, DataError, UsageError, printable
 from agmax.run import Run, find, log, runs_of
 
 NOT_THE_RESULT = (
@@ -82,7 +82,7 @@ def training_start(request: Request) -> tuple[Resolved, Saved | None]:
     """Return the configuration to train, and the checkpoint to start from where `--resume X` names one."""
     if not request.resume:
         return resolved(request), None
-    path = located(request.resume, _runs_dir(request))
+    path = located(request.resume, runs_dir(request))
     if path.is_dir() and not Store(path / "checkpoints").saved() and (path / "config.yaml").is_file():
         source = request.source or str(path / "config.yaml")
         return resolved(request._replace(source=source)), None  # interrupted before its first checkpoint
@@ -200,7 +200,7 @@ def evaluation_start(request: Request, count: Callable[[Config], Config]) -> tup
             return typed, None
         raise UsageError("nothing to evaluate", remedy="Give --resume CHECKPOINT, or model.pretrained=true")
     if request.resume:
-        saved = loaded(located(request.resume, _runs_dir(request)))
+        saved = loaded(located(request.resume, runs_dir(request)))
     else:
         run = run_to_continue(request, count(resolved(request).config), ignore=(*NOT_THE_RESULT, "evaluation."))
         assert run is not None
@@ -281,6 +281,26 @@ def loaded(path: Path) -> Saved:
     return Saved(*found)
 
 
+def check_classes(config: Config, class_names: Sequence[str], *, known: Sequence[str] | None, dataset: str) -> None:
+    """Compare the classes of the data with those that the weights know, of the data set that they were trained on.
+
+    Raises:
+        DataError: the same data set has other classes.
+    """
+    if not known or list(class_names) == list(known):  # the AgMax program does not keep them
+        return
+    here, there = described(class_names), described(known)
+    if config.dataset.name == dataset:
+        raise DataError("classes have changed", where=config.dataset.root, why=f"{here}, the weights know {there}")
+    log.info("note: classes are matched by their place: %s here, the weights know %s", here, there)
+
+
+def described(class_names: Sequence[str]) -> str:
+    """Say how many classes there are, and what the first are called."""
+    first = ", ".join(class_names[:3])
+    return printable(f"{len(class_names)} classes ({first}{', ...' if len(class_names) > 3 else ''})")
+
+
 def _of_agmax(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return what a checkpoint of the AgMax program holds, as one of this program that has only weights.
 
@@ -315,7 +335,7 @@ def _of_agmax(state: dict[str, Any], path: Path) -> dict[str, Any]:
     }
 
 
-def _runs_dir(request: Request) -> str:
+def runs_dir(request: Request) -> str:
     if request.source is not None:
         return resolved(request).config.train.runs_dir
     typed = [str(setting.value) for setting in request.settings if setting.key == "train.runs_dir"]

@@ -10,7 +10,7 @@ from agmax import build, cli, parallel, resume
 from agmax.config import resolve
 from agmax.config.resolve import Resolved
 from agmax.config.schema import Config
-from agmax.errors import DataError, UsageError, printable
+from agmax.errors import DataError, UsageError
 from agmax.reports import results, robustness
 from agmax.resume import Saved
 from agmax.run import Run, environment, log, log_to, probe
@@ -70,7 +70,9 @@ def _train_in(
         trainer = build.trainer(
             config, data, source, classifier.to(device), device=device, folder=folder, first_step=first_step
         )
-        _announce(request, resolved, trainer, folder, f"{_classes(class_names)}, on {parallel.described(device)}")
+        _announce(
+            request, resolved, trainer, folder, f"{resume.described(class_names)}, on {parallel.described(device)}"
+        )
         if saved is not None:
             _restore(trainer, saved, config, is_same_run=continued is not None)
         if continued is not None:
@@ -90,12 +92,7 @@ def check_data(saved: Saved, config: Config, class_names: tuple[str, ...], num_i
     Raises:
         DataError: the same data set has other classes or, where `num_images` is given, another number of images.
     """
-    before = saved.state["class_names"]
-    if before is not None and list(class_names) != before:  # the AgMax program does not keep them
-        here, there = _classes(class_names), _classes(tuple(before))
-        if config.dataset.name == saved.config.dataset.name:
-            raise DataError("classes have changed", where=config.dataset.root, why=f"{here}, the weights know {there}")
-        log.info("note: classes are matched by their place: %s here, the weights know %s", here, there)
+    resume.check_classes(config, class_names, known=saved.state["class_names"], dataset=saved.config.dataset.name)
     if num_images not in (None, saved.state["num_images"]):
         why = f"{num_images} images to train on, there were {saved.state['num_images']}"
         remedy = "Restore them, or start a new run from the weights: --resume with the path of a checkpoint"
@@ -119,10 +116,6 @@ def _announce(request: cli.Request, resolved: Resolved, trainer: Trainer, folder
     for note in (*request.remarks, *resolved.notes):
         log.info("note: %s", note)
     log.info("run folder %s", folder.path)
-
-
-def _classes(names: tuple[str, ...]) -> str:
-    return printable(f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
 
 
 def _restore(trainer: Trainer, saved: Saved, config: Config, *, is_same_run: bool) -> None:

@@ -66,6 +66,16 @@ def test_another_data_set_is_looked_for_where_it_lies() -> None:
         agmax.evaluate(model)
 
 
+def test_a_folder_whose_classes_have_other_names_is_not_what_the_model_knows(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "photos", ["a", "b"], {"train": 1, "test": 2})
+    settings = {"dataset.root": str(root), "dataset.num_classes": 2, "dataset.image_size": 32, "train.num_workers": 0}
+    model = agmax.from_config("ResNet8", "folder", **settings)
+    assert agmax.evaluate(model)["top5"] == 100
+    model.class_names = ("b", "a")
+    with pytest.raises(DataError, match=r"2 classes \(a, b\), the weights know 2 classes \(b, a\)"):
+        agmax.evaluate(model)
+
+
 def test_a_file_of_the_agmax_program_is_a_model_too(tmp_path: Path) -> None:
     torch.save(file_of("WideResNet40-2", hidden_units=16, classes=7), tmp_path / "a.pth")
     model = agmax.load_model(tmp_path / "a.pth")

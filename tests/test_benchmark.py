@@ -9,8 +9,11 @@ import torch
 from conftest import REPOSITORY, Answer
 from torchvision.transforms.v2 import functional
 
+from agmax import build
 from agmax.augment import color, slots
-from agmax.benchmarks import augment, rivals, timing
+from agmax.benchmarks import augment, evaluation, files, rivals, timing
+from agmax.config.resolve import resolve
+from agmax.data.split import Files
 
 Run = Callable[..., Answer]
 
@@ -71,6 +74,38 @@ def test_a_setting_that_the_benchmark_would_ignore_is_refused(run: Run, word: st
     assert "settings not followed (--benchmark)" in answer.err
 
 
+def test_an_evaluation_is_timed_beside_timms(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "NUM_IMAGES", 4)
+    monkeypatch.setattr(evaluation, "REPEATS", 1)
+    monkeypatch.setattr(evaluation, "NETWORK", "ResNet8")
+    answer = run("--benchmark=evaluation", "--json")
+    assert answer.status == 0, answer.err
+    assert [row["what"] for row in answer.json["rows"]] == ["loader", "whole"]
+    for row in answer.json["rows"]:
+        assert row["ratio"] == pytest.approx(row["images_per_second"] / row["timm_images_per_second"])
+    assert answer.err.count("\n") == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves the files open
+def test_both_evaluations_see_the_same_images_and_measure_the_same() -> None:
+    config = resolve("ResNet8", dataset="imagenet", settings=[]).config
+    config = config.model_copy(update={"train": config.train.model_copy(update={"num_workers": 0})})
+    device = torch.device("cpu")
+    with files.jpeg_files(5) as paths:
+        data = Files(tuple(map(str, paths)), torch.zeros(5, dtype=torch.int64), tuple(map(str, range(1000))))
+        config = build.counted(config, lambda: data)
+        loader = rivals.timm_loader(paths[0].parent, image_size=224, batch_size=5, num_workers=0, device=device)
+        (theirs, labels), *_ = loader
+        (ours,) = build.test_source(config, data, device).batches([torch.arange(5)], epoch=0)
+        mean, std = map(torch.tensor, config.normalisation)
+        torch.testing.assert_close(color.normalised(ours.images, mean, std), theirs)
+        assert torch.equal(labels, ours.labels)
+        classifier = build.model(config)
+        top1, loss = rivals.timm_evaluation(loader, classifier.backbone, None)
+        found = build.evaluator(config, classifier, data, device)()
+    assert (top1, loss) == (pytest.approx(found["top1"]), pytest.approx(found["nll"], rel=1e-4))
+
+
 def test_speeds_are_medians_of_programs_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that only the programs move: 256 views in 2 s, and 16 in 4 s but for one bad turn of 400 s."""
     now, turns = [0.0], []
@@ -89,7 +124,7 @@ def test_speeds_are_medians_of_programs_that_take_turns(monkeypatch: pytest.Monk
 
 
 def test_all_programs_normalise_to_the_same_numbers() -> None:
-    images = augment.photographs(4, 32, 32)
+    images = files.photographs(4, 32, 32)
     ours = color.normalised(images, torch.tensor(rivals.MEAN), torch.tensor(rivals.STD))
     for from_pil, given in ((True, rivals.pil_images(images)), (False, list(images))):
         change = rivals.torchvision_per_image(["normalise"], size=32, from_pil=from_pil)
@@ -98,7 +133,7 @@ def test_all_programs_normalise_to_the_same_numbers() -> None:
 
 @pytest.mark.parametrize("word", augment.PARTS)
 def test_every_part_changes_the_images_it_is_given_and_has_a_rival_per_image(word: str) -> None:
-    images = augment.photographs(16, 32, 32)
+    images = files.photographs(16, 32, 32)
     work, count = augment._ours([word], images)
     assert count == 16
     given = augment._normalise(images) if word in augment.ON_FLOATS else images
@@ -116,7 +151,7 @@ def test_every_word_of_the_tables_is_timed() -> None:
 
 @pytest.mark.parametrize("word", augment.WHOLE_ONLY)
 def test_what_changes_targets_is_timed_as_a_whole_pipeline(word: str) -> None:
-    images = augment.photographs(16, 32, 32)
+    images = files.photographs(16, 32, 32)
     batch = augment._ours(["normalise", word], images)[0](1)
     assert not torch.equal(batch.images[:, 0], augment._normalise(images))
     assert not ((batch.targets == 0) | (batch.targets == 1)).all()
@@ -148,7 +183,7 @@ def test_programs_per_image_run_on_one_thread_and_count_for_every_worker(monkeyp
 
 def test_kornia_makes_batches_where_it_is_installed() -> None:
     pytest.importorskip("kornia", reason="compared with where installed")
-    images = augment.photographs(4, 32, 32).float() / 255
+    images = files.photographs(4, 32, 32).float() / 255
     for word in ("crop", "flip", "auto_augment", "rand_augment", "trivial_augment", "color_jitter", "random_erasing"):
         batched = rivals.kornia_batched([word], size=32)
         assert batched is not None and batched(images).shape == images.shape
@@ -156,7 +191,7 @@ def test_kornia_makes_batches_where_it_is_installed() -> None:
 
 
 def test_the_photographs_are_smooth_as_photographs_are_and_always_the_same() -> None:
-    first, second = augment.photographs(2, 64, 64), augment.photographs(2, 64, 64)
+    first, second = files.photographs(2, 64, 64), files.photographs(2, 64, 64)
     assert torch.equal(first, second)
     levels = first.float()
     neighbours, strangers = (levels - levels.roll(1, -1)).abs().mean(), (levels - levels.flip(-1)).abs().mean()

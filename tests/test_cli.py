@@ -13,6 +13,7 @@ from conftest import REPOSITORY, Answer
 
 from agmax import cli, modes
 from agmax.config import names
+from agmax.modes import inspection, settings
 
 Run = Callable[..., Answer]
 
@@ -330,8 +331,8 @@ def test_a_flag_whose_value_is_two_dashes_has_none(flag: str, run: Run) -> None:
 
 def test_every_mode_and_every_word_of_one_has_its_function() -> None:
     assert {*cli.MODES, *cli.WORDS, *cli.NAMED} == set(modes.MODES)
-    assert set(cli.LISTS) == set(modes.LISTINGS)
-    assert set(cli.PREVIEWS) == set(modes.PREVIEWS)
+    assert set(cli.LISTS) == set(settings.LISTINGS)
+    assert set(cli.PREVIEWS) == set(inspection.PREVIEWS)
 
 
 @pytest.mark.parametrize("words", [[], ["--config=ResNet8"], ["--json"], ["--resume"], ["optimizer.lr=0.1"]])
@@ -475,10 +476,19 @@ def test_a_folder_without_unicode_in_the_terminal_is_printed_escaped() -> None:
     assert "root: \\u7c7b  # the command line" in done.stdout
 
 
+def test_a_reader_that_leaves_early_is_no_fault() -> None:
+    words = [sys.executable, str(REPOSITORY / "main.py"), "--list", "models"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listing:
+        assert listing.stdout is not None and listing.stderr is not None
+        listing.stdout.close()
+        assert listing.stderr.read() == ""
+    assert listing.returncode == 141
+
+
 def test_a_bug_of_ours_is_not_called_a_missing_package(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    def broken(request: cli.Request) -> modes.Result:
+    def broken(request: cli.Request) -> None:
         raise ModuleNotFoundError("No module named 'agmax.gone'", name="agmax.gone")
 
-    monkeypatch.setitem(modes.MODES, "list", broken)
+    monkeypatch.setattr(settings, "list_all", broken)
     with pytest.raises(ModuleNotFoundError, match=r"agmax\.gone"):
         run("--list")

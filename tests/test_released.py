@@ -317,7 +317,7 @@ CRAFTED = {
 OPEN_ALL = """
 import json, resource, sys
 from main import main
-from agmax import build, modes, training
+import agmax.modes.training
 in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**28, -1))
 for path in sys.argv[1:]:

@@ -22,11 +22,12 @@ from conftest import REPOSITORY, Answer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agmax import build, cli, code, modes, training
+from agmax import build, cli, code, training
 from agmax import run as run_module
 from agmax.config import resolve
 from agmax.config import study as files
 from agmax.errors import AgmaxError, DataError
+from agmax.modes import comparisons
 from agmax.reports import tables
 from agmax.run import Run, log
 from agmax.studies import plan, records, runner, slurm, study, tuning
@@ -139,7 +140,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(modes, "_reported", lambda said, folder: [])
+        patch.setattr(comparisons, "_reported", lambda said, folder: [])
         patch.chdir(folder)
         stand_in(patch, InThisProcess)
         assert main(["--study", "./tiny.yaml"]) == 0
@@ -149,7 +150,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no figures, which takes seconds."""
-    monkeypatch.setattr(modes, "_reported", lambda said, folder: [])
+    monkeypatch.setattr(comparisons, "_reported", lambda said, folder: [])
 
 
 @pytest.fixture

@@ -1,13 +1,9 @@
 """Time the augmentation pipeline, its parts and wholes, beside other programs' in the same run."""
 
-import io
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -17,6 +13,7 @@ from agmax.augment import color, slots
 from agmax.augment.pipeline import Draw, Hide, Hiding, Pipeline, Slot
 from agmax.batch import Sample
 from agmax.benchmarks import rivals
+from agmax.benchmarks.files import jpeg_files, photographs
 from agmax.benchmarks.timing import Work, one_thread, timed
 from agmax.config.resolve import Setting, resolve
 from agmax.data.split import Files
@@ -215,26 +212,3 @@ def _two_views(change: rivals.Change, paths: Sequence[Path]) -> tuple[Work, int]
             change(image), change(image)
 
     return work, 2 * len(paths)
-
-
-@contextmanager
-def jpeg_files(count: int) -> Iterator[list[Path]]:
-    """Write photographs of 500x375 pixels as JPEG files, quality 90, into a folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{number}.jpg" for number in range(count)]
-        for path, image in zip(paths, photographs(count, 375, 500), strict=True):
-            buffer = io.BytesIO()
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=90)
-            path.write_bytes(buffer.getvalue())
-        yield paths
-
-
-def photographs(count: int, height: int, width: int) -> Tensor:
-    """Make colour images uint8 [count, 3, height, width] with the falling spectrum of photographs, and some grain."""
-    rng = np.random.default_rng(0)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
-    noise = rng.normal(size=(count, 3, *frequency.shape)) + 1j * rng.normal(size=(count, 3, *frequency.shape))
-    smooth = np.fft.irfft2(noise / (frequency + 1.0) ** 1.25, s=(height, width))
-    smooth /= smooth.std(axis=(2, 3), keepdims=True)
-    levels = 128 + 50 * smooth + rng.normal(0, 3, smooth.shape)
-    return torch.from_numpy(levels.clip(0, 255).astype(np.uint8))

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,6 +115,38 @@ def kornia_batched(words: Sequence[str], *, size: int) -> Callable[[Tensor], Ten
     if any(word not in known for word in words):
         return None
     return torch.nn.Sequential(*(known[word]() for word in words))
+
+
+def timm_loader(folder: Path, *, image_size: int, batch_size: int, num_workers: int, device: torch.device) -> Any:
+    """Return timm's loader of an evaluation: normalised images [B, 3, H, W] and labels [B] on the device."""
+    from timm.data import ImageDataset, create_loader
+
+    return create_loader(
+        ImageDataset(str(folder)),
+        input_size=(3, image_size, image_size),
+        batch_size=batch_size,
+        crop_pct=image_size / (image_size + 32),
+        mean=MEAN,
+        std=STD,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        device=device,
+    )
+
+
+def timm_evaluation(loader: Any, network: torch.nn.Module, autocast: torch.dtype | None) -> tuple[float, float]:
+    """Return the accuracy and the loss of a network as timm's evaluation program measures them."""
+    from timm.utils import AverageMeter, accuracy
+
+    network.eval()
+    top1, loss = AverageMeter(), AverageMeter()
+    with torch.inference_mode():
+        for images, labels in loader:
+            with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
+                logits = network(images)
+            loss.update(torch.nn.functional.cross_entropy(logits.float(), labels).item(), len(labels))
+            top1.update(accuracy(logits, labels, topk=(1, 5))[0].item(), len(labels))
+    return top1.avg, loss.avg
 
 
 def versions() -> dict[str, str]:

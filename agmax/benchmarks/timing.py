@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,18 +65,19 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Timing(NamedTuple):
-    work: Work
-    views: int
-    calls: int
-
-
 def median_speeds(programs: dict[str, tuple[Work, int]]) -> dict[str, float]:
-    """Return the views per second of each program; they take turns, so that a busy machine slows them alike."""
-    timings = {name: _Timing(work, views, _calls(work)) for name, (work, views) in programs.items()}
+    """Return the views per second of each program, warmed up, of timings that take SHORTEST seconds."""
+    return in_turn({name: (*program, _calls(program[0])) for name, program in programs.items()}, REPEATS)
+
+
+def in_turn(programs: dict[str, tuple[Work, int, int]], repeats: int) -> dict[str, float]:
+    """Return the views per second of each program, the median of its turns; a busy machine slows all alike.
+
+    Each is given with the views of one call and the calls of one turn.
+    """
     speeds: dict[str, list[float]] = {name: [] for name in programs}
-    for repeat in range(REPEATS):
-        for name, (work, views, calls) in timings.items():
+    for repeat in range(repeats):
+        for name, (work, views, calls) in programs.items():
             started = time.perf_counter()
             for call in range(calls):
                 work(1 + repeat * calls + call)

@@ -1,0 +1,72 @@
+"""Time an evaluation from JPEG files beside timm's: its loader alone, and whole."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from agmax import build, parallel
+from agmax.augment.color import normalised
+from agmax.benchmarks import rivals
+from agmax.benchmarks.files import jpeg_files
+from agmax.benchmarks.timing import Work, in_turn
+from agmax.config.resolve import Setting, resolve
+from agmax.data.order import in_order
+from agmax.data.split import Files
+
+NUM_IMAGES, REPEATS = 2000, 5
+NETWORK = "ResNet50"
+
+
+def run(*, say: Callable[[str], None]) -> dict[str, Any]:
+    """Time both programs in turn with the same files, workers, network and number format, and return `rows`.
+
+    `say` hears the progress.
+    """
+    typed = {"dataset.num_classes": 1000, "evaluation.precision": "auto"}
+    settings = [Setting(key, value, "the benchmark") for key, value in typed.items()]
+    config = resolve(NETWORK, dataset="imagenet", settings=settings).config
+    device = parallel.choose_device(config.train.device)
+    num_workers, batch_size = parallel.num_workers(config.train.num_workers), config.evaluation.batch_size
+    number_format = parallel.autocast_format(config.evaluation.precision, device)
+    classifier = build.model(config).to(device)
+    rows = []
+    with jpeg_files(NUM_IMAGES) as paths:
+        data = Files(tuple(map(str, paths)), torch.zeros(len(paths), dtype=torch.int64), ("photo",))
+        source = build.test_source(config, data, device)
+        loader = rivals.timm_loader(
+            paths[0].parent,
+            image_size=config.test_image_size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=device,
+        )
+        mean, std = (torch.tensor(values, device=device) for values in config.normalisation)
+
+        def load(call: int) -> None:
+            batches = source.batches(in_order(len(source), batch_size), epoch=0)
+            for sample in parallel.copied_ahead(batches, device):
+                normalised(sample.images, mean, std)
+
+        evaluator = build.evaluator(config, classifier, data, device)
+        programs: dict[str, tuple[Work, Work]] = {
+            "loader": (load, lambda call: [None for _ in loader]),
+            "whole": (
+                lambda call: evaluator(),
+                lambda call: rivals.timm_evaluation(loader, classifier.backbone, number_format),
+            ),
+        }
+        for what, (ours, timms) in programs.items():
+            ours(0), timms(0)  # the workers start, and the memory is there
+            speeds = in_turn({"ours": (ours, len(paths), 1), "timm": (timms, len(paths), 1)}, REPEATS)
+            row = {"what": what, "images_per_second": speeds["ours"], "timm_images_per_second": speeds["timm"]}
+            rows.append(row | {"ratio": speeds["ours"] / speeds["timm"]})
+            say(line(rows[-1]))
+    about = {"network": NETWORK, "num_images": NUM_IMAGES, "num_workers": num_workers, "batch_size": batch_size}
+    return {"rows": rows, **about, "versions": rivals.versions(), "device": parallel.machine(device, number_format)}
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a row as text."""
+    ours, timms = row["images_per_second"], row["timm_images_per_second"]
+    return f"{row['what']:<8} {ours:8.1f} images a second = {row['ratio']:.2f} x {timms:8.1f} of timm"

@@ -1,0 +1,118 @@
+"""Look at a model, and at what it is trained on."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from agmax import build, cli, parallel, resume, run
+from agmax.data import order
+from agmax.errors import UsageError
+from agmax.modes.shared import Result, print_notes
+from agmax.reports import preview as sheets
+from agmax.reports import results, softening, style
+
+
+def summary(request: cli.Request) -> Result:
+    """Show the model's layers and parameters, and the operations that one image takes."""
+    typed = resume.resolved(request)
+    print_notes(request, typed)
+    config = typed.config
+    classifier = build.model(config).eval()
+    size = config.test_image_size
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        classifier(torch.zeros(1, 1, config.input_channels, size, size))
+    count = {name: sum(p.numel() for p in child.parameters()) for name, child in classifier.named_children()}
+    result: Result = {
+        "mode": "summary",
+        "config": config.name,
+        "dataset": config.dataset.name,
+        "parameters": sum(count.values()),
+        "backbone_parameters": count["backbone"],
+        "q_network_parameters": count.get("q_network", 0),
+        "image_size": size,
+        "flops_per_image": counter.get_total_flops(),
+    }
+    if not request.as_json:
+        print(classifier)
+        print(
+            f"{result['parameters']:,} parameters: {count['backbone']:,} in the backbone with its classifier, "
+            f"{result['q_network_parameters']:,} in the Q network, which only training uses\n"
+            f"{result['flops_per_image'] / 1e6:,.1f} million floating-point operations for an image of {size}x{size}, "
+            "a multiply-add counted as two"
+        )
+    return result
+
+
+def preview(request: cli.Request) -> Result:
+    """Draw what the model is trained on."""
+    return PREVIEWS[request.what](request)
+
+
+def preview_batch(request: cli.Request) -> Result:
+    """Draw the batch of a training's first step, as the model gets it."""
+    typed = resume.resolved(request)
+    device = parallel.choose_device(typed.config.train.device)
+    name, dataset = typed.config.name, typed.config.dataset.name
+    path = Path(os.path.expanduser(request.output or f"preview-{name}-{dataset}.png"))
+    results.probe(path)
+    print_notes(request, typed)
+    data = build.split(typed.config, "train")
+    config = build.counted(typed.config, lambda: data)
+    seed, num_views = config.train.seed, config.objective.num_views
+    augment = build.augmentation(config, build.num_steps(config, len(data.labels)))
+    batches = order.shuffled(len(data.labels), config.train.batch_size, seed=seed, epoch=0)
+    source = build.training_source(config, data, device)
+    (sample,) = parallel.copied_ahead(source.batches(batches[:1], epoch=0), device)
+    batch = augment(sample, step=0)
+    mean, std = config.normalisation
+    views = "1 view" if num_views == 1 else f"{num_views} views"
+    title = f"{name} on {dataset}: seed {seed}, step 0, {views} of each image"
+    sheets.save(sheets.sheet(batch, sample.labels, data.class_names, mean=mean, std=std, title=title), path)
+    num_images = min(len(sample.labels), sheets.NUM_SHOWN)
+    run.log.info("%s shows %d of the %d images of step 0", path, num_images, len(sample.labels))
+    return {
+        "mode": "preview",
+        "config": name,
+        "dataset": dataset,
+        "num_images": num_images,
+        "num_views": num_views,
+        "step": 0,
+        "file": str(path),
+    }
+
+
+def preview_curves(request: cli.Request) -> Result:
+    """Draw how the targets soften, and how much of the images is visible."""
+    typed = resume.resolved(request)
+    name, dataset = typed.config.name, typed.config.dataset.name
+    path = Path(os.path.expanduser(request.output or f"softening-{name}-{dataset}.png"))
+    results.probe(path)
+    print_notes(request, typed)
+    config = build.counted(typed.config, lambda: build.split(typed.config, "train"))
+    drawn = build.softening_shares(config)
+    if drawn is None:
+        why, remedy = "no part of it softens targets", "Name soft_crop, soft_cutout or soft_random_erasing"
+        raise UsageError("nothing to draw", where=name, why=why, remedy=remedy)
+    settings = config.augment.softening
+    curve = softening.Curve(build.num_classes(config), settings.power, settings.max_confidence)
+    window = None
+    if config.augment.crop == "soft":
+        window = softening.Window(config.dataset.image_size, config.augment.soft.visibility)
+    title = f"{name} on {dataset}: {curve.num_classes} classes, {len(drawn):,} views drawn"
+    style.save(softening.figure(curve, drawn, window=window, title=title), path)
+    run.log.info("%s shows the softening of %s", path, name)
+    return {
+        "mode": "preview",
+        "config": name,
+        "dataset": dataset,
+        "mean_visible_share": float(drawn.mean()),
+        "mean_confidence": float(curve.at(drawn).mean()),
+        "file": str(path),
+    }
+
+
+PREVIEWS: dict[str, Callable[[cli.Request], Result]] = {"batch": preview_batch, "curves": preview_curves}
+"""The words of --preview."""

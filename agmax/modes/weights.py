@@ -1,0 +1,88 @@
+"""Use trained weights: classify files, hand them on, fetch released ones."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from agmax import api, cli, parallel, prediction, resume, run
+from agmax import export as exporting
+from agmax.checkpoints import released
+from agmax.config import names
+from agmax.errors import DataError, UsageError
+from agmax.modes.shared import Result, print_notes
+from agmax.reports import results
+
+
+def predict(request: cli.Request) -> Result:
+    """Classify image files with the weights of a checkpoint."""
+    if not request.resume:
+        raise UsageError("nothing to classify with", remedy="Give --resume CHECKPOINT")
+    resolved, saved = resume.evaluation_start(request, lambda config: config)
+    assert saved is not None
+    print_notes(request, resolved)
+    paths = prediction.files_of(request.named)
+    config = resolved.config
+    model = api.of_saved(saved, config, config.train.device)
+    num_workers = parallel.num_workers(config.train.num_workers)
+    found = prediction.classify(
+        model, paths, top_k=request.top_k, batch_size=config.evaluation.batch_size, num_workers=num_workers
+    )
+    for why in found.unreadable.values():
+        run.log.warning("warning: %s", why)
+    if not found.found:
+        why = "none is an image that can be read"
+        raise DataError("nothing classified", where=f"{len(paths)} files", why=why)
+    if not request.as_json:
+        prediction.write_csv(found, sys.stdout)
+    run.log.info("%d of %d images classified with %s", len(found.found), len(paths), saved.path)
+    return {"mode": "predict", "checkpoint": str(saved.path), **prediction.as_mapping(found)}
+
+
+def export(request: cli.Request) -> Result:
+    """Write weights for other programs."""
+    if request.normalise and request.what != "onnx":
+        raise UsageError("flag not followed", where="--normalise", why="only a graph, --export onnx, can normalise")
+    write, ending = exporting.FORMATS[request.what]
+    saved = None
+    if request.resume is None:
+        resolved = resume.resolved(request)
+        config = resolved.config
+        model = api.from_resolved(config)
+    else:
+        resolved, saved = resume.evaluation_start(request, lambda config: config)
+        assert saved is not None
+        config = resolved.config
+        model = api.of_saved(saved, config, "cpu")
+    print_notes(request, resolved)
+    path = Path(os.path.expanduser(request.output or f"{config.name}-{config.dataset.name}{ending}"))
+    results.probe(path)
+    more: dict[str, Any] = {"with_normalisation": True} if request.normalise else {}
+    about = write(model, path, **more)
+    source = saved.path if saved else "fresh weights"
+    run.log.info("%s holds %s of %s (%.1f MiB)", path, request.what, source, path.stat().st_size / 2**20)
+    if about.get("largest_difference") is not None:
+        run.log.info("logits in onnxruntime differ by %.1e of their deviation at most", about["largest_difference"])
+    return {
+        "mode": "export",
+        "format": request.what,
+        "config": config.name,
+        "checkpoint": str(saved.path) if saved else None,
+        "file": str(path),
+        **about,
+    }
+
+
+def download(request: cli.Request) -> Result:
+    """Fetch released checkpoints."""
+    (text,) = request.named
+    found = released.named(text)
+    if found is None and text != "all":
+        raise UsageError("no released checkpoint", where=text, remedy=names.nearest(text, [*released.RELEASED, "all"]))
+    files = []
+    for name in [found] if found else released.RELEASED:
+        file = released.fetched(name, resume.CHECKPOINTS)
+        files.append(file._asdict() | {"path": str(file.path)})
+        words = "%s: %.1f MiB, sha256 %s, " + ("as recorded" if file.is_verified else "not verified: none is recorded")
+        run.log.info(words, file.path, file.size / 2**20, file.sha256)
+    return {"mode": "download", "files": files}
