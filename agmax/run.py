@@ -222,7 +222,10 @@ def _version(package: str) -> str:
 
 
 def _commit() -> dict[str, Any]:
-    """Return the commit of the source tree and whether it was clean, both None outside a repository."""
+    """Return the commit of the source tree and whether it was clean, both None outside a repository.
+
+    What a study adds to its own records does not count.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -232,7 +235,7 @@ def _commit() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    status = git("status", "--porcelain")
+    status = git("status", "--porcelain", "--", ":/", ":(top,exclude)configs/study/results")
     return {"commit": git("rev-parse", "HEAD"), "clean": None if status is None else status == ""}
 
 

@@ -1,16 +1,19 @@
 """What the README shows is true: its commands resolve, its tables are the program's own."""
 
+import json
 import re
 import shlex
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, Answer
 
 from agmax import cli, modes
 from agmax.config import names, resolve, study
-from agmax.studies import plan
+from agmax.reports.words import MINUS
+from agmax.studies import plan, statistics
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -86,6 +89,39 @@ def test_the_published_table_is_quoted_right() -> None:
     assert [f"{gain:+.2f}" for gain in gains] == ["+1.01", "+0.29"]
     for gain in gains:
         assert f"{gain:+.2f}" in README
+
+
+def test_the_study_at_equal_compute_is_quoted_right() -> None:
+    """Every mean, interval and difference of the section is that of the recorded cells."""
+    path = REPOSITORY / "configs" / "study" / "results" / "fashion_mnist_agmax.jsonl"
+    errors: dict[str, dict[int, float]] = {}
+    for record in map(json.loads, path.read_text().splitlines()):
+        if record["phase"] == "results":
+            errors.setdefault(record["variant"], {})[record["seed"]] = record["metrics"]["test"]["error"]
+
+    def difference(first: str, second: str) -> str:
+        seeds = sorted(errors[first].keys() & errors[second].keys())
+        pairs = [np.array([errors[arm][seed] for seed in seeds]) for arm in (first, second)]
+        found = statistics.paired_difference(*pairs)
+        assert found.interval is not None
+        return f"{found.mean:+.2f} [{found.interval.low:+.2f}, {found.interval.high:+.2f}]".replace("-", MINUS)
+
+    section = README.partition("## AgMax at equal compute")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)`([^|]*)\|(.*)\|$", section, flags=re.MULTILINE)
+    assert len(rows) == len(errors) - 3  # all but the checks
+    for arm, words, cells in rows:
+        _, _, error, against = (cell.strip() for cell in cells.split("|"))
+        mean = statistics.mean_interval(np.array(list(errors[arm].values())))
+        assert mean.interval is not None
+        assert error == f"{mean.mean:.2f} ± {(mean.interval.high - mean.interval.low) / 2:.2f}", arm
+        assert against == (difference(arm, "baseline_longer") if arm != "baseline_longer" else "")
+        assert ("³" in words) == (len(errors[arm]) == 6)
+    for second in ("baseline_wider_batch", "two_views"):
+        assert difference("agmax", second) in section
+    assert difference("agmax_identical_views", "two_views") in section
+    assert difference("two_views_13000_images", "two_views") in section
+    for second in ("baseline_longer", "agmax_same_class"):
+        assert re.sub("[+]", "", difference("agmax", second)).replace(" [", " points [") in section
 
 
 def test_exit_codes_are_documented() -> None:

@@ -1081,3 +1081,21 @@ def test_the_tuning_reads_no_test_image(run: Call, trained: Any, monkeypatch: py
         assert not [name for name in arrays if name.startswith("test")]
     assert run("--study", "./tiny.yaml").status == 0
     assert "test" in loaded and lines()[4]["split"] == "test"
+
+
+def test_a_source_tree_is_clean_though_a_study_has_added_to_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "agmax").mkdir()
+    results = tmp_path / "configs" / "study" / "results"
+    results.mkdir(parents=True)
+    for path in (tmp_path / "agmax" / "run.py", results / "a.jsonl"):
+        path.write_text("first\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(run_module, "__file__", str(tmp_path / "agmax" / "run.py"))
+    (results / "a.jsonl").write_text("first\nsecond\n")
+    assert run_module._commit()["clean"] is True
+    (tmp_path / "agmax" / "run.py").write_text("second\n")
+    assert run_module._commit()["clean"] is False
