@@ -22,7 +22,7 @@ test: .venv/dev.stamp
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy --strict agmax main.py
-	.venv/bin/python -m pytest -n 2 -m 'not slow and not gpu'
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m 'not slow and not gpu'
 
 slow gpu: .venv/dev.stamp
 	.venv/bin/python -m pytest -m $@
