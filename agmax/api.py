@@ -14,6 +14,7 @@ from agmax.config import names, resolve
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config
 from agmax.data import datasets, images, resident
+from agmax.errors import UsageError
 from agmax.models.classifier import Classifier
 
 
@@ -41,7 +42,7 @@ class Model(nn.Module):
         return normalised(pixels, torch.tensor(mean), torch.tensor(std))[0]
 
 
-def load_model(source: str | Path, device: str = "cpu") -> Model:
+def load_model(source: str | Path, device: str | torch.device = "cpu") -> Model:
     """Return the model of a checkpoint, in evaluation mode.
 
     `source` is a checkpoint or run folder of this program, a file of the AgMax program, an address, or the name of a
@@ -50,12 +51,13 @@ def load_model(source: str | Path, device: str = "cpu") -> Model:
     Raises:
         CheckpointError: it is not there, damaged, or of another network.
         DownloadError: it could not be downloaded.
+        ResourceError: `device` names a GPU, and there is none.
     """
     saved = resume.loaded(resume.located(str(source), "runs"))
     return of_saved(saved, saved.config, device)
 
 
-def from_config(name: str, dataset: str | None = None, device: str = "cpu", **settings: Any) -> Model:
+def from_config(name: str, dataset: str | None = None, device: str | torch.device = "cpu", **settings: Any) -> Model:
     """Return the model of a configuration's name or file with its initial weights, in evaluation mode.
 
     Settings are named as on the command line: `from_config("ResNet20", "cifar10", **{"model.dropout": 0.1})`.
@@ -68,7 +70,7 @@ def from_config(name: str, dataset: str | None = None, device: str = "cpu", **se
     return from_resolved(config, device)
 
 
-def from_resolved(config: Config, device: str = "cpu") -> Model:
+def from_resolved(config: Config, device: str | torch.device = "cpu") -> Model:
     """Return the model of a configuration with its initial weights."""
     return _ready(build.model(config), config, (), device)
 
@@ -93,7 +95,7 @@ def evaluate(
     return build.evaluator(config, model.classifier, data, device)()
 
 
-def of_saved(saved: resume.Saved, config: Config, device: str) -> Model:
+def of_saved(saved: resume.Saved, config: Config, device: str | torch.device = "cpu") -> Model:
     """Return the model of a checkpoint that was loaded, with the settings that it shall have.
 
     Raises:
@@ -103,7 +105,12 @@ def of_saved(saved: resume.Saved, config: Config, device: str) -> Model:
     return _ready(classifier, config, tuple(saved.state["class_names"] or ()), device)
 
 
-def _ready(classifier: Classifier, config: Config, class_names: tuple[str, ...], device: str) -> Model:
-    chosen = parallel.choose_device(device)
+def _ready(classifier: Classifier, config: Config, names: tuple[str, ...], device: str | torch.device) -> Model:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError("wrong device", where=device, why="torch has none of this name") from error
+    if chosen.type == "cuda":
+        parallel.choose_device("cuda")  # says why there is none
     classifier.autocast = parallel.autocast_format(config.evaluation.precision, chosen)
-    return Model(classifier, config, class_names).to(chosen).eval()
+    return Model(classifier, config, names).to(chosen).eval()

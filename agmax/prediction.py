@@ -13,7 +13,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from agmax.api import Model
-from agmax.data.images import UnreadableError, decoded
+from agmax.data.images import UnreadableError, opened
 from agmax.errors import DataError
 
 
@@ -43,16 +43,15 @@ def files_of(paths: Sequence[str]) -> list[Path]:
         path = Path(text).expanduser()
         if not path.exists():
             raise DataError("nothing to classify", where=path, why="there is no such file or folder")
-        if not path.is_dir():
+        if path.is_file():
             found.append(path)
             continue
+        if not path.is_dir():
+            raise DataError("nothing to classify", where=path, why="it is neither a file nor a folder")
         for folder, folders, names in os.walk(path):
             folders.sort()
-            found += [
-                Path(folder) / name
-                for name in sorted(names)
-                if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
-            ]
+            images = [name for name in sorted(names) if name.lower().endswith(IMG_EXTENSIONS) and name[0] != "."]
+            found += [file for file in (Path(folder) / name for name in images) if file.is_file()]
     if not found:
         raise DataError(
             "nothing to classify", where=", ".join(paths), why=f"no file ends in {' '.join(IMG_EXTENSIONS)}"
@@ -66,11 +65,11 @@ def classify(model: Model, paths: Sequence[Path], *, top_k: int, batch_size: int
     device = next(model.parameters()).device
     num_classes = model.config.dataset.num_classes or len(model.class_names)
     names = model.class_names or tuple(f"class {k}" for k in range(num_classes))
-    data = model.config.dataset
 
     def prepared(path: Path) -> Tensor | UnreadableError:
         try:
-            return model.preprocess(decoded(str(path), data.channels, exif_rotation=data.exif_rotation))
+            with opened(str(path)) as image:
+                return model.preprocess(image)
         except UnreadableError as error:
             return error
 

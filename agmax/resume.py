@@ -4,17 +4,19 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
+from agmax import build
 from agmax.checkpoints import released
 from agmax.checkpoints.download import fetch
-from agmax.checkpoints.load import checked, opened, read
+from agmax.checkpoints.load import checked, named_tensors, opened, read, tensors_in
 from agmax.checkpoints.store import Store
 from agmax.cli import Request
 from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
 from agmax.config.schema import Config
-from agmax.errors import CheckpointError, DataError, UsageError, printable
+from agmax.errors import CheckpointError, DataError, UsageError, printable, without_secrets
 from agmax.run import Run, find, log, runs_of
 
 NOT_THE_RESULT = (
@@ -31,6 +33,19 @@ NOT_THE_RESULT = (
 OF_THE_INPUT = ("image_size", "test_image_size", "mean", "std", "statistics", "agmax_mean", "agmax_std")
 """Settings of the data set that belong to the weights: they tell what images must be like."""
 
+
+KINDS: dict[str, Any] = {
+    "step": int,
+    "class_names": (list, NoneType),
+    "num_images": (int, NoneType),
+    "optimizer": (dict, NoneType),
+    "plateau": (list, tuple),
+    "sums": dict,
+}
+"""What a checkpoint holds beside settings and weights."""
+
+MOST_OF_WEIGHTS = 4
+"""Times the bytes of the weights that all tensors of a checkpoint may take; with Adam's they take three."""
 
 CHECKPOINTS = Path("checkpoints")
 """Where downloaded files are, below the folder that the program is started in."""
@@ -49,7 +64,7 @@ class Saved(NamedTuple):
         Raises:
             CheckpointError: it lacks some of what a checkpoint holds, or its settings are none of this program.
         """
-        missing = sorted({"config", "model", "step", "class_names", "optimizer", "plateau", "sums"} - self.state.keys())
+        missing = sorted({"config", "model", *KINDS} - self.state.keys())
         if missing or not isinstance(self.state["config"], dict):
             why = f"it lacks {', '.join(missing) or 'settings'}"
             raise CheckpointError("not a whole checkpoint", where=self.path, why=why)
@@ -108,18 +123,18 @@ def located(text: str, runs_dir: str) -> Path:
     """
     if text.lower().startswith(("https://", "http://")):
         if text.removeprefix(released.URL) in released.RELEASED:
-            return released.fetched(text.removeprefix(released.URL), CHECKPOINTS).path
+            return released.fetched(text.removeprefix(released.URL), CHECKPOINTS)
         name = re.sub(r"[^A-Za-z0-9._-]", "_", text.partition("?")[0].rpartition("/")[2])[-100:] or "file.pth"
-        path = CHECKPOINTS / f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{name}"  # of this address alone
+        path = CHECKPOINTS / hashlib.sha256(text.encode()).hexdigest()[:8] / name  # of this address alone
         if path.is_file():
-            log.info("note: %s was downloaded from there before", path)
+            log.info("note: %s is there, from %s", path, without_secrets(text))
             return path
         return fetch(text, path)
     name_of_release = released.named(text)
     if name_of_release is None:
         return find(text, runs_dir)
     there = [path for path in (Path(text).expanduser(), CHECKPOINTS / name_of_release) if path.is_file()]
-    return there[0] if there else released.fetched(name_of_release, CHECKPOINTS).path
+    return there[0] if there else released.fetched(name_of_release, CHECKPOINTS)
 
 
 def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...] = NOT_THE_RESULT) -> Run | None:
@@ -265,20 +280,55 @@ def _of_saved(request: Request, saved: Saved) -> Resolved:
 
 
 def loaded(path: Path) -> Saved:
-    """Load a checkpoint file, of the AgMax program too, or the newest of a run folder."""
+    """Load a checkpoint file, of the AgMax program too, or the newest of a run folder.
+
+    Raises:
+        CheckpointError: it is not there, damaged, or its weights are not those of the network that it names.
+    """
     if not path.is_dir():
         with opened(path) as file:
-            state = read(file, path)
-            if not released.is_of_agmax(state):
-                return Saved(path, checked(state, path))
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Saved(path, _of_agmax(state, path) | {"sha256": digest})
+            state = read(file, path, check=lambda outline: _check_outline(outline, path))
+            found = _saved(state, path)
+            if released.is_of_agmax(state):
+                found.state["sha256"] = released.hash_of(file, path)
+        return found
     store = Store(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
-    found = store.newest()
-    if found is None:
+    newest = store.newest()
+    if newest is None:
         raise CheckpointError("no checkpoint in the folder", where=store.folder)
-    return Saved(*found)
+    return Saved(*newest)
+
+
+def _saved(state: dict[str, Any], path: Path) -> Saved:
+    return Saved(path, _of_agmax(state, path) if released.is_of_agmax(state) else checked(state, path))
+
+
+def _check_outline(outline: dict[str, Any], path: Path) -> None:
+    """Compare what a file would take of the memory with the network that it names; its tensors hold no numbers yet.
+
+    Raises:
+        CheckpointError: something is missing or of another kind, the weights are of another network, or there is far
+            more beside them than an optimizer keeps.
+    """
+    saved = _saved(outline, path)
+    config = saved.config
+    wrong = [key for key, kinds in KINDS.items() if not isinstance(saved.state[key], kinds)]
+    names = saved.state["class_names"] or []
+    if wrong or not all(isinstance(name, str) for name in names) or config.dataset.num_classes is None:
+        what = ", ".join(wrong) or "the classes"
+        raise CheckpointError("not a whole checkpoint", where=path, why=f"what it says of {what} is of another kind")
+    weights = named_tensors(saved.state["model"], path)
+    try:
+        build.check_fit(config, weights, where=path)
+    except UsageError as error:
+        raise CheckpointError("checkpoint not understood", where=path, why=error.lines[0]) from error
+    storages = {
+        storage._cdata: storage.nbytes() for item in tensors_in(outline) for storage in [item.untyped_storage()]
+    }
+    of_weights = sum(value.numel() * value.element_size() for value in weights.values())
+    if sum(storages.values()) > MOST_OF_WEIGHTS * of_weights + 2**20:
+        why = f"its tensors take {sum(storages.values()):,} bytes, the weights {of_weights:,} of them"
+        raise CheckpointError("not a checkpoint", where=path, why=why)
 
 
 def check_classes(config: Config, class_names: Sequence[str], *, known: Sequence[str] | None, dataset: str) -> None:
@@ -320,7 +370,10 @@ def _of_agmax(state: dict[str, Any], path: Path) -> dict[str, Any]:
         values["dataset.statistics"] = "agmax"
     name = f"{found.part}-standard{'-agmax' if found.hidden_units else ''}"
     settings = [Setting(key, value, str(path)) for key, value in values.items()]
-    config = resolve.resolve(name, dataset=dataset, settings=settings).config
+    try:
+        config = resolve.resolve(name, dataset=dataset, settings=settings).config
+    except UsageError as error:
+        raise CheckpointError("not a network of the AgMax program", where=path, why=error.lines[0]) from error
     return {
         "config": config.model_dump(mode="json"),
         "class_names": None,

@@ -17,7 +17,7 @@ from test_training import train
 import agmax
 from agmax import build
 from agmax.data import datasets
-from agmax.errors import CheckpointError, DataError, UsageError
+from agmax.errors import CheckpointError, DataError, ResourceError, UsageError
 
 Run = Callable[..., Answer]
 
@@ -97,6 +97,17 @@ def test_mistakes_are_answered_as_on_the_command_line(tmp_path: Path) -> None:
         agmax.load_model(tmp_path / "none.pth")
     with pytest.raises(AttributeError, match="no attribute 'load_modle'"):
         agmax.load_modle  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_device_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for device in ("cpu", torch.device("cpu")):
+        assert next(agmax.from_config("ResNet8", "digits", device=device).parameters()).device.type == "cpu"
+    with pytest.raises(UsageError, match="torch has none of this name"):
+        agmax.from_config("ResNet8", "digits", device="cdua")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda", "cuda:0"):
+        with pytest.raises(ResourceError, match="torch finds none"):
+            agmax.from_config("ResNet8", "digits", device=device)
 
 
 def test_importing_the_package_does_not_import_torch() -> None:

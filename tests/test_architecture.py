@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "trainer": FOUNDATION | COMPONENTS,
     "build": FOUNDATION | COMPONENTS | WORKERS | {"config"},
     "benchmarks": FOUNDATION | COMPONENTS | {"config", "build"},
-    "resume": FOUNDATION | {"cli", "config", "checkpoints", "run"},
+    "resume": FOUNDATION | {"cli", "config", "build", "checkpoints", "run"},
     "training": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume"},
     "studies": FOUNDATION | COMPONENTS | {"cli", "code", "config", "build", "resume", "run"},
     "api": FOUNDATION | COMPONENTS | WORKERS | {"config", "build", "resume"},

@@ -6,11 +6,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from agmax.checkpoints import save as saving
-from agmax.checkpoints.load import load, load_weights
+from agmax.checkpoints.load import load, load_weights, opened, read
 from agmax.checkpoints.save import copy, save, sweep
 from agmax.checkpoints.store import Store
 from agmax.errors import CheckpointError, OutputError
@@ -46,13 +47,33 @@ def test_no_flipped_bit_loads_wrong(tmp_path: Path) -> None:
             assert loaded == {key: value for key, value in expected.items() if key != "model"}
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("share", [*np.linspace(0, 0.999, 60)])
 def test_a_file_cut_short_is_refused(tmp_path: Path, share: float) -> None:
     path = tmp_path / "a.pth"
     save(path, state())
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(CheckpointError, match="damaged checkpoint"):
+    with pytest.raises(CheckpointError, match="damaged checkpoint" if share else "it is no zip file"):
         load(path)
+
+
+def test_what_stands_behind_a_file_changes_nothing_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    save(path, state())
+    with path.open("ab") as file:
+        file.write(b"more" * 1000)
+    try:
+        assert torch.equal(load(path)["model"]["weight"], state()["model"]["weight"])
+    except CheckpointError as error:
+        assert "a.pth" in str(error)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    save(path, state(1.0))
+    with opened(path) as file:
+        save(path, state(2.0))
+        assert read(file, path)["model"]["weight"][0, 0] == 1
+    assert load(path)["model"]["weight"][0, 0] == 2
 
 
 def test_a_file_that_says_it_is_encrypted_is_refused(tmp_path: Path) -> None:
@@ -122,13 +143,17 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     (tmp_path / "page.pth").write_text("<!doctype html>")
     os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "loop.pth").symlink_to("loop.pth")
+    (tmp_path / "zero.pth").symlink_to("/dev/zero")
     for name, why in (
         ("other.pth", "not a checkpoint of this program"),
         ("list.pth", "it holds a list"),
         ("later.pth", "format version 99"),
-        ("page.pth", "not a zip file"),
+        ("page.pth", "it is no zip file"),
         ("pipe.pth", "no plain file"),
         (".", "no plain file"),
+        ("loop.pth", "Too many levels of symbolic links"),
+        ("zero.pth", "no plain file"),
         ("none.pth", "not found"),
     ):
         with pytest.raises(CheckpointError, match=why):

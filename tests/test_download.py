@@ -14,6 +14,7 @@ import torch
 from conftest import Answer
 from test_released import file_of, small_imagenet
 
+from agmax import resume
 from agmax.checkpoints import download, released
 from agmax.checkpoints.download import fetch
 from agmax.errors import BusyError, DownloadError, OutputError, without_secrets
@@ -407,6 +408,39 @@ def test_a_released_file_that_is_there_is_compared_with_its_record(
         return
     assert answer.status == 4 and f"instead of {known}. Remove it to download it again" in answer.err
     assert path.read_bytes() == whole
+
+
+def test_all_other_files_are_fetched_where_one_cannot_be_had(
+    run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({}, tmp_path / "made.pth")
+    monkeypatch.setattr(Server, "body", (tmp_path / "made.pth").read_bytes())
+    monkeypatch.setattr(released, "URL", f"{server}/ok/")
+    missing = list(released.RELEASED)[1]
+    monkeypatch.setattr(
+        Server,
+        "send_ok",
+        lambda self, number: self.send_404(number) if missing in self.path else self.send_slow(number),
+    )
+    answer = run("--download=all")
+    assert answer.status == 5
+    assert answer.err.splitlines()[-1].startswith(f"error: not all files are there ({missing})")
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name[0] != "."} == {
+        *released.RELEASED
+    } - {missing}
+
+
+def test_a_file_keeps_its_name_which_suggests_its_data(
+    run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address of svhn weights; another of a released file, changed on the way."""
+    torch.save(file_of("WideResNet40-2", classes=10), tmp_path / "made.pth")
+    monkeypatch.setattr(Server, "body", (tmp_path / "made.pth").read_bytes())
+    saved = resume.loaded(resume.located(f"{server}/ok/svhn-standard-WideResNet40-2.pth", "runs"))
+    assert saved.config.dataset.name == "svhn"
+    monkeypatch.setitem(released.RELEASED, NAME, released.RELEASED[NAME]._replace(sha256="0" * 64))
+    answer = run("--eval", f"--resume={server}/ok/{NAME}")
+    assert answer.status == 4 and "not the released file" in answer.err
 
 
 @pytest.mark.parametrize("manner", ["cut", "page", "404"])

@@ -89,10 +89,17 @@ def test_the_graph_answers_as_the_model_for_any_number_of_images(run: Run, tmp_p
         assert difference.max() < 1e-4
 
 
+def test_a_graph_that_nothing_compares_is_said_to_be_that(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_difference", lambda *_: None)
+    answer = run("--export", "onnx", "--config=ResNet8", "--dataset=digits", "--output=a.onnx")
+    assert answer.status == 0 and "not compared with the model's: onnxruntime is not installed" in answer.err
+
+
+@pytest.mark.parametrize("difference", [2e-4, float("nan")])
 def test_a_graph_that_answers_otherwise_is_not_written(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
 ) -> None:
-    monkeypatch.setattr(export, "_difference", lambda *_: 2e-4)
+    monkeypatch.setattr(export, "_difference", lambda *_: difference)
     answer = run("--export", "onnx", "--config=ResNet8", "--dataset=digits", "--output=a.onnx")
     assert answer.status == 6 and "its logits differ by 2.0e-04 of their deviation" in answer.err
     assert not (tmp_path / "a.onnx").exists()

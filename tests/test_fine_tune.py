@@ -1,5 +1,6 @@
 """Pretrained weights from files: the classifier new where classes differ, the backbone learning more slowly."""
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +69,9 @@ def test_files_of_every_origin_start_a_backbone(run: Run, tmp_path: Path, classe
     ("content", "why"),
     [
         ({"conv1.weight": torch.zeros(3)}, "weights do not fit the model"),
-        ({"conv1.weight": "text"}, "no mapping of names to tensors"),
-        ({}, "no mapping of names to tensors"),
+        ({"conv1.weight": "text"}, "'conv1.weight' is no tensor with a name"),
+        ({}, "it holds no weights by name"),
+        ({"format": "agmax checkpoint", "version": 1}, "it holds no weights by name"),
     ],
 )
 def test_files_of_other_networks_are_refused(tmp_path: Path, content: dict[str, Any], why: str) -> None:
@@ -79,6 +81,26 @@ def test_files_of_other_networks_are_refused(tmp_path: Path, content: dict[str, 
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="weights not loaded"):
         model_of("ResNet8", "digits", tmp_path / "a.safetensors")
+    os.mkfifo(tmp_path / "b.safetensors")
+    with pytest.raises(CheckpointError, match="no plain file"):
+        model_of("ResNet8", "digits", tmp_path / "b.safetensors")
+
+
+def test_weights_are_changed_as_timm_changes_those_that_it_downloads(tmp_path: Path) -> None:
+    """Of colour images and 224 pixels, to a gray stem, and to the positions of 32 pixels."""
+    torch.manual_seed(0)
+    for backbone, name, stem in (
+        ("regnetx_002", "RegNetX002", "stem.conv.weight"),
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224", "patch_embed.proj.weight"),
+    ):
+        published = timm.create_model(backbone, num_classes=5).state_dict()
+        torch.save(published, tmp_path / "a.pth")
+        gray = model_of(name, "cifar10", tmp_path / "a.pth", **{"model.channels": 1})
+        torch.testing.assert_close(gray[stem], published[stem].sum(1, keepdim=True))
+    assert gray["pos_embed"].shape == (1, 5, 192)
+    torch.save({**published, "pos_embed": torch.zeros(3)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="weights do not fit the model"):
+        model_of("vit_tiny_patch16_224", "cifar10", tmp_path / "a.pth")
 
 
 def test_without_network_there_is_an_answer_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,32 @@ def test_the_classes_are_those_of_the_model(run: Run, weights: str, tmp_path: Pa
         named = {model.class_names.index(each["class"]): each["probability"] for each in item["classes"]}
         assert len(named) == 10
         assert [named[k] for k in range(10)] == pytest.approx(shares.tolist(), abs=1e-5)
+
+
+def test_photographs_are_turned_once_and_odd_files_are_named(run: Run, tmp_path: Path) -> None:
+    """A photograph that lies on its side answers as the same upright; a very narrow one and a pipe answer nothing."""
+    write_tree(tmp_path / "photos", ["a", "b"], {"train": 4, "test": 2}, size=(60, 44))
+    words = ("--dataset=folder", f"dataset.root={tmp_path / 'photos'}", "dataset.image_size=32", "train.num_workers=0")
+    trained = run("--config=ResNet8", "--train", *words, "--epochs=1", "train.batch_size=4", "--json")
+    assert trained.status == 0, trained.err
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    (tmp_path / "odd").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "odd" / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned right by a quarter
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "odd" / "lying.png", exif=exif)
+    Image.new("L", (1, 200_000)).save(tmp_path / "odd" / "narrow.png")
+    os.mkfifo(tmp_path / "odd" / "pipe.jpg")
+    answer = run("--predict", "odd", f"--resume={trained.json['run_folder']}", "--json")
+    assert answer.status == 0, answer.err
+    lying, upright = answer.json["predictions"]
+    assert lying["classes"] == upright["classes"]
+    assert list(answer.json["unreadable"]) == ["odd/narrow.png"]
+    assert "it is too narrow: 1 by 200000 pixels" in answer.err
+    assert run("--predict", "odd/pipe.jpg", f"--resume={trained.json['run_folder']}").status == 3
+    exported = run("--export", "--config=ResNet8", *words, "--epochs=1", "train.batch_size=4", "--resume", "--json")
+    assert exported.status == 0, exported.err
+    assert exported.json["checkpoint"] == trained.json["checkpoint"]
 
 
 def test_more_classes_than_there_are_cannot_be_named(run: Run, weights: str, tmp_path: Path) -> None:

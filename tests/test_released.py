@@ -23,6 +23,7 @@ from torch import Tensor
 from agmax import build, resume
 from agmax.checkpoints import released
 from agmax.checkpoints.load import load_weights
+from agmax.checkpoints.save import save
 from agmax.cli import parse
 from agmax.config import names, resolve
 from agmax.errors import CheckpointError
@@ -295,6 +296,26 @@ def crafted(kind: str, path: Path) -> None:
     elif kind == "a network of terabytes":  # its width is read from one tensor of a few megabytes
         weights["module.feature_extractor.layer1.0.conv1.weight"] = torch.zeros(100_000, 1, 3, 3)
         torch.save(state, path)
+    elif kind == "a large tensor beside the weights":
+        state["optimizer_state_dict"]["state"][0]["momentum_buffer"] = torch.zeros(2**27)
+        torch.save(state, path)
+    elif kind == "a tensor of another shape":
+        weights["module.classifier.weight"] = torch.zeros(2**27)
+        torch.save(state, path)
+    elif kind == "a list that holds itself":
+        state["best_model"] = [None]
+        state["best_model"][0] = state["best_model"]
+        del weights["module.classifier.weight"]
+        torch.save(state, path)
+    elif kind == "a first convolution without axes":
+        weights["module.feature_extractor.layer1.0.conv1.weight"] = torch.zeros(())
+        torch.save(state, path)
+    elif kind == "a network of nine views":
+        weights["module.qnet.model.0.weight"] = torch.zeros(8, 90)
+        torch.save(state, path)
+    elif kind == "numbers of another kind":
+        weights["module.classifier.bias"] = weights["module.classifier.bias"].to(torch.float8_e4m3fn)
+        torch.save(state, path)
     elif kind == "no numbers":
         weights["module.classifier.bias"][3] = torch.nan
         torch.save(state, path)
@@ -302,15 +323,21 @@ def crafted(kind: str, path: Path) -> None:
 
 CRAFTED = {
     "a program": "it holds programs, which are never run: io.open",
-    **{f"a bare program, protocol {protocol}": "not a zip file" for protocol in range(6)},
-    "a legacy file": "not a zip file",
-    "a legacy archive": "not a zip file",
+    **{f"a bare program, protocol {protocol}": "it is no zip file" for protocol in range(6)},
+    "a legacy file": "it is no zip file, as torch has written them since release 1.6",
+    "a legacy archive": "it is no zip file",
     "TorchScript": "it holds compressed entries",
     "a bomb": "it holds compressed entries",
     "zeros inside": "wrong checksum in",
     "a hole of a tebibyte": "is the most that is read",
     "a view of too much": "it holds a tensor of (10, 68719476736) without the numbers for it",
     "a network of terabytes": "weights do not fit the model",
+    "a large tensor beside the weights": "its tensors take 54",
+    "a tensor of another shape": "no ResNet, WideResNet, RegNet or EfficientNet is among its",
+    "a list that holds itself": "no ResNet, WideResNet, RegNet or EfficientNet is among its",
+    "a first convolution without axes": "a WideResNet of 18 blocks",
+    "a network of nine views": "num_views",
+    "numbers of another kind": "backbone.head.bias torch.float8_e4m3fn instead of torch.float32",
     "no numbers": "backbone.head.bias hold numbers that are not finite",
 }
 
@@ -339,6 +366,36 @@ def test_crafted_files_are_refused_in_little_memory_and_nothing_of_them_runs(tmp
     for (kind, why), path, message, status in zip(CRAFTED.items(), paths, said[::2], said[1::2], strict=True):
         assert status == "4" and why in message and str(path) in message, (kind, message)
     assert not list(tmp_path.rglob("PWNED")) and not (tmp_path.parent / "PWNED").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"model": [1]}, "it holds no weights by name"),
+        ({"model": {"a": "text"}}, "'a' is no tensor with a name"),
+        ({"model": {1: torch.zeros(1), "a": torch.zeros(1)}}, "1 is no tensor with a name"),
+        ({"class_names": 5}, "what it says of class_names is of another kind"),
+        ({"class_names": [5]}, "what it says of the classes is of another kind"),
+        ({"step": "5", "sums": []}, "what it says of step, sums is of another kind"),
+        ({"optimizer": {"more": torch.zeros(2**20)}}, "its tensors take 4,"),
+    ],
+)
+def test_a_checkpoint_of_ours_with_something_else_inside_is_refused(
+    run: Run, tmp_path: Path, change: dict[str, Any], why: str
+) -> None:
+    config = resolve.resolve("ResNet8", dataset="digits").config
+    config = build.counted(config, lambda: build.split(config, "train"))
+    weights = build.model(config).state_dict()
+    kept = {"config": config.model_dump(mode="json"), "model": weights, "step": 3, "class_names": None}
+    kept |= {"num_images": None, "optimizer": None, "plateau": [], "sums": {}}
+    save(tmp_path / "a.pth", kept)
+    assert run("--eval", "--resume=a.pth").status == 0
+    save(tmp_path / "a.pth", kept | change)
+    answer = run("--eval", "--resume=a.pth")
+    assert answer.status == 4 and why in answer.err and answer.err.count("\n") == 1
+    del kept["num_images"]
+    save(tmp_path / "a.pth", kept)
+    assert "it lacks num_images" in run("--eval", "--resume=a.pth").err
 
 
 def test_weights_that_are_no_numbers_can_be_looked_at(run: Run, tmp_path: Path) -> None:

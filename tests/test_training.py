@@ -795,8 +795,9 @@ def test_no_pretrained_weights_are_fetched_where_a_checkpoint_has_them(
     monkeypatch.setattr(timm, "create_model", without_network)
     monkeypatch.setattr(backbones, "_refuse_without_network", lambda name: None)
     trained = train(run, "ResNet8-standard", "model.pretrained=true", "train.epochs=1")
+    assert asked == [True]
     assert run("--eval", "--resume", trained["checkpoint"]).status == 0
-    assert asked == [True, False]
+    assert len(asked) > 1 and not any(asked[1:])
 
 
 def test_predictions_that_cannot_be_written_end_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Turn a configuration into objects: the only package that sees both."""
 
 from agmax.build.images import Splits, counted, split, splits, test_source, training_source
-from agmax.build.networks import model, num_classes, restored
+from agmax.build.networks import check_fit, model, num_classes, restored
 from agmax.build.pipelines import augmentation, pipeline, softening_shares
 from agmax.build.trainers import (
     description,
@@ -17,6 +17,7 @@ from agmax.build.trainers import (
 __all__ = [
     "Splits",
     "augmentation",
+    "check_fit",
     "counted",
     "description",
     "evaluator",

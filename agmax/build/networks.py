@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from agmax.checkpoints import load
 from agmax.checkpoints.backbone import start_from
-from agmax.checkpoints.load import check_finite, check_fit
 from agmax.config.schema import Config
 from agmax.errors import UsageError
 from agmax.models import backbones
@@ -72,19 +72,26 @@ def restored(
 ) -> Classifier:
     """Make the classifier of a configuration with weights from a file, which were saved with other settings perhaps.
 
-    They are compared with the classifier before it takes memory: how large it would be may come from the file.
-
     Raises:
         CheckpointError: they are those of another network, or not finite.
     """
-    with torch.device("meta"):
-        blank = model(config, with_pretrained=False)
-    check_fit(blank, weights, where=where, saved=_described(saved), wanted=_described(config))
-    if not allow_nonfinite:
-        check_finite(weights, where)
     classifier = model(config, with_pretrained=False)
+    load.check_fit(classifier, weights, where=where, saved=_described(saved), wanted=_described(config))
+    if not allow_nonfinite:
+        load.check_finite(weights, where)
     classifier.load_state_dict(weights)
     return classifier
+
+
+def check_fit(config: Config, weights: dict[str, Tensor], *, where: Path) -> None:
+    """Compare weights, whose numbers need not be there, with the network of a configuration, which takes no memory.
+
+    Raises:
+        CheckpointError: they are those of another network.
+    """
+    with torch.device("meta"):
+        blank = model(config, with_pretrained=False)
+    load.check_fit(blank, weights, where=where, saved="its weights", wanted=_described(config))
 
 
 def _described(config: Config) -> str:

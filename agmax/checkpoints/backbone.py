@@ -1,13 +1,15 @@
 """Weights to start a backbone from: files of timm, of this program and of the AgMax program."""
 
+import sys
 from pathlib import Path
 
+import safetensors.torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from agmax.checkpoints import released
-from agmax.checkpoints.load import checked, load_weights, opened, read
+from agmax.checkpoints.load import checked, load_weights, named_tensors, opened, read
 from agmax.errors import CheckpointError
 
 
@@ -17,29 +19,22 @@ def backbone_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing, damaged, holds programs, or no tensors by name.
     """
-    if path.suffix == ".safetensors":
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError("weights not loaded", where=path, why=str(error)) from error
     with opened(path) as file:
+        if path.suffix == ".safetensors":
+            try:
+                return safetensors.torch.load(file.read())
+            except SafetensorError as error:
+                raise CheckpointError("weights not loaded", where=path, why=str(error)) from error
         state = read(file, path)
     if released.is_of_agmax(state):
         found = released.contents(state, path).weights
     elif "format" in state:
-        found = checked(state, path)["model"]
+        found = named_tensors(checked(state, path).get("model"), path)
     else:
         nested = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
-        return _tensors(nested, path)
+        return {key.removeprefix("module."): value for key, value in named_tensors(nested, path).items()}
     prefix = "backbone."
     return {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
-
-
-def _tensors(state: dict[str, object], path: Path) -> dict[str, Tensor]:
-    found = {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-    if len(found) < len(state) or not found:
-        raise CheckpointError("weights not loaded", where=path, why="it is no mapping of names to tensors")
-    return found
 
 
 def start_from(backbone: nn.Module, path: Path) -> None:
@@ -48,7 +43,7 @@ def start_from(backbone: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: they are of another network.
     """
-    weights, own = backbone_weights(path), backbone.state_dict()
+    weights, own = _adapted(backbone_weights(path), backbone, path), backbone.state_dict()
     head = {id(value) for value in backbone.get_classifier().state_dict(keep_vars=True).values()}  # type: ignore[operator]
     of_head = [key for key, value in backbone.state_dict(keep_vars=True).items() if id(value) in head]
     fits = all(key in weights and weights[key].shape == own[key].shape for key in of_head)
@@ -56,3 +51,20 @@ def start_from(backbone: nn.Module, path: Path) -> None:
         weights = {key: value for key, value in weights.items() if key not in of_head}
         weights |= {key: own[key] for key in of_head}
     load_weights(backbone, weights, where=path, saved="a backbone", wanted=type(backbone).__name__)
+
+
+def _adapted(weights: dict[str, Tensor], backbone: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Change weights as timm changes those that it downloads: older keys, other image sizes, other input channels."""
+    change = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+    if change is not None:
+        try:
+            weights = dict(change(weights, backbone))
+        except Exception as error:  # timm expects no weights but those of the network
+            why = f"timm cannot change them: {type(error).__name__}: {error}"
+            raise CheckpointError("weights do not fit the model", where=path, why=why) from error
+    stems = (getattr(backbone, "pretrained_cfg", None) or {}).get("first_conv") or ()
+    for key in (f"{name}.weight" for name in ((stems,) if isinstance(stems, str) else stems)):
+        value, own = weights.get(key), backbone.state_dict().get(key)
+        if value is not None and own is not None and value.ndim == own.ndim == 4:
+            weights[key] = adapt_input_conv(own.shape[1], value, base_chans=value.shape[1])
+    return weights

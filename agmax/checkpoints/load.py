@@ -3,7 +3,7 @@
 import os
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -17,6 +17,10 @@ from agmax.errors import CheckpointError
 
 MAX_ENTRIES, MAX_BYTES = 100_000, 2**36
 """Of a file that is read; the largest networks there are fill a quarter of these 64 GiB."""
+
+ANEW = "Copy or download it anew, or use an older one"
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -67,34 +71,63 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         yield file
 
 
-def read(file: BufferedReader, where: Path) -> dict[str, Any]:
+def read(
+    file: BufferedReader, where: Path, *, check: Callable[[dict[str, Any]], object] | None = None
+) -> dict[str, Any]:
     """Read tensors and plain types onto the CPU, whoever wrote them.
 
+    `check` gets the same before any number is read: its tensors have shapes alone, on torch's meta device.
+
     Raises:
-        CheckpointError: the file is damaged, compressed, or holds programs.
+        CheckpointError: the file is damaged, compressed, or holds programs, or `check` says so.
     """
     verify(file, where)
+    if check is not None:
+        check(_unpickled(file, where, "meta"))
+    return _unpickled(file, where, "cpu")
+
+
+def _unpickled(file: BufferedReader, where: Path, device: str) -> dict[str, Any]:
     file.seek(0)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:  # whatever a crafted file makes the reader raise
         raise CheckpointError("checkpoint not loaded", where=where, why=_reason(file, error)) from error
     if not isinstance(state, dict):
         raise CheckpointError("not a checkpoint", where=where, why=f"it holds a {type(state).__name__}")
-    _refuse_odd_tensors(state, where)
+    for tensor in tensors_in(state):
+        is_dense = tensor.layout is torch.strided and tensor.device.type == device
+        if not is_dense or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            why = f"it holds a tensor of {tuple(tensor.shape)} without the numbers for it"
+            raise CheckpointError("not a checkpoint", where=where, why=why)
     return state
 
 
-def _refuse_odd_tensors(value: Any, path: Path) -> None:
-    """Refuse tensors that are not what they seem: sparse, without data, or larger than what the file holds of them."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    for item in inner:
-        _refuse_odd_tensors(item, path)
-    if isinstance(value, Tensor):
-        is_dense = value.layout is torch.strided and value.device.type == "cpu"
-        if not is_dense or value.untyped_storage().nbytes() < value.numel() * value.element_size():
-            why = f"it holds a tensor of {tuple(value.shape)} without the numbers for it"
-            raise CheckpointError("not a checkpoint", where=path, why=why)
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the tensors among nested dicts, lists and tuples, which may hold themselves."""
+    found, seen, left = list[Tensor](), set[int](), [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            left += item.values() if isinstance(item, dict) else item
+    return found
+
+
+def named_tensors(value: object, where: Path) -> dict[str, Tensor]:
+    """Return a mapping of names to tensors as what it is.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    if not isinstance(value, dict) or not value:
+        raise CheckpointError("not a checkpoint", where=where, why="it holds no weights by name")
+    for key, item in value.items():
+        if not isinstance(key, str) or not isinstance(item, Tensor):
+            raise CheckpointError("not a checkpoint", where=where, why=f"{key!r} is no tensor with a name"[:200])
+    return value
 
 
 def verify(file: BufferedReader, where: Path) -> None:
@@ -114,10 +147,13 @@ def verify(file: BufferedReader, where: Path) -> None:
                 raise CheckpointError("not a checkpoint", where=where, why="its entries are larger than the file")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:  # RuntimeError: "is encrypted"
-        raise CheckpointError("damaged checkpoint", where=where, why=str(error), remedy="Use an older one") from error
+        file.seek(0)
+        if file.read(2) != b"PK":
+            why = "it is no zip file, as torch has written them since release 1.6"
+            raise CheckpointError("not a checkpoint", where=where, why=why) from error
+        raise CheckpointError("damaged checkpoint", where=where, why=str(error), remedy=ANEW) from error
     if damaged is not None:
-        why = f"wrong checksum in {damaged}"
-        raise CheckpointError("damaged checkpoint", where=where, why=why, remedy="Use an older one")
+        raise CheckpointError("damaged checkpoint", where=where, why=f"wrong checksum in {damaged}", remedy=ANEW)
 
 
 def _reason(file: BufferedReader, error: Exception) -> str:
@@ -160,7 +196,7 @@ def check_fit(model: nn.Module, weights: dict[str, Tensor], *, where: Path, save
     shapes += [
         f"{key} {weights[key].dtype} instead of {own[key].dtype}"
         for key in own.keys() & weights.keys()
-        if weights[key].is_floating_point() != own[key].is_floating_point()
+        if (weights[key].dtype in FLOATS) != (own[key].dtype in FLOATS) or weights[key].dtype.is_complex
     ]
     if missing or unexpected or shapes:
         parts = [
@@ -185,5 +221,5 @@ def check_finite(weights: dict[str, Tensor], where: Path) -> None:
     broken = [key for key, value in weights.items() if not value.isfinite().all()]
     if broken:
         why = f"{', '.join(broken[:5])} hold numbers that are not finite"
-        remedy = "Use an older checkpoint, or evaluate it all the same with --allow-nonfinite"
+        remedy = "Use an older checkpoint; --eval --allow-nonfinite looks at this one all the same"
         raise CheckpointError("weights not finite", where=where, why=why, remedy=remedy)

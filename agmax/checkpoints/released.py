@@ -4,13 +4,14 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from agmax.checkpoints.download import fetch
-from agmax.checkpoints.load import opened, verify
+from agmax.checkpoints.load import named_tensors, opened, verify
 from agmax.errors import CheckpointError
 
 
@@ -39,7 +40,10 @@ RELEASED = {
         "ResNet50-auto_augment-cutmix", 78.5, None, None
     ),
 }
-"""The released files. Sizes and hashes are not verified yet: an evaluation prints the hash of the file it read."""
+"""The released files. Sizes and hashes are not verified yet: an evaluation prints the hash of the file it read.
+
+That the second one lies at this address is inferred from the others; the README of the AgMax program names the others.
+"""
 
 
 def named(text: str) -> str | None:
@@ -56,25 +60,43 @@ class File(NamedTuple):
     is_verified: bool  # whether the hash is the recorded one, False where none is
 
 
-def fetched(name: str, folder: Path) -> File:
+def fetched(name: str, folder: Path) -> Path:
     """Return a released file in a folder, downloaded where it is not there yet.
 
     Raises:
         DownloadError: it cannot be had.
-        CheckpointError: what is there is damaged, or another file.
     """
     path, release = folder / name, RELEASED[name]
     if not path.exists():
         fetch(URL + name, path, size=release.size, sha256=release.sha256)
+    return path
+
+
+def examined(path: Path) -> File:
+    """Check a released file and return what it is.
+
+    Raises:
+        CheckpointError: it is damaged, or another file.
+    """
     with opened(path) as file:
         verify(file, path)
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.seek(0, os.SEEK_END)
-    if release.sha256 not in (None, digest):
-        why, remedy = f"its sha256 is {digest} instead of {release.sha256}", "Remove it to download it again"
+        digest, size = hash_of(file, path), os.fstat(file.fileno()).st_size
+    return File(path, size, digest, is_verified=RELEASED[path.name].sha256 is not None)
+
+
+def hash_of(file: BufferedReader, path: Path) -> str:
+    """Return the sha256 of an open file, compared with the recorded one where it has the name of a released file.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    recorded = RELEASED[path.name].sha256 if path.name in RELEASED else None
+    if recorded not in (None, digest):
+        why, remedy = f"its sha256 is {digest} instead of {recorded}", "Remove it to download it again"
         raise CheckpointError("not the released file", where=path, why=why, remedy=remedy)
-    return File(path, size, digest, is_verified=release.sha256 is not None)
+    return digest
 
 
 class Contents(NamedTuple):
@@ -121,9 +143,7 @@ def contents(state: Mapping[str, Any], where: Path) -> Contents:
         CheckpointError: it holds no network of that program, or one that is not part of this one.
     """
     found: dict[str, Tensor] = {}
-    for key, value in state["model_state_dict"].items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError("not a checkpoint", where=where, why=f"{key!r} is no tensor with a name"[:200])
+    for key, value in named_tensors(state["model_state_dict"], where).items():
         bare = key.removeprefix("module.").removeprefix("backbone.")
         if bare in found or not bare.startswith(("feature_extractor.", "classifier.", "qnet.model.")):
             raise CheckpointError("not a network of the AgMax program", where=where, why=f"it holds {key}"[:200])
@@ -166,8 +186,9 @@ def _part(name: str, inside: Mapping[str, Tensor], where: Path) -> str:
     """Name the network of a family by its blocks."""
     pattern = {"RegNet": r"s\d\.b\d+\.", "EfficientNet": r"blocks\.\d\.\d+\."}.get(name, r"layer\d\.\d+\.")
     blocks = {match[0] for key in inside if (match := re.match(pattern, key))}
-    if name == "WideResNet" and blocks and "layer1.0.conv1.weight" in inside:
-        return f"WideResNet{2 * len(blocks) + 4}-{inside['layer1.0.conv1.weight'].shape[0] // 16}"
+    first = inside.get("layer1.0.conv1.weight")
+    if name == "WideResNet" and first is not None and first.ndim == 4:
+        return f"WideResNet{2 * len(blocks) + 4}-{first.shape[0] // 16}"
     part = NUM_BLOCKS.get((name, len(blocks)))
     if part is None:
         why = f"a {name} of {len(blocks)} blocks"

@@ -1,5 +1,6 @@
 """Image files: decoded in the right colours and the right way up, and squares cut out of them."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,7 +51,7 @@ def decoded(path: str, channels: int, *, exif_rotation: bool = True) -> Image.Im
     Raises:
         UnreadableError: the file is no image, damaged, or of more pixels than Pillow's Image.MAX_IMAGE_PIXELS.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return in_colours(image, channels, exif_rotation=exif_rotation)
 
 
@@ -63,7 +64,7 @@ def decoded_pixels(path: str, channels: int, *, exif_rotation: bool = True, shri
     Raises:
         UnreadableError: as `decoded`.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         is_plain = image.format == "JPEG" and image.mode in (("RGB", "L") if channels == 3 else ("L",))
         if is_plain and shrink == 1 and not (exif_rotation and _orientation(image) in UPRIGHT):
             mode = ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY
@@ -85,7 +86,7 @@ def shrinkable_size(path: str, *, exif_rotation: bool = True) -> tuple[int, int]
     Raises:
         UnreadableError: as `decoded`.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         if image.format not in ("JPEG", "MPO"):
             return None
         turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
@@ -113,15 +114,26 @@ def cut(pixels: Tensor, box: Box, size: int) -> Tensor:
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to size + 32 and cut the centre out, as torchvision does it with Pillow, bilinear."""
+    """Resize the shorter side to size + 32 and cut the centre out, as torchvision does it with Pillow, bilinear.
+
+    Raises:
+        ValueError: it is so narrow that its other side would get too long.
+    """
+    shorter, longer = sorted(image.size)
+    if (size + RESIZE_MARGIN) ** 2 * longer > (Image.MAX_IMAGE_PIXELS or math.inf) * shorter:
+        raise ValueError(f"it is too narrow: {image.width} by {image.height} pixels")
     resized = functional.resize(image, [size + RESIZE_MARGIN])
     centre: Image.Image = functional.center_crop(resized, [size, size])
     return centre
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
-    """Open a file whose pixels are not decoded yet; whatever goes wrong with it names the file."""
+def opened(path: str) -> Iterator[Image.Image]:
+    """Open a file whose pixels are not decoded yet; whatever goes wrong with the image names the file.
+
+    Raises:
+        UnreadableError: it is no image, damaged, or nothing can be made of it.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF data, for one: the pixels are sound

@@ -76,7 +76,7 @@ def evaluate(request: cli.Request) -> Result:
     for line in robustness.lines(result):
         run.log.info(line)
     is_as_published = (config.dataset.name, request.split) == ("imagenet", "test")
-    if saved is not None and saved.path.name in released.RELEASED and is_as_published:
+    if saved is not None and saved.path.name in released.RELEASED and is_as_published and "sha256" in saved.state:
         result |= {"published_top1": released.RELEASED[saved.path.name].top1, "sha256": saved.state["sha256"]}
         size, words = config.test_image_size, "published %.2f, here %.2f: top1 on %d test images of %s, "
         words += "resized to %d (Pillow, bilinear), the centre of %d cut out; sha256 %s"

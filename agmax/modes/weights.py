@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agmax import api, cli, parallel, prediction, resume, run
+from agmax import api, build, cli, parallel, prediction, resume, run
 from agmax import export as exporting
 from agmax.checkpoints import released
 from agmax.config import names
-from agmax.errors import DataError, UsageError
+from agmax.config.schema import Config
+from agmax.errors import CheckpointError, DataError, DownloadError, UsageError
 from agmax.modes.shared import Result, print_notes
 from agmax.reports import results
 
@@ -18,12 +19,12 @@ def predict(request: cli.Request) -> Result:
     """Classify image files with the weights of a checkpoint."""
     if not request.resume:
         raise UsageError("nothing to classify with", remedy="Give --resume CHECKPOINT")
-    resolved, saved = resume.evaluation_start(request, lambda config: config)
+    resolved, saved = resume.evaluation_start(request, _counted)
     assert saved is not None
     print_notes(request, resolved)
     paths = prediction.files_of(request.named)
     config = resolved.config
-    model = api.of_saved(saved, config, config.train.device)
+    model = api.of_saved(saved, config, parallel.choose_device(config.train.device))
     num_workers = parallel.num_workers(config.train.num_workers)
     found = prediction.classify(
         model, paths, top_k=request.top_k, batch_size=config.evaluation.batch_size, num_workers=num_workers
@@ -50,10 +51,10 @@ def export(request: cli.Request) -> Result:
         config = resolved.config
         model = api.from_resolved(config)
     else:
-        resolved, saved = resume.evaluation_start(request, lambda config: config)
+        resolved, saved = resume.evaluation_start(request, _counted)
         assert saved is not None
         config = resolved.config
-        model = api.of_saved(saved, config, "cpu")
+        model = api.of_saved(saved, config)
     print_notes(request, resolved)
     path = Path(os.path.expanduser(request.output or f"{config.name}-{config.dataset.name}{ending}"))
     results.probe(path)
@@ -63,6 +64,8 @@ def export(request: cli.Request) -> Result:
     run.log.info("%s holds %s of %s (%.1f MiB)", path, request.what, source, path.stat().st_size / 2**20)
     if about.get("largest_difference") is not None:
         run.log.info("logits in onnxruntime differ by %.1e of their deviation at most", about["largest_difference"])
+    elif request.what == "onnx":
+        run.log.warning("warning: its logits are not compared with the model's: onnxruntime is not installed")
     return {
         "mode": "export",
         "format": request.what,
@@ -73,16 +76,30 @@ def export(request: cli.Request) -> Result:
     }
 
 
+def _counted(config: Config) -> Config:
+    """Fill in the number of classes of a configuration whose newest run is asked for."""
+    return build.counted(config, lambda: build.split(config, "train"))
+
+
 def download(request: cli.Request) -> Result:
     """Fetch released checkpoints."""
     (text,) = request.named
     found = released.named(text)
     if found is None and text != "all":
         raise UsageError("no released checkpoint", where=text, remedy=names.nearest(text, [*released.RELEASED, "all"]))
-    files = []
+    files, failed = [], []
     for name in [found] if found else released.RELEASED:
-        file = released.fetched(name, resume.CHECKPOINTS)
+        try:
+            file = released.examined(released.fetched(name, resume.CHECKPOINTS))
+        except (DownloadError, CheckpointError) as error:
+            if found:
+                raise
+            run.log.warning("warning: %s", error)
+            failed.append(name)
+            continue
         files.append(file._asdict() | {"path": str(file.path)})
         words = "%s: %.1f MiB, sha256 %s, " + ("as recorded" if file.is_verified else "not verified: none is recorded")
         run.log.info(words, file.path, file.size / 2**20, file.sha256)
+    if failed:
+        raise DownloadError("not all files are there", where=", ".join(failed), why="the warnings above say why")
     return {"mode": "download", "files": files}
