@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import torch
+from timm.data import ImageNetInfo
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
@@ -63,8 +64,7 @@ def files_of(paths: Sequence[str]) -> list[Path]:
 def classify(model: Model, paths: Sequence[Path], *, top_k: int, batch_size: int, num_workers: int) -> Predictions:
     """Return the `top_k` likeliest classes of each file, at most all; a file that is no image is kept apart."""
     device = next(model.parameters()).device
-    num_classes = model.config.dataset.num_classes or len(model.class_names)
-    names = model.class_names or tuple(f"class {k}" for k in range(num_classes))
+    names = class_names(model)
 
     def prepared(path: Path) -> Tensor | UnreadableError:
         try:
@@ -91,6 +91,17 @@ def classify(model: Model, paths: Sequence[Path], *, top_k: int, batch_size: int
                     result.found.append(Prediction(str(path), [names[place] for place in places], values))
             bar.update(len(part))
     return result
+
+
+def class_names(model: Model) -> tuple[str, ...]:
+    """Return the names of a model's classes: those saved with it, ImageNet's, or their numbers."""
+    if model.class_names:
+        return model.class_names
+    data = model.config.dataset
+    if (data.name, data.num_classes) == ("imagenet", 1000):  # files of the AgMax program know no names
+        known = ImageNetInfo()
+        return tuple(known.index_to_description(k) for k in range(1000))
+    return tuple(f"class {k}" for k in range(data.num_classes or 0))
 
 
 def as_mapping(predictions: Predictions) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_a_checkpoint_without_settings_is_named(tmp_path: Path) -> None:
         save(tmp_path / "a.pth", content)
         with pytest.raises(CheckpointError, match=why):
             _ = loaded_from(tmp_path / "a.pth").config
-    whole = dict.fromkeys(("model", "step", "class_names", "optimizer", "plateau", "sums"))
+    whole = dict.fromkeys(("model", "step", "class_names", "num_images", "optimizer", "plateau", "sums"))
     save(tmp_path / "a.pth", {"config": {"modle": 1}, **whole})
     with pytest.raises(CheckpointError, match="its settings are of another release: unknown key modle"):
         _ = loaded_from(tmp_path / "a.pth").config

@@ -95,12 +95,12 @@ def test_weights_are_changed_as_timm_changes_those_that_it_downloads(tmp_path: P
     ):
         published = timm.create_model(backbone, num_classes=5).state_dict()
         torch.save(published, tmp_path / "a.pth")
-        gray = model_of(name, "cifar10", tmp_path / "a.pth", **{"model.channels": 1})
+        gray = model_of(name, "digits", tmp_path / "a.pth", **{"dataset.image_size": 32, "model.channels": 1})
         torch.testing.assert_close(gray[stem], published[stem].sum(1, keepdim=True))
     assert gray["pos_embed"].shape == (1, 5, 192)
     torch.save({**published, "pos_embed": torch.zeros(3)}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match="weights do not fit the model"):
-        model_of("vit_tiny_patch16_224", "cifar10", tmp_path / "a.pth")
+        model_of("vit_tiny_patch16_224", "digits", tmp_path / "a.pth", **{"dataset.image_size": 32})
 
 
 def test_without_network_there_is_an_answer_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

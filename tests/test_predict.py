@@ -11,9 +11,11 @@ import pytest
 import torch
 from conftest import Answer, write_tree
 from PIL import Image
+from test_released import file_of
 from test_training import train
 
 import agmax
+from agmax.prediction import class_names
 
 Run = Callable[..., Answer]
 
@@ -117,6 +119,13 @@ def test_photographs_are_turned_once_and_odd_files_are_named(run: Run, tmp_path:
     exported = run("--export", "--config=ResNet8", *words, "--epochs=1", "train.batch_size=4", "--resume", "--json")
     assert exported.status == 0, exported.err
     assert exported.json["checkpoint"] == trained.json["checkpoint"]
+
+
+def test_classes_without_saved_names_are_imagenets_or_numbers(tmp_path: Path) -> None:
+    for classes, expected in ((1000, "Norwegian elkhound"), (300, "class 174")):
+        torch.save(file_of("WideResNet40-2", classes=classes), tmp_path / "imagenet-a.pth")
+        found = class_names(agmax.load_model(tmp_path / "imagenet-a.pth"))
+        assert len(found) == classes and expected in found[174]
 
 
 def test_more_classes_than_there_are_cannot_be_named(run: Run, weights: str, tmp_path: Path) -> None:
