@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from agmax import build
 from agmax.checkpoints import released
-from agmax.checkpoints.download import fetch
 from agmax.checkpoints.load import checked, named_tensors, opened, read, tensors_in
 from agmax.checkpoints.store import Store
 from agmax.cli import Request
 from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
 from agmax.config.schema import Config
+from agmax.download import fetch
 from agmax.errors import CheckpointError, DataError, UsageError, printable, without_secrets
 from agmax.run import Run, find, log, runs_of
 

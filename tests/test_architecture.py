@@ -14,7 +14,7 @@ from agmax.objectives.objective import OBJECTIVES
 
 PACKAGE = REPOSITORY / "agmax"
 
-FOUNDATION = {"batch", "randomness", "errors"}
+FOUNDATION = {"batch", "randomness", "errors", "files"}
 COMPONENTS = {"augment", "data", "models", "objectives", "optim", "schedules", "parallel"}
 WORKERS = {"trainer", "evaluation", "checkpoints", "run", "reports"}
 
@@ -22,21 +22,24 @@ MAY_IMPORT = {
     "errors": set[str](),
     "randomness": set[str](),
     "batch": set[str](),
+    "files": set[str](),
+    "download": {"errors", "files"},
     "config": {"errors"},
     "flags": set[str](),
     "soft_flags": {"errors"},
     "cli": {"config", "errors", "flags", "soft_flags"},
     **dict.fromkeys(COMPONENTS, FOUNDATION),
+    "data": FOUNDATION | {"download"},
     "code": set[str](),
     "studies/statistics": {"errors"},
     "evaluation": FOUNDATION | COMPONENTS,
-    "checkpoints": FOUNDATION | COMPONENTS,
+    "checkpoints": FOUNDATION | COMPONENTS | {"download"},
     "run": FOUNDATION | COMPONENTS | {"code"},
     "reports": FOUNDATION | COMPONENTS | {"evaluation", "studies"},  # results are made of metrics
     "trainer": FOUNDATION | COMPONENTS,
     "build": FOUNDATION | COMPONENTS | WORKERS | {"config"},
     "benchmarks": FOUNDATION | COMPONENTS | {"config", "build"},
-    "resume": FOUNDATION | {"cli", "config", "build", "checkpoints", "run"},
+    "resume": FOUNDATION | {"cli", "config", "build", "checkpoints", "download", "run"},
     "training": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume"},
     "studies": FOUNDATION | COMPONENTS | {"cli", "code", "config", "build", "resume", "run"},
     "api": FOUNDATION | COMPONENTS | WORKERS | {"config", "build", "resume"},

@@ -3,20 +3,26 @@
 import hashlib
 import http.server
 import socket
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Answer
+from test_data import without_checksums, write_cifar  # noqa: F401  a fixture
 from test_released import file_of, small_imagenet
+from torchvision.datasets import CIFAR10
 
-from agmax import resume
-from agmax.checkpoints import download, released
-from agmax.checkpoints.download import fetch
+from agmax import download, resume
+from agmax.checkpoints import released
+from agmax.data import datasets
+from agmax.data.split import Pixels
+from agmax.download import fetch
 from agmax.errors import BusyError, DownloadError, OutputError, without_secrets
 
 Run = Callable[..., Answer]
@@ -340,6 +346,50 @@ def test_secrets_of_an_address_are_not_shown() -> None:
     assert without_secrets("https://me:pass@host.org:8080/a/b.pth?token=secret#x") == "https://host.org:8080/a/b.pth"
     assert without_secrets("--resume=https://host/a?b") == "--resume=https://host/a"
     assert without_secrets("train.epochs=3?") == "train.epochs=3?"
+
+
+# --- data sets -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("without_checksums")
+@pytest.mark.parametrize(
+    ("manner", "why"),
+    [("ok", ""), ("cut-once", ""), ("page", "the server sends text/html"), ("hang", "timed out"), ("ok", "its md5 is")],
+)
+def test_a_data_set_is_downloaded_whole_or_not_at_all(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manner: str, why: str
+) -> None:
+    written = write_cifar(tmp_path / "made", "cifar10")
+    with tarfile.open(tmp_path / "made.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "made" / CIFAR10.base_folder, CIFAR10.base_folder)
+    body = (tmp_path / "made.tar.gz").read_bytes()
+    monkeypatch.setattr(Server, "body", body)
+    monkeypatch.setattr(CIFAR10, "url", f"{server}/{manner}/{CIFAR10.filename}")
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(body).hexdigest() if why != "its md5 is" else "0" * 32)
+    if why:
+        with pytest.raises(DownloadError, match=why) as failure:
+            datasets.load("cifar10", str(tmp_path / "data"), split="test")
+        assert "data set not found and not downloaded" in str(failure.value)
+        assert not list((tmp_path / "data").glob(f"{CIFAR10.base_folder}*"))
+        return
+    data = datasets.load("cifar10", str(tmp_path / "data"), split="test")
+    assert isinstance(data, Pixels)
+    assert np.array_equal(data.images.numpy(), written["test"][0])
+
+
+def test_what_no_digest_is_known_of_comes_over_https_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert download._safe("http://example.com/a.mat", plain=True)
+    with pytest.raises(DownloadError, match="only https is"):
+        download._safe("http://example.com/a.mat", plain=False)
+
+
+def test_the_proxy_of_the_environment_is_asked(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets the whole address; it is the loopback server, which answers by the first word of a path."""
+    monkeypatch.setenv("http_proxy", server)
+    monkeypatch.setattr(Server, "send_http:", Server.send_ok, raising=False)
+    fetch("http://example.com/a.pth", tmp_path / "a.pth", sha256=SHA256)
+    assert (tmp_path / "a.pth").read_bytes() == BODY
+    assert Server.asked == [("http://example.com/a.pth", None)]
 
 
 # --- from the command line -------------------------------------------------------------------------------------------

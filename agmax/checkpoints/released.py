@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from agmax.checkpoints.download import fetch
 from agmax.checkpoints.load import named_tensors, opened, verify
+from agmax.download import fetch
 from agmax.errors import CheckpointError
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from agmax.errors import OutputError
+from agmax.files import put_in_place
 
 FORMAT, VERSION = "agmax checkpoint", 1
 
@@ -47,16 +48,6 @@ def copy(source: Path, path: Path) -> None:
         raise _explained(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Move a finished file to its name, at once and durably."""
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def sweep(folder: Path) -> None:

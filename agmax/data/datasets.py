@@ -5,17 +5,18 @@ import os
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.datasets.utils import check_integrity
 
 from agmax.data import trees
 from agmax.data.split import Pixels, Split
+from agmax.download import fetch
 from agmax.errors import DataError, DownloadError, UsageError
 
 OF_FILES = frozenset({"folder", "imagenet", "imagenet-v2"})
@@ -100,8 +101,9 @@ def _cifar100(root: Path, train: bool) -> Pixels:
     return _cifar(datasets.CIFAR100, root, train)
 
 
-def _cifar(kind: type, root: Path, train: bool) -> Pixels:
-    data = _fetch(lambda download: kind(root, train=train, download=download), root)
+def _cifar(kind: Any, root: Path, train: bool) -> Pixels:
+    archive = Archive(kind.url, root / kind.filename, kind.tgz_md5)
+    data = _fetch(lambda download: kind(root, train=train, download=download), root, [archive])
     images = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
     return Pixels(images, torch.tensor(data.targets, dtype=torch.int64), tuple(data.classes))
 
@@ -119,7 +121,9 @@ def _svhn_core(root: Path, train: bool) -> Pixels:
 def _svhn_split(root: Path, split: str) -> Pixels:
     from torchvision import datasets
 
-    data = _fetch(lambda download: datasets.SVHN(root, split=split, download=download), root)
+    url, name, md5 = datasets.SVHN.split_list[split]
+    archive = Archive(url, root / name, md5, magic=b"MATLAB 5.0")
+    data = _fetch(lambda download: datasets.SVHN(root, split=split, download=download), root, [archive])
     images = torch.from_numpy(np.ascontiguousarray(data.data))  # MATLAB stores columns first
     return Pixels(images, torch.from_numpy(data.labels.astype(np.int64)), tuple("0123456789"))
 
@@ -134,7 +138,9 @@ def _fashion_mnist(root: Path, train: bool) -> Pixels:
         images, labels = folder / f"{prefix}-images-idx3-ubyte.gz", folder / f"{prefix}-labels-idx1-ubyte.gz"
         if images.is_file() and labels.is_file() and not is_downloaded:
             return Pixels(*_idx_pair(images, labels), names)
-    data = _fetch(lambda download: datasets.FashionMNIST(root, train=train, download=download), root)
+    (mirror,), raw = datasets.FashionMNIST.mirrors, root / "FashionMNIST" / "raw"
+    archives = [Archive(mirror + name, raw / name, md5) for name, md5 in datasets.FashionMNIST.resources]
+    data = _fetch(lambda download: datasets.FashionMNIST(root, train=train, download=download), root, archives)
     return Pixels(data.data[:, None], data.targets.long(), names)
 
 
@@ -160,8 +166,20 @@ def _idx(path: Path) -> Tensor:
     return torch.from_numpy(values.copy())
 
 
-def _fetch(make: Callable[[bool], Any], root: Path) -> Any:
-    """Open a torchvision data set, downloading it where it is not there yet."""
+class Archive(NamedTuple):
+    """A file that a data set is unpacked from, or is."""
+
+    url: str
+    path: Path
+    md5: str
+    magic: bytes = b"\x1f\x8b"  # gzip's
+
+
+def _fetch(make: Callable[[bool], Any], root: Path, archives: list[Archive]) -> Any:
+    """Open a torchvision data set, downloading it where it is not there yet.
+
+    Torchvision unpacks the files that it finds with the right checksum, and these alone.
+    """
     was_there = root.exists()
     try:
         return make(False)
@@ -172,11 +190,14 @@ def _fetch(make: Callable[[bool], Any], root: Path) -> Any:
         why = f"{type(error).__name__}: {error}"
         raise DataError("damaged file", where=root.resolve(), why=why, remedy="Remove what is there") from error
     try:
+        for archive in archives:
+            if not check_integrity(archive.path, archive.md5):
+                fetch(archive.url, archive.path, md5=archive.md5, magic=archive.magic)
         return make(True)
-    except (RuntimeError, OSError, ValueError, HTTPException) as error:
+    except (DownloadError, RuntimeError, OSError, ValueError) as error:
         if not was_there:
             _remove_empty(root)
-        why = f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, DownloadError) else f"{type(error).__name__}: {error}"
         remedy = f"Where there is no network, put the files into {root.resolve()} as torchvision lays them out"
         raise DownloadError(
             "data set not found and not downloaded", where=root.resolve(), why=why, remedy=remedy

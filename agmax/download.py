@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from tqdm import tqdm
 
-from agmax.checkpoints.save import put_in_place
 from agmax.errors import BusyError, DownloadError, OutputError, printable, without_secrets
+from agmax.files import put_in_place
 
 log = logging.getLogger("agmax")
 
@@ -31,19 +31,28 @@ PIECE = 2**20
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def fetch(url: str, path: Path, *, size: int | None = None, sha256: str | None = None, magic: bytes = b"PK") -> Path:
+def fetch(
+    url: str,
+    path: Path,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    md5: str | None = None,
+    magic: bytes = b"PK",
+) -> Path:
     """Download a file to `path`, whose folder is made; what was there before stays until the new one is whole.
 
     A download that breaks off is continued where it ended, in this program or in the next, if the server says that it
-    still has the same file. `size` in bytes and `sha256` in hexadecimal are checked where they are known; `magic` is
-    how the file must begin.
+    still has the same file. `size` in bytes, `sha256` and `md5` in hexadecimal are checked where they are known; only
+    then may the address be http. `magic` is how the file must begin.
 
     Raises:
         DownloadError: the server cannot be reached, or what it sends is cut short or another file.
         BusyError: another program is downloading to this place.
         OutputError: the file cannot be written.
     """
-    _safe(url)
+    is_known = sha256 is not None or md5 is not None
+    _safe(url, plain=is_known)
     by_hand = f"Or fetch it by other means and put it at {path}"
     part = path.with_name(f".{path.name}.part")
     origin = path.with_name(f".{path.name}.part-from")
@@ -51,9 +60,9 @@ def fetch(url: str, path: Path, *, size: int | None = None, sha256: str | None =
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("a+b") as file:
             _lock(file, part)
-            download = _Download(url, file, origin, size, magic)
+            download = _Download(url, file, origin, size, magic, plain=is_known)
             download.fill()
-            _check(file, download.total, sha256, magic)
+            _check(file, download.total, {"sha256": sha256, "md5": md5}, magic)
             file.flush()
             os.fsync(file.fileno())
             put_in_place(part, path)
@@ -63,6 +72,9 @@ def fetch(url: str, path: Path, *, size: int | None = None, sha256: str | None =
         origin.unlink(missing_ok=True)
         raise DownloadError("download refused", where=without_secrets(url), why=str(error), remedy=by_hand) from error
     except _Broken as error:
+        if not part.stat().st_size:  # nothing to go on from
+            part.unlink()
+            origin.unlink(missing_ok=True)
         remedy = f"Try again. {by_hand}"
         raise DownloadError("download failed", where=without_secrets(url), why=str(error), remedy=remedy) from error
     except OSError as error:
@@ -78,8 +90,8 @@ class _Broken(Exception):
     """The connection failed; asking again may help."""
 
 
-def _safe(url: str) -> SplitResult:
-    """Return the parts of an address that may be asked.
+def _safe(url: str, *, plain: bool) -> SplitResult:
+    """Return the parts of an address that may be asked; plain http where the file is known by its digest.
 
     Raises:
         DownloadError: it is not https, holds a password, or is none.
@@ -94,7 +106,7 @@ def _safe(url: str) -> SplitResult:
         raise DownloadError("address not followed", where=without_secrets(url), why="it is no address of a file")
     if "@" in parts.netloc:
         raise DownloadError("address not followed", where=without_secrets(url), why="it holds a user or a password")
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+    if parts.scheme != "https" and not (parts.scheme == "http" and (plain or parts.hostname in LOOPBACK)):
         why = "only https is, or http of this machine"
         raise DownloadError("address not followed", where=without_secrets(url), why=why)
     return parts
@@ -106,9 +118,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = MAX_REDIRECTS
     max_repeats = 1
 
+    def __init__(self, *, plain: bool) -> None:
+        self.plain = plain
+
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
         try:
-            _safe(newurl)
+            _safe(newurl, plain=self.plain)
         except DownloadError as error:
             fp.close()
             raise _Wrong(f"the server points to another place: {error}") from error
@@ -148,8 +163,10 @@ class _Connections(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 class _Download:
     """A file being filled: what is known of the whole, and of the version that the server has."""
 
-    def __init__(self, url: str, file: BufferedRandom, origin: Path, size: int | None, magic: bytes) -> None:
-        self.url, self.file, self.origin, self.size, self.magic = url, file, origin, size, magic
+    def __init__(
+        self, url: str, file: BufferedRandom, origin: Path, size: int | None, magic: bytes, *, plain: bool
+    ) -> None:
+        self.url, self.file, self.origin, self.size, self.magic, self.plain = url, file, origin, size, magic, plain
         self.total = 0
 
     def fill(self) -> None:
@@ -172,7 +189,7 @@ class _Download:
             request.add_header("Range", f"bytes={start}-")
             request.add_header("If-Range", version)
         try:
-            with urllib.request.build_opener(_Redirects, _Connections).open(request) as answer:
+            with urllib.request.build_opener(_Redirects(plain=self.plain), _Connections).open(request) as answer:
                 first, whole = _span(answer) if answer.status == 206 else (0, None)
                 if answer.status != 206 or not version or first != start:
                     self.file.truncate(0)
@@ -255,7 +272,7 @@ def _total(answer: Any, whole: int | None, size: int | None) -> int:
     return total
 
 
-def _check(file: BufferedRandom, total: int, sha256: str | None, magic: bytes) -> None:
+def _check(file: BufferedRandom, total: int, digests: dict[str, str | None], magic: bytes) -> None:
     """Compare what has come with what is known of the file."""
     file.flush()
     length = file.seek(0, os.SEEK_END)
@@ -264,11 +281,10 @@ def _check(file: BufferedRandom, total: int, sha256: str | None, magic: bytes) -
         raise _Wrong(f"it has {length} bytes instead of {total}" if length else "it is empty")
     if file.read(len(magic)) != magic:
         raise _Wrong("not the file: it is of another kind")
-    if sha256 is not None:
+    for name, expected in digests.items():
         file.seek(0)
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256.lower():
-            raise _Wrong(f"its sha256 is {found} instead of {sha256.lower()}")
+        if expected is not None and (found := hashlib.file_digest(file, name).hexdigest()) != expected.lower():
+            raise _Wrong(f"its {name} is {found} instead of {expected.lower()}")
 
 
 def _lock(file: BufferedRandom, part: Path) -> None:
