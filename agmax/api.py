@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional
 
-from agmax import build, parallel, resume
+from agmax import build, loading, parallel
 from agmax.augment.color import normalised
 from agmax.config import names, resolve
 from agmax.config.resolve import Setting
@@ -35,9 +34,9 @@ class Model(nn.Module):
         data, size = self.config.dataset, self.config.test_image_size
         whole = images.in_colours(image, data.channels, exif_rotation=data.exif_rotation)
         if data.name in datasets.OF_FILES:
-            pixels = functional.pil_to_tensor(images.centre_crop(whole, size))[None]
+            pixels = images.pixels_of(images.centre_crop(whole, size))[None]
         else:
-            pixels = resident.resized(functional.pil_to_tensor(whole)[None], size)
+            pixels = resident.resized(images.pixels_of(whole)[None], size)
         mean, std = self.config.normalisation
         return normalised(pixels, torch.tensor(mean), torch.tensor(std))[0]
 
@@ -53,7 +52,7 @@ def load_model(source: str | Path, device: str | torch.device = "cpu") -> Model:
         DownloadError: it could not be downloaded.
         ResourceError: `device` names a GPU, and there is none.
     """
-    saved = resume.loaded(resume.located(str(source), "runs"))
+    saved = loading.loaded(loading.located(str(source), "runs"))
     return of_saved(saved, saved.config, device)
 
 
@@ -91,11 +90,11 @@ def evaluate(
     mapping["dataset"] |= {"name": name, "root": root or its_root}
     config = Config.model_validate(mapping)
     device, data = next(model.parameters()).device, build.split(config, split)
-    resume.check_classes(config, data.class_names, known=model.class_names, dataset=own.name)
+    loading.check_classes(config, data.class_names, known=model.class_names, dataset=own.name)
     return build.evaluator(config, model.classifier, data, device)()
 
 
-def of_saved(saved: resume.Saved, config: Config, device: str | torch.device = "cpu") -> Model:
+def of_saved(saved: loading.Saved, config: Config, device: str | torch.device = "cpu") -> Model:
     """Return the model of a checkpoint that was loaded, with the settings that it shall have.
 
     Raises:

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from agmax import build, cli, parallel, resume
+from agmax import build, cli, loading, parallel, resume
 from agmax.config import resolve
 from agmax.config.resolve import Resolved
 from agmax.config.schema import Config
 from agmax.errors import DataError, UsageError
+from agmax.loading import Saved
 from agmax.reports import results, robustness
-from agmax.resume import Saved
 from agmax.run import Run, environment, log, log_to, probe
 from agmax.trainer import Trainer
 
@@ -71,7 +71,7 @@ def _train_in(
             config, data, source, classifier.to(device), device=device, folder=folder, first_step=first_step
         )
         _announce(
-            request, resolved, trainer, folder, f"{resume.described(class_names)}, on {parallel.described(device)}"
+            request, resolved, trainer, folder, f"{loading.described(class_names)}, on {parallel.described(device)}"
         )
         if saved is not None:
             _restore(trainer, saved, config, is_same_run=continued is not None)
@@ -92,7 +92,7 @@ def check_data(saved: Saved, config: Config, class_names: tuple[str, ...], num_i
     Raises:
         DataError: the same data set has other classes or, where `num_images` is given, another number of images.
     """
-    resume.check_classes(config, class_names, known=saved.state["class_names"], dataset=saved.config.dataset.name)
+    loading.check_classes(config, class_names, known=saved.state["class_names"], dataset=saved.config.dataset.name)
     if num_images not in (None, saved.state["num_images"]):
         why = f"{num_images} images to train on, there were {saved.state['num_images']}"
         remedy = "Restore them, or start a new run from the weights: --resume with the path of a checkpoint"

@@ -39,17 +39,30 @@ MAY_IMPORT = {
     "trainer": FOUNDATION | COMPONENTS,
     "build": FOUNDATION | COMPONENTS | WORKERS | {"config"},
     "benchmarks": FOUNDATION | COMPONENTS | {"config", "build"},
-    "resume": FOUNDATION | {"cli", "config", "build", "checkpoints", "download", "run"},
-    "training": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "resume"},
+    "loading": FOUNDATION | {"config", "build", "checkpoints", "download", "run"},
+    "resume": FOUNDATION | {"cli", "config", "checkpoints", "loading", "run"},
+    "training": FOUNDATION | COMPONENTS | WORKERS | {"cli", "config", "build", "loading", "resume"},
     "studies": FOUNDATION | COMPONENTS | {"cli", "code", "config", "build", "resume", "run"},
-    "api": FOUNDATION | COMPONENTS | WORKERS | {"config", "build", "resume"},
+    "api": FOUNDATION | COMPONENTS | WORKERS | {"config", "build", "loading"},
     "__init__": {"api"},
     "prediction": FOUNDATION | COMPONENTS | {"api"},
     "export": {"api", "errors", "reports"},
     "modes": FOUNDATION
     | COMPONENTS
     | WORKERS
-    | {"api", "cli", "config", "build", "export", "prediction", "resume", "training", "benchmarks", "studies"},
+    | {
+        "api",
+        "cli",
+        "config",
+        "build",
+        "export",
+        "loading",
+        "prediction",
+        "resume",
+        "training",
+        "benchmarks",
+        "studies",
+    },
 }
 """Module or package -> what it may import, itself apart; one inside a package goes before the package."""
 

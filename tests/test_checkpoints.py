@@ -15,7 +15,7 @@ from agmax.checkpoints.load import load, load_weights, opened, read
 from agmax.checkpoints.save import copy, save, sweep
 from agmax.checkpoints.store import Store
 from agmax.errors import CheckpointError, OutputError
-from agmax.resume import loaded as loaded_from
+from agmax.loading import loaded as loaded_from
 
 
 def state(value: float = 1.0) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from test_data import without_checksums, write_cifar  # noqa: F401  a fixture
 from test_released import file_of, small_imagenet
 from torchvision.datasets import CIFAR10
 
-from agmax import download, resume
+from agmax import download, loading
 from agmax.checkpoints import released
 from agmax.data import datasets
 from agmax.data.split import Pixels
@@ -486,7 +486,7 @@ def test_a_file_keeps_its_name_which_suggests_its_data(
     """An address of svhn weights; another of a released file, changed on the way."""
     torch.save(file_of("WideResNet40-2", classes=10), tmp_path / "made.pth")
     monkeypatch.setattr(Server, "body", (tmp_path / "made.pth").read_bytes())
-    saved = resume.loaded(resume.located(f"{server}/ok/svhn-standard-WideResNet40-2.pth", "runs"))
+    saved = loading.loaded(loading.located(f"{server}/ok/svhn-standard-WideResNet40-2.pth", "runs"))
     assert saved.config.dataset.name == "svhn"
     monkeypatch.setitem(released.RELEASED, NAME, released.RELEASED[NAME]._replace(sha256="0" * 64))
     answer = run("--eval", f"--resume={server}/ok/{NAME}")

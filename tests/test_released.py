@@ -20,7 +20,7 @@ from conftest import REPOSITORY, Answer, golden, write_tree
 from test_golden import reference_value
 from torch import Tensor
 
-from agmax import build, resume
+from agmax import build, loading, resume
 from agmax.checkpoints import released
 from agmax.checkpoints.load import load_weights
 from agmax.checkpoints.save import save
@@ -79,7 +79,7 @@ def file_of(
 
 def loaded(path: Path) -> Any:
     """Return the classifier of a file, as an evaluation makes it."""
-    saved = resume.loaded(path)
+    saved = loading.loaded(path)
     classifier = build.model(saved.config)
     load_weights(classifier, saved.state["model"], where=path, saved="the file", wanted="the model")
     return classifier.eval(), saved.config
@@ -136,7 +136,7 @@ def test_every_network_is_told_by_its_keys_and_shapes(part: str, hidden_units: i
     assert (found.part, found.num_classes, found.channels) == (part, 7, 3)
     assert (found.hidden_units, found.num_views) == (hidden_units, 2 if hidden_units else 1)
     assert found.epoch == 270
-    mapping = resume._of_agmax(state, Path("imagenet-standard-ResNet50.pth"))["config"]
+    mapping = loading._of_agmax(state, Path("imagenet-standard-ResNet50.pth"))["config"]
     classifier = build.model(resolve.from_mapping(mapping, "test"))
     load_weights(classifier, found.weights, where=Path("a.pth"), saved="the file", wanted="the model")
     dead = 2 if part.startswith(("RegNet", "EfficientNet")) else 0
@@ -167,7 +167,7 @@ def test_the_released_files_are_configurations_of_this_program(name: str) -> Non
 )
 def test_the_name_of_a_file_suggests_its_data_set(name: str, classes: int, expected: str) -> None:
     state = file_of("WideResNet40-2", classes=classes)
-    config = resolve.from_mapping(resume._of_agmax(state, Path(name))["config"], name)
+    config = resolve.from_mapping(loading._of_agmax(state, Path(name))["config"], name)
     assert config.dataset.name == expected
     assert config.dataset.num_classes == classes
     assert config.dataset.statistics == "agmax"  # as the weights have learnt

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, Answer, skip_or_fail, write_images, write_tree
+from PIL import Image
 
+from agmax import parallel
 from agmax.augment.pipeline import Pipeline
 from agmax.batch import Batch
 from agmax.checkpoints.load import load
@@ -798,6 +800,18 @@ def test_no_pretrained_weights_are_fetched_where_a_checkpoint_has_them(
     assert asked == [True]
     assert run("--eval", "--resume", trained["checkpoint"]).status == 0
     assert len(asked) > 1 and not any(asked[1:])
+
+
+@pytest.mark.parametrize("mode", ["--eval", "--predict=digit.png"])
+def test_memory_is_kept_between_batches_where_nothing_is_trained_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    trained = train(run, "ResNet8-standard", "train.epochs=1")
+    Image.new("L", (8, 8)).save("digit.png")
+    kept = []
+    monkeypatch.setattr(parallel, "keep_freed_memory", lambda: kept.append(mode))
+    assert run(mode, "--resume", trained["checkpoint"]).status == 0
+    assert kept == [mode]
 
 
 def test_predictions_that_cannot_be_written_end_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

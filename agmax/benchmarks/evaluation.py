@@ -29,6 +29,7 @@ def run(*, say: Callable[[str], None]) -> dict[str, Any]:
     device = parallel.choose_device(config.train.device)
     num_workers, batch_size = parallel.num_workers(config.train.num_workers), config.evaluation.batch_size
     number_format = parallel.autocast_format(config.evaluation.precision, device)
+    parallel.keep_freed_memory()  # as --eval does; both programs profit
     classifier = build.model(config).to(device)
     rows = []
     with jpeg_files(NUM_IMAGES) as paths:

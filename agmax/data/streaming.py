@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
-from torchvision.transforms.v2 import RandomResizedCrop, functional
+from torchvision.transforms.v2 import RandomResizedCrop
 
 from agmax.batch import Sample
 from agmax.data.images import (
@@ -21,6 +21,7 @@ from agmax.data.images import (
     decoded,
     decoded_pixels,
     largest_shrink,
+    pixels_of,
     shrinkable_size,
 )
 from agmax.data.split import Files, indices_of
@@ -212,8 +213,7 @@ class _Views(Dataset[_Cut | _Bad]):
     def _centre(self, path: str) -> Tensor:
         """Return the centre [C, H, W], pixel for pixel that of an evaluation."""
         image = decoded(path, self.channels, exif_rotation=self.exif_rotation)
-        centre: Tensor = functional.pil_to_tensor(centre_crop(image, self.image_size))
-        return centre.contiguous()
+        return pixels_of(centre_crop(image, self.image_size))
 
     def _crops(self, path: str, epoch: int, position: int) -> Tensor:
         """Return the random crops [V, C, H, W]."""

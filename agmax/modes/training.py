@@ -45,6 +45,7 @@ def evaluate(request: cli.Request) -> Result:
     device = parallel.choose_device(resolved.config.train.device)
     data = build.split(resolved.config, request.split)
     config = build.counted(resolved.config, lambda: data)
+    parallel.keep_freed_memory()
     if saved is None:
         classifier = build.model(config)
     else:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agmax import api, build, cli, parallel, prediction, resume, run
+from agmax import api, build, cli, loading, parallel, prediction, resume, run
 from agmax import export as exporting
 from agmax.checkpoints import released
 from agmax.config import names
@@ -23,6 +23,7 @@ def predict(request: cli.Request) -> Result:
     assert saved is not None
     print_notes(request, resolved)
     paths = prediction.files_of(request.named)
+    parallel.keep_freed_memory()
     config = resolved.config
     model = api.of_saved(saved, config, parallel.choose_device(config.train.device))
     num_workers = parallel.num_workers(config.train.num_workers)
@@ -90,7 +91,7 @@ def download(request: cli.Request) -> Result:
     files, failed = [], []
     for name in [found] if found else released.RELEASED:
         try:
-            file = released.examined(released.fetched(name, resume.CHECKPOINTS))
+            file = released.examined(released.fetched(name, loading.CHECKPOINTS))
         except (DownloadError, CheckpointError) as error:
             if found:
                 raise
