@@ -138,7 +138,7 @@ def _fashion_mnist(root: Path, train: bool) -> Pixels:
         images, labels = folder / f"{prefix}-images-idx3-ubyte.gz", folder / f"{prefix}-labels-idx1-ubyte.gz"
         if images.is_file() and labels.is_file() and not is_downloaded:
             return Pixels(*_idx_pair(images, labels), names)
-    (mirror,), raw = datasets.FashionMNIST.mirrors, root / "FashionMNIST" / "raw"
+    mirror, raw = datasets.FashionMNIST.mirrors[0], root / "FashionMNIST" / "raw"
     archives = [Archive(mirror + name, raw / name, md5) for name, md5 in datasets.FashionMNIST.resources]
     data = _fetch(lambda download: datasets.FashionMNIST(root, train=train, download=download), root, archives)
     return Pixels(data.data[:, None], data.targets.long(), names)
