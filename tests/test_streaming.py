@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import Answer, write_images, write_tree
 from PIL import Image, ImageCms, ImageFile, ImageOps
+from PIL import __version__ as PILLOW_VERSION
 from torch import Tensor
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from torchvision.transforms import v2
@@ -421,8 +422,19 @@ def odd_jpegs(folder: Path) -> list[Path]:
     return paths
 
 
+def centre_rows_first(image: Image.Image, size: int) -> Image.Image:
+    """Return torchvision's Resize(size + 32) and CenterCrop(size) of every Pillow before 13: rows first, then columns.
+
+    Pillow 13 begins images with their columns that lose more of their height than of their width.
+    """
+    both: tuple[int, int] = v2.Resize(size + 32)(image).size
+    rows = image.resize((both[0], image.height), Image.Resampling.BILINEAR)
+    square: Image.Image = v2.functional.center_crop(rows.resize(both, Image.Resampling.BILINEAR), [size, size])
+    return square
+
+
 @pytest.mark.parametrize("turned", [False, True])
-def test_evaluated_pixels_of_odd_jpegs_are_torchvisions_bit_for_bit(tmp_path: Path, turned: bool) -> None:
+def test_evaluated_pixels_of_odd_jpegs_are_torchvisions_rows_first_bit_for_bit(tmp_path: Path, turned: bool) -> None:
     paths = odd_jpegs(tmp_path)
     for size, channels in ((24, 3), (224, 3), (24, 1)):
         mode = "RGB" if channels == 3 else "L"
@@ -438,11 +450,28 @@ def test_evaluated_pixels_of_odd_jpegs_are_torchvisions_bit_for_bit(tmp_path: Pa
         )
         source = build.test_source(config, files_of(*paths), CPU)
         (sample,) = source.batches([torch.arange(len(paths))], epoch=0)
-        transform = v2.Compose([v2.Resize(size + 32), v2.CenterCrop(size), v2.PILToTensor()])
         for path, found in zip(paths, sample.images, strict=True):
             with Image.open(path) as image:
                 whole = ImageOps.exif_transpose(image) if turned else image
-                assert torch.equal(found, transform(whole.convert(mode))), (path.name, size)
+                expected = v2.functional.pil_to_tensor(centre_rows_first(whole.convert(mode), size))
+                assert torch.equal(found, expected), (path.name, size)
+
+
+def test_the_centre_is_torchvisions_and_of_tall_images_that_of_pillow_before_13() -> None:
+    rng = np.random.default_rng(0)
+    sides = [*rng.integers(20, 700, (120, 2)).tolist(), [500, 375], [375, 500], [224, 256], [256, 256], [300, 31]]
+    tall_that_differ = 0
+    for number, (width, height) in enumerate(sides):
+        size, is_gray = (31, 32, 100, 224)[number % 4], number % 3 == 0
+        shape = (height, width) if is_gray else (height, width, 3)
+        image = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+        found = np.asarray(images.centre_crop(image, size))
+        assert np.array_equal(found, centre_rows_first(image, size)), (width, height, size)
+        by_torchvision = np.asarray(v2.Compose([v2.Resize(size + 32), v2.CenterCrop(size)])(image))
+        difference = np.abs(found.astype(int) - by_torchvision).max()
+        assert difference <= (1 if height > width else 0), (width, height, size)
+        tall_that_differ += difference > 0
+    assert bool(tall_that_differ) == (int(PILLOW_VERSION.split(".")[0]) >= 13)
 
 
 @pytest.mark.parametrize(("channels", "plain"), [(3, 17), (1, 2)])

@@ -18,7 +18,7 @@ from agmax.config.resolve import Setting
 from agmax.config.schema import Config, Dataset, Model, Train, choices
 from agmax.config.study import Study, Variant
 from agmax.errors import UsageError
-from agmax.studies import plan
+from agmax.studies import plan, tuning
 from agmax.studies import study as running
 from agmax.studies.plan import Cell, Typed
 
@@ -250,7 +250,7 @@ def test_the_crops_of_soft_augmentation_reach_as_far_as_its_figure_says() -> Non
 
 
 def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
-    """Seven arms of equal compute, the last of 40 epochs final in all, two contrasts, at most six trials an arm."""
+    """Nine arms of equal compute, the last epoch final in all, at most six trials an arm, AgMax as chosen before."""
     of = shipped("fashion_mnist_soft")
     arms = {cell.variant: cell.config for cell in result_cells("fashion_mnist_soft")}
     assert {arm: (each.augment.crop, each.augment.softening.applies_to, each.augment.softening.link)
@@ -262,13 +262,26 @@ def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
         "weight": ("soft", "weight", "own"),
         "mean_confidence": ("soft", "target", "mean"),
         "shuffled_confidence": ("soft", "target_and_weight", "shuffled"),
+        "agmax": ("standard", "target_and_weight", "own"),
+        "agmax_soft_crop": ("soft", "target_and_weight", "own"),
     }  # fmt: skip
-    assert {(each.train.epochs, each.num_final_epochs, each.objective.num_views) for each in arms.values()} == {
-        (40, 1, 1)
-    }
+    before = shipped("fashion_mnist_agmax")
+    chosen_before = plan.results(before, Typed(), tuning.settings(tuning.read(tuning.tuning(before, Typed()))))
+    for arm, config in arms.items():
+        has_agmax = config.objective.name == "agmax"
+        assert has_agmax == (arm in ("agmax", "agmax_soft_crop"))
+        compute = (config.train.epochs, config.num_final_epochs, config.objective.num_views)
+        assert compute == ((20, 1, 2) if has_agmax else (40, 1, 1)), arm
+        like = cell_of(chosen_before, "agmax" if has_agmax else "baseline_longer", 0).config
+        assert (config.optimizer, config.dataset, config.schedule) == (like.optimizer, like.dataset, like.schedule), arm
+        if has_agmax:
+            objective = {"subtract_entropy": arm == "agmax_soft_crop"}
+            assert config.objective == like.objective.model_copy(update=objective)
     assert [(pair.of, pair.against) for pair in of.contrasts] == [
         ("target_and_weight", ["wide_crop"]),
         ("target_and_weight", ["shuffled_confidence"]),
+        ("agmax_soft_crop", ["target_and_weight"]),
+        ("agmax_soft_crop", ["agmax"]),
     ]
     assert {arm: len(trials) for arm, trials in of.trials.items()} == {
         "wide_crop": 4,
@@ -296,8 +309,12 @@ def test_all_cells_keep_the_same_images_apart(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"])
 def test_the_arms_of_a_tuned_study_start_from_one_rule(name: str) -> None:
-    rules = {cell.config.model.initialisation.model_dump_json() for cell in result_cells(name)}
-    assert len(rules) == 1
+    """In a study of arms with and without a Q network, that network alone may have a rule of its own."""
+    rules: dict[bool, set[str]] = {}
+    for config in (cell.config for cell in result_cells(name)):
+        assert config.model.initialisation.scope in ("none", "q_network")
+        rules.setdefault(config.objective.name == "agmax", set()).add(config.model.initialisation.model_dump_json())
+    assert all(len(alike) == 1 for alike in rules.values())
 
 
 # --- cells: seeds, the test images, keys ---------------------------------------------------------------------------
