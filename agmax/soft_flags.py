@@ -1,6 +1,7 @@
 """Answer a command of the Soft Augmentation program (its cifar/train.py) with the one to type here."""
 
 import argparse
+import math
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,8 +9,16 @@ from typing import NoReturn
 
 from agmax.errors import UsageError
 
-ITS_OWN = ("--task", "--net", "--da", "--ra", "--loss", "--pcrop")
-"""Flags by which its command lines are known; `--crop` is one too where a number follows."""
+HERE = {
+    "--task": "--dataset=NAME",
+    "--net": "the first part of --config",
+    "--da": "a part of --config, soft_crop, wide_crop or cutout",
+    "--ra": "the part rand_augment of --config",
+    "--loss": "a part of --config, soft_crop, focal or label_smoothing_others",
+    "--pcrop": "augment.softening.power=POWER",
+    "--crop": "augment.soft.sigma=SHARE_OF_THE_SIDE",
+}
+"""Flags by which its command lines are known, `--crop` where a number follows, and what does the same here."""
 
 NETWORKS = {
     "resnet18": "CifarResNet18",
@@ -29,28 +38,41 @@ def refuse(argv: Sequence[str]) -> None:
     Raises:
         UsageError: it is one.
     """
-    given = [word for word in argv if word.partition("=")[0] in ITS_OWN]
-    for word, following in pairwise([*argv, ""]):
-        if word.startswith("--crop=") or (word == "--crop" and following.replace(".", "", 1).isdigit()):
-            given.append(word)
-    if given:
-        flags = ", ".join(dict.fromkeys(word.partition("=")[0] for word in given))
-        why = "flags of the Soft Augmentation program, whose recipes are configurations here"
-        raise UsageError("flags not followed", where=flags, why=why, remedy=f"Type: {command(argv)}")
+    found = [
+        flag
+        for word, following in pairwise([*argv, ""])
+        for flag, equals, _ in [word.partition("=")]
+        if flag in HERE and (flag != "--crop" or equals or following.replace(".", "", 1).isdigit())
+    ]
+    if not found:
+        return
+    flags = list(dict.fromkeys(found))
+    why = "flags of the Soft Augmentation program, whose recipes are configurations here"
+    if any(word.partition("=")[0] in ("--config", "--dataset") for word in argv):
+        remedy = f"Here {'; '.join(f'{flag} is {HERE[flag]}' for flag in flags)}"
+    else:
+        remedy = f"Type: {command(argv)}"
+        if "soft_crop" in remedy:
+            remedy += "; add augment.softening.reweight=batch_mean to weigh as that program comes to do"
+        left_out = _parser().parse_known_args(list(argv))[1]
+        if left_out:
+            remedy += f"; left out: {shlex.join(left_out)}"
+    raise UsageError("flags not followed", where=", ".join(flags), why=why, remedy=remedy)
 
 
 def command(argv: Sequence[str]) -> str:
-    """Return the command that trains here what a command line of that program trains there.
+    """Return the command that trains here what a command line of that program is meant to train there.
+
+    Where that program's code does something else, which the README lists, its numbers differ.
 
     Raises:
         UsageError: that program cannot train it either, or it is not part of this one.
     """
     old, _ = _parser().parse_known_args(list(argv))
-    epochs = int(200 * old.sch)
+    epochs = int(200 * old.sch) if math.isfinite(old.sch) else 0
     if epochs < 1:
-        raise UsageError(
-            "wrong value", where=f"--sch={old.sch:g}", why="it trains int(200 * sch) epochs, which is none"
-        )
+        why = "it trains int(200 * sch) epochs, which is none"
+        raise UsageError("wrong value", where=f"--sch={old.sch:g}", why=why)
     if old.other:
         raise UsageError(
             "flag not followed", where="--other", why="its class for the missing probability is broken there"

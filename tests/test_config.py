@@ -15,6 +15,7 @@ from conftest import REPOSITORY, Answer, golden
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agmax.build.trainers import learning_rate
 from agmax.config import names, reader, resolve
 from agmax.config.augmentation import CutMix
 from agmax.config.resolve import Setting
@@ -44,10 +45,14 @@ fuzz = settings(
 )
 
 
-def config_of(source: str, *overrides: str, **options: Any) -> Config:
+def resolved_of(source: str, *overrides: str, **options: Any) -> resolve.Resolved:
     """Resolve a name or file under overrides written as on the command line."""
     typed = [Setting(key, reader.parse_value(value), "test") for key, _, value in (o.partition("=") for o in overrides)]
-    return resolve.resolve(str(source), settings=typed, **options).config
+    return resolve.resolve(str(source), settings=typed, **options)
+
+
+def config_of(source: str, *overrides: str, **options: Any) -> Config:
+    return resolved_of(source, *overrides, **options).config
 
 
 def errors_of(source: str, *overrides: str, **options: Any) -> list[str]:
@@ -225,6 +230,22 @@ def test_each_family_has_the_schedule_of_its_training_scripts(name: str, schedul
     assert (config.schedule.name, config.schedule.warmup_epochs) == (schedule, warmup)
 
 
+@pytest.mark.parametrize(
+    "name", ["CifarResNet18", "CifarResNet50", "CifarResNet101", "CifarWideResNet28-10", "PyramidNet272"]
+)
+def test_the_networks_of_soft_augmentation_have_its_recipe(name: str) -> None:
+    """Its program, 391 steps an epoch: 0.05 half-way, about 4.3e-4 where the last 20 epochs begin, 0 at the end."""
+    config = config_of(name, dataset="cifar100")
+    assert (config.train.epochs, config.train.batch_size, config.schedule.interval) == (500, 128, "step")
+    sgd = config.optimizer
+    assert (sgd.name, sgd.lr, sgd.momentum, sgd.nesterov, sgd.weight_decay) == ("sgd", 0.1, 0.9, True, 5e-4)
+    assert not config.objective.label_smoothing and config.augment.final_share == 0
+
+    rate = learning_rate(config, 391)
+    assert rate(250 * 391) == pytest.approx(0.05) and rate(480 * 391) == pytest.approx(4.3e-4, rel=0.1)
+    assert 0 < rate(500 * 391 - 1) < 1e-9
+
+
 # Names: what the published grid lacks
 
 
@@ -246,6 +267,11 @@ def test_no_basic_augment_takes_away_crop_and_flip() -> None:
     ("name", "message"),
     [
         ("ResNet50-cutmix-mixup", "'cutmix' and 'mixup' both set augment.mix; keep one (ResNet50-cutmix-mixup)"),
+        (
+            "ResNet8-label_smoothing-label_smoothing_others",
+            "'label_smoothing' and 'label_smoothing_others' both set objective.smoothing_over; keep one "
+            "(ResNet8-label_smoothing-label_smoothing_others)",
+        ),
         ("mixup-ResNet50-cutmix", "'mixup' and 'cutmix' both set augment.mix; keep one (mixup-ResNet50-cutmix)"),
         (
             "ResNet8-auto_augment-rand_augment",
@@ -488,6 +514,28 @@ def test_another_data_set_takes_nothing_from_the_one_that_a_file_describes(write
     assert config == resolve.resolve("ResNet8-cutmix-agmax", dataset="digits").config
     chosen = whole.replace("hidden_units: 4096", "hidden_units: 2048")
     assert resolve.resolve(write("mine.yaml", chosen), dataset="digits").config.objective.hidden_units == 2048
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "notes"),
+    [
+        ("ResNet8-soft_crop", [], ["augment.final_share: 0.04 of 20 epochs is not one"]),
+        ("ResNet8-soft_crop", ["train.epochs=25"], []),
+        (
+            "ResNet8-wide_crop",
+            ["augment.softening.power=3"],
+            ["augment.softening: nothing softens here; soft_crop, soft_cutout and soft_random_erasing do"],
+        ),
+        ("ResNet8-soft_cutout", ["augment.softening.power=3"], []),
+        (
+            "ResNet8-standard",
+            ["evaluation.offsets=true", "evaluation.test=false", "dataset.validation=0.1"],
+            ["evaluation.occlusion and .offsets: a training measures them on the test images it leaves out"],
+        ),
+    ],
+)
+def test_what_is_set_without_effect_is_noted(name: str, overrides: list[str], notes: list[str]) -> None:
+    assert resolved_of(name, *overrides).notes == notes
 
 
 def test_another_data_set_is_laid_over_a_complete_file_and_said(write: Callable[[str, str], str]) -> None:
@@ -1018,6 +1066,12 @@ def test_an_override_that_fits_no_setting_is_refused(overrides: list[str], run: 
         (["augment.random_erasing.scale=[0, 0]"], "[0, 0] is no range. Write the smaller first, the larger above 0"),
         (["augment.lighting.std=0.1", "dataset.name=digits"], "the images are gray. Write augment.lighting.std=0"),
         (["schedule.milestones=[20, 10]"], "write them in rising order"),
+        (
+            ["augment.softening.reweight=batch_mean", "augment.softening.applies_to=target"],
+            "no view is weighted where targets alone soften. Write augment.softening.applies_to=target_and_weight",
+        ),
+        (["augment.softening.max_confidence=0.09"], "0.09 is below chance"),
+        (["augment.final_divisor=1e160"], "less than or equal to 1000000"),
         (["train.epochs=5", "schedule.warmup_epochs=5"], "5 epochs of warm-up leave nothing of 5"),
     ],
     ids=lambda item: item[-1] if isinstance(item, list) else "",

@@ -368,8 +368,8 @@ def test_output_goes_with_what_draws(mode: str, run: Run) -> None:
 
 def test_the_curves_are_those_of_the_formula_and_the_bars_the_shares_that_are_drawn() -> None:
     """With 5 classes and at most 0.9, half an image keeps 0.9 - 0.7 / 2 ** k."""
-    curve, drawn = softening.Curve(5, 1.5, 0.9), torch.tensor([0.02, 0.03, 0.52, 1.0])
-    figure = softening.figure(curve, drawn, window=softening.Window(4, "area"), title="a title")
+    curve, drawn = softening.Curve(5, 1.5, 0.9, "area"), torch.tensor([0.02, 0.03, 0.52, 1.0])
+    figure = softening.figure(curve, drawn, window_size=4, title="a title")
     left, right = figure.axes[:2]
     powers = [1.0, 1.5, 2.0, 3.0, 4.0]
     assert [line.get_label() for line in left.lines] == [f"k = {power:g}" for power in powers]
@@ -384,10 +384,11 @@ def test_the_curves_are_those_of_the_formula_and_the_bars_the_shares_that_are_dr
     assert shown[4, 4] == pytest.approx(0.9)  # nothing moved
     assert shown[0, 4] == pytest.approx(0.2)  # moved up by the whole side
     assert shown[6, 4] == pytest.approx(0.9 - 0.7 * 0.5**1.5)  # half of the side
-    by_union = softening.figure(curve, drawn, window=softening.Window(4, "iou"), title="a title").axes[1]
-    shown = np.asarray(by_union.images[0].get_array())
-    assert shown[6, 4] == pytest.approx(0.9 - 0.7 * (1 - 0.5 / 1.5) ** 1.5)
-    assert len(softening.figure(curve, drawn, window=None, title="a title").axes) == 1
+    left, right = softening.figure(curve._replace(visibility="iou"), drawn, window_size=4, title="a title").axes[:2]
+    by_union = pytest.approx(0.9 - 0.7 * (1 - 0.5 / 1.5) ** 1.5)
+    assert np.asarray(right.images[0].get_array())[6, 4] == by_union
+    assert np.asarray(left.lines[1].get_ydata())[100] == by_union
+    assert len(softening.figure(curve, drawn, window_size=None, title="a title").axes) == 1
 
 
 def test_the_preview_of_curves_draws_what_the_configuration_softens(run: Run, tmp_path: Path) -> None:

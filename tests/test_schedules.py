@@ -43,6 +43,7 @@ def test_with_interval_step_the_rate_falls_at_every_step_towards_zero(name: str)
     rates = [learning_rate(s, name=name, base=1.0, epochs=5, steps_per_epoch=20, interval="step") for s in range(100)]
     assert rates[0] == 1.0
     assert all(later < earlier for earlier, later in pairwise(rates))
+    assert rates[25] == pytest.approx({"cosine": 0.5 + 0.5**1.5, "linear": 0.75}[name])
     assert rates[50] == pytest.approx(0.5)
     assert 0 < rates[99] <= 0.011
 

@@ -1,4 +1,4 @@
-"""Command lines of the Soft Augmentation program are answered with commands that train the same here."""
+"""Command lines of the Soft Augmentation program are answered with commands that train here what they mean."""
 
 import shlex
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from conftest import Answer
 
 from agmax.cli import parse
 from agmax.config import resolve
-from agmax.soft_flags import command
+from agmax.soft_flags import HERE, command
 
 Run = Callable[..., Answer]
 
@@ -75,6 +75,23 @@ def test_each_of_its_flags_is_answered_with_the_command(run: Run, flag: str) -> 
         assert "Type: python3 main.py --config=CifarResNet18" in answer.err
 
 
+@pytest.mark.parametrize(("flag", "here"), HERE.items())
+def test_beside_a_configuration_each_flag_is_answered_by_what_it_is_here(run: Run, flag: str, here: str) -> None:
+    for words in (["--config=ResNet8-soft_crop", "--train", flag, "2"], [f"{flag}=2", "--dataset=digits"]):
+        answer = run(*words)
+        assert answer.status == 2 and answer.err.count("\n") == 1
+        assert answer.err.endswith(f"Here {flag} is {here}\n") and "Type:" not in answer.err
+
+
+def test_what_the_answer_leaves_out_and_where_it_differs_is_said(run: Run) -> None:
+    answer = run("--task", "cifar100", "--da", "2", "--loss", "st", "--epochs=100", "dataset.root=/a b")
+    assert answer.err.endswith("; left out: --epochs=100 'dataset.root=/a b'\n")
+    assert "add augment.softening.reweight=batch_mean to weigh" in answer.err
+    answer = run("--task", "cifar100", "--da", "2")
+    assert answer.err.endswith("Type: python3 main.py --config=CifarResNet18-wide_crop --train --dataset=cifar100 "
+                               "augment.final_share=0.04\n")  # fmt: skip
+
+
 def test_flags_of_agmax_are_not_taken_for_its(run: Run) -> None:
     answer = run("--config=ResNet8", "--eval", "--crop")
     assert "(--crop): is not part of this version" in answer.err and "Soft Augmentation" not in answer.err
@@ -120,6 +137,8 @@ def test_numbers_keep_all_their_digits() -> None:
         ("--da 0 --optimizer adam", "invalid choice: 'adam'"),
         ("--da 0 --other", "is broken there"),
         ("--da 0 --sch 0", "which is none"),
+        ("--da 0 --sch inf", "which is none"),
+        ("--da 0 --sch nan", "which is none"),
     ],
 )
 def test_what_it_could_not_train_is_named(run: Run, old: str, why: str) -> None:

@@ -29,7 +29,10 @@ class Hiding(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """How much of each image is visible, [B] or [N, V]; None where nothing hides any of it."""
+    """How much of each image is visible, [B] or [N, V]; None where nothing hides any of it.
+
+    A crop and a box together leave the product of what each leaves, as if the box hid the same share of every part.
+    """
 
     visible: Tensor | None
     softening: Tensor | None  # as far as it softens the targets

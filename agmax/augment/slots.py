@@ -121,11 +121,8 @@ def _eraser(purpose: str, boxes: Callable[[int, int, int, np.random.Generator], 
     return change
 
 
-def window(sigma: float, background: float, visibility: str = "area") -> Hide:
-    """Make the slot of the soft crop: the images seen through a window far aside, and how much of each it shows.
-
-    `visibility` is `area`, the share of the image, or `iou`.
-    """
+def window(sigma: float, background: float) -> Hide:
+    """Make the slot of the soft crop: the images seen through a window far aside, and how much of each it shows."""
 
     def change(images: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
@@ -140,14 +137,14 @@ def window(sigma: float, background: float, visibility: str = "area") -> Hide:
             device=images.device,
         )
         share = soft_crop.visible_share(down, right, height=height, width=width)
-        seen = geometry.window(images, down, right, background=colors)
-        return seen, soft_crop.intersection_over_union(share) if visibility == "iou" else share
+        return geometry.window(images, down, right, background=colors), share
 
     return change
 
 
 def soften(
     num_classes: int,
+    visibility: str = "area",
     power: float = 2.0,
     max_confidence: float = 1.0,
     applies_to: str = "target_and_weight",
@@ -156,12 +153,14 @@ def soften(
 ) -> Soften:
     """Make what softens targets, weights each view, or both, by the confidence that its visible share leaves it.
 
-    `link` says whose confidence a view gets: its `own`, another's of the batch (`shuffled`) or the batch's `mean`;
-    `reweight` whether views are weighted one by one (`image`) or all by their mean (`batch_mean`).
+    `visibility` says whether that is the share as it is (`area`) or the intersection over union (`iou`), `link` whose
+    confidence a view gets: its `own`, another's of the batch (`shuffled`) or the batch's `mean`, and `reweight`
+    whether views are weighted one by one (`image`) or all by their mean (`batch_mean`).
     """
 
     def change(targets: Tensor, visible: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        confidence = softening.confidence(visible, num_classes=num_classes, power=power, max_confidence=max_confidence)
+        counted = softening.counted(visible, visibility)
+        confidence = softening.confidence(counted, num_classes=num_classes, power=power, max_confidence=max_confidence)
         if link == "shuffled":
             order = torch.from_numpy(rng.permutation(confidence.numel())).to(confidence.device)
             confidence = confidence.flatten()[order].view_as(confidence)

@@ -38,8 +38,3 @@ def visible_share(down: Tensor, right: Tensor, *, height: int, width: int) -> Te
     """
     visible = (height - down.abs()).clamp(min=0) * (width - right.abs()).clamp(min=0)
     return visible.float() / (height * width)
-
-
-def intersection_over_union(share: Tensor) -> Tensor:
-    """Return what image and window have in common over what they cover together, from the visible share [B]."""
-    return share / (2 - share)

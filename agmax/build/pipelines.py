@@ -70,7 +70,8 @@ def softening_shares(config: Config, *, num_images: int = 4096) -> torch.Tensor 
 
 def augmentation(config: Config, steps_per_epoch: int) -> Callable[..., Batch]:
     """Make the augmentation of a training: one pipeline, and another for the final epochs."""
-    first, last = pipeline(config), pipeline(_of_final_epochs(config))
+    first = pipeline(config)
+    last = pipeline(_of_final_epochs(config)) if config.num_final_epochs else first
     num_first_steps = (config.train.epochs - config.num_final_epochs) * steps_per_epoch
 
     def augment(sample: Sample, *, step: int) -> Batch:

@@ -28,8 +28,6 @@ class Soft(Section):
     """Standard deviation of the offset, as a share of the side."""
     background: Strength = 0.01
     """Standard deviation of the background colour, in units of the normalised image."""
-    visibility: Literal["area", "iou"] = "area"
-    """What counts as visible: the share of the image's area, or its intersection over union with the window."""
 
 
 class Softening(Section):
@@ -37,6 +35,8 @@ class Softening(Section):
 
     applies_to: Literal["target_and_weight", "target", "weight"] = "target_and_weight"
     """What the confidence changes: the target row, the weight in the loss, or both."""
+    visibility: Literal["area", "iou"] = "area"
+    """What the curve starts from: the visible share of the image, or image and window's intersection over union."""
     power: Positive = 2.0
     """Power k of the softening curve."""
     max_confidence: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -116,7 +116,7 @@ class Augment(Section):
     random_resized: RandomResized = RandomResized()
     final_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the epochs, the last ones, rounded down, that train with hardly any of what hides or mixes images."""
-    final_divisor: Annotated[float, Field(ge=1)] = 1000.0
+    final_divisor: Annotated[float, Field(ge=1, le=1e6)] = 1000.0
     """What sigma and the side of erased boxes are divided by in those epochs; nothing is mixed in them."""
     soft: Soft = Soft()
     softening: Softening = Softening()

@@ -85,6 +85,7 @@ def _lay(stack: _Stack, dataset: str | None, settings: Sequence[Setting]) -> Res
     _derive(chosen)
     config = _validate(chosen)
     origins = {key: setting.origin for key, setting in chosen.items()}
+    notes += config.remarks
     return Resolved(config, origins, notes, stack.typed | {setting.key for setting in settings})
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, model_validator
 
-from agmax.config.augmentation import Augment
+from agmax.config.augmentation import Augment, Softening
 from agmax.config.section import Channels, Count, Held, ModelArguments, NonNegative, Numbers, Positive, Section, Seed
 
 
@@ -203,7 +203,7 @@ class Config(Section):
         """Return (broken, message) for every rule that spans several settings; messages start with a key."""
         data, objective, optimizer, schedule = self.dataset, self.objective, self.optimizer, self.schedule
         two_view_methods = ("agmax_mse", "agmax_kl", "agmax_ce", "symmetric_kl", "stop_gradient", "tied_features")
-        crops, erasing = self.augment.random_resized, self.augment.random_erasing
+        crops, erasing, softening = self.augment.random_resized, self.augment.random_erasing, self.augment.softening
         spans = {
             "random_resized.scale": crops.scale,
             "random_resized.ratio": crops.ratio,
@@ -259,6 +259,16 @@ class Config(Section):
                 )
                 for name, (low, high) in spans.items()
             ),
+            (
+                softening.reweight == "batch_mean" and softening.applies_to == "target",
+                "augment.softening.reweight: no view is weighted where targets alone soften. "
+                "Write augment.softening.applies_to=target_and_weight",
+            ),
+            (
+                data.num_classes is not None and softening.max_confidence < 1 / data.num_classes,
+                f"augment.softening.max_confidence: {softening.max_confidence:g} is below chance, so that no target "
+                f"tells its class. Write more than 1 / {data.num_classes}",
+            ),
             (milestones != sorted(milestones), "schedule.milestones: write them in rising order"),
             (
                 0 < self.train.epochs <= schedule.warmup_epochs,
@@ -266,6 +276,20 @@ class Config(Section):
                 f"{self.train.epochs}. Write fewer, or more train.epochs",
             ),
         ]
+
+    @property
+    def remarks(self) -> list[str]:
+        """Return what is set and has no effect."""
+        augment = self.augment
+        softens = augment.crop == "soft" or augment.erase.startswith("soft_")
+        found = []
+        if not softens and augment.softening != Softening():
+            found.append("augment.softening: nothing softens here; soft_crop, soft_cutout and soft_random_erasing do")
+        if augment.final_share and not self.num_final_epochs:
+            found.append(f"augment.final_share: {augment.final_share:g} of {self.train.epochs} epochs is not one")
+        if (self.evaluation.occlusion or self.evaluation.offsets) and not self.evaluation.test:
+            found.append("evaluation.occlusion and .offsets: a training measures them on the test images it leaves out")
+        return found
 
     @property
     def normalisation(self) -> tuple[list[float], list[float]]:

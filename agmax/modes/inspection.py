@@ -97,12 +97,11 @@ def preview_curves(request: cli.Request) -> Result:
         why, remedy = "no part of it softens targets", "Name soft_crop, soft_cutout or soft_random_erasing"
         raise UsageError("nothing to draw", where=name, why=why, remedy=remedy)
     settings = config.augment.softening
-    curve = softening.Curve(build.num_classes(config), settings.power, settings.max_confidence)
-    window = None
-    if config.augment.crop == "soft":
-        window = softening.Window(config.dataset.image_size, config.augment.soft.visibility)
-    title = f"{name} on {dataset}: {curve.num_classes} classes, {len(drawn):,} views drawn"
-    style.save(softening.figure(curve, drawn, window=window, title=title), path)
+    num_classes = build.num_classes(config)
+    curve = softening.Curve(num_classes, settings.power, settings.max_confidence, settings.visibility)
+    window_size = config.dataset.image_size if config.augment.crop == "soft" else None
+    title = f"{name} on {dataset}: {num_classes} classes, {len(drawn):,} views drawn"
+    style.save(softening.figure(curve, drawn, window_size=window_size, title=title), path)
     run.log.info("%s shows the softening of %s", path, name)
     return {
         "mode": "preview",

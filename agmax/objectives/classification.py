@@ -19,14 +19,15 @@ def classification(
 
     With `subtract_entropy` it is the KL divergence from the rows, which is 0 where prediction and row are equal.
     Smoothed, mixed and softened targets are rows like any other (Szegedy et al. 2016; Zhang et al. 2018).
-    With `focal_gamma` the loss l of a view counts (1 - exp(-l)) ** focal_gamma times, which of a certain class is its
-    missing probability (Lin et al. 2017, eq. 4).
+    With `focal_gamma` the loss of a view counts (1 - exp(-d)) ** focal_gamma times, where d is that divergence, which
+    of a certain class is its missing probability (Lin et al. 2017, eq. 4).
     """
     losses = -(targets * logits.log_softmax(-1)).sum(-1)
+    divergences = losses - row_entropy(targets) if subtract_entropy or focal_gamma else losses
     if subtract_entropy:
-        losses = losses - row_entropy(targets)
+        losses = divergences
     if focal_gamma:
-        losses = losses * (-torch.expm1(-losses)).clamp(min=SMALLEST_MISS) ** focal_gamma
+        losses = losses * (-torch.expm1(-divergences)).clamp(min=SMALLEST_MISS) ** focal_gamma
     return (weights * losses).mean()
 
 

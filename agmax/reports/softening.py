@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from agmax.augment.soft_crop import intersection_over_union, visible_share
-from agmax.augment.softening import confidence
+from agmax.augment.soft_crop import visible_share
+from agmax.augment.softening import confidence, counted
 from agmax.reports import style
 
 POWERS = (1.0, 2.0, 3.0, 4.0)
@@ -22,37 +22,25 @@ class Curve(NamedTuple):
     num_classes: int
     power: float
     max_confidence: float
+    visibility: str  # area or iou
 
     def at(self, visible: Tensor, power: float | None = None) -> Tensor:
         """Return the confidence of visible shares, of any shape, with the curve's power or another."""
         return confidence(
-            visible,
+            counted(visible, self.visibility),
             num_classes=self.num_classes,
             power=self.power if power is None else power,
             max_confidence=self.max_confidence,
         )
 
 
-class Window(NamedTuple):
-    """The window of a soft crop."""
-
-    image_size: int
-    visibility: str  # area or iou
-
-    def visible(self) -> Tensor:
-        """Return what counts as visible, over the offsets [down, right] from minus the side to the side."""
-        offsets = torch.arange(-self.image_size, self.image_size + 1)
-        share = visible_share(offsets[:, None], offsets[None], height=self.image_size, width=self.image_size)
-        return intersection_over_union(share) if self.visibility == "iou" else share
-
-
-def figure(curve: Curve, drawn: Tensor, *, window: Window | None, title: str) -> Figure:
+def figure(curve: Curve, drawn: Tensor, *, window_size: int | None, title: str) -> Figure:
     """Draw the curve for four powers over the shares [M] that were drawn and, of a soft crop, its map over offsets."""
-    with style.figures(4.4, 1 if window is None else 2) as (made, axes):
+    with style.figures(4.4, 1 if window_size is None else 2) as (made, axes):
         made.suptitle(title, wrap=True)
         _draw_curves(axes[0], curve, drawn)
-        if window is not None:
-            made.colorbar(_draw_map(axes[1], curve, window), ax=axes[1], shrink=0.85)
+        if window_size is not None:
+            made.colorbar(_draw_map(axes[1], curve, window_size), ax=axes[1], shrink=0.85)
     return made
 
 
@@ -76,10 +64,12 @@ def _draw_curves(axes: Axes, curve: Curve, drawn: Tensor) -> None:
     axes.legend(loc="lower right", bbox_to_anchor=(1, 0.1), fontsize=8)
 
 
-def _draw_map(axes: Axes, curve: Curve, window: Window) -> AxesImage:
-    reach = window.image_size + 0.5
+def _draw_map(axes: Axes, curve: Curve, size: int) -> AxesImage:
+    """Draw the confidence over all offsets of a window of so many pixels a side."""
+    reach, offsets = size + 0.5, torch.arange(-size, size + 1)
     extent = (-reach, reach, reach, -reach)
-    image = axes.imshow(curve.at(window.visible()).numpy(), cmap="viridis", vmin=0, vmax=1, extent=extent)
+    visible = visible_share(offsets[:, None], offsets[None], height=size, width=size)
+    image = axes.imshow(curve.at(visible).numpy(), cmap="viridis", vmin=0, vmax=1, extent=extent)
     axes.set_xlabel("window to the right (pixels)")
     axes.set_ylabel("window down (pixels)")
     axes.set_title(f"confidence, k = {curve.power:g}", fontsize=9)
