@@ -91,37 +91,62 @@ def test_the_published_table_is_quoted_right() -> None:
         assert f"{gain:+.2f}" in README
 
 
-def test_the_study_at_equal_compute_is_quoted_right() -> None:
-    """Every mean, interval and difference of the section is that of the recorded cells."""
-    path = REPOSITORY / "configs" / "study" / "results" / "fashion_mnist_agmax.jsonl"
-    errors: dict[str, dict[int, float]] = {}
-    for record in map(json.loads, path.read_text().splitlines()):
-        if record["phase"] == "results":
-            errors.setdefault(record["variant"], {})[record["seed"]] = record["metrics"]["test"]["error"]
+class Recorded:
+    """The test metrics of a study's finished cells, as the README writes them."""
 
-    def difference(first: str, second: str) -> str:
-        seeds = sorted(errors[first].keys() & errors[second].keys())
-        pairs = [np.array([errors[arm][seed] for seed in seeds]) for arm in (first, second)]
-        found = statistics.paired_difference(*pairs)
+    def __init__(self, name: str) -> None:
+        self.records: dict[str, dict[int, Any]] = {}
+        path = REPOSITORY / "configs" / "study" / "results" / f"{name}.jsonl"
+        for record in map(json.loads, path.read_text().splitlines()):
+            if record["phase"] == "results":
+                self.records.setdefault(record["variant"], {})[record["seed"]] = record
+
+    def values(self, arm: str, metric: str = "error") -> dict[int, float]:
+        return {seed: record["metrics"]["test"][metric] for seed, record in self.records[arm].items()}
+
+    def error(self, arm: str) -> str:
+        """Write the mean and half of its interval."""
+        mean = statistics.mean_interval(np.array(list(self.values(arm).values())))
+        assert mean.interval is not None
+        return f"{mean.mean:.2f} ± {(mean.interval.high - mean.interval.low) / 2:.2f}"
+
+    def difference(self, first: str, second: str) -> str:
+        """Write the mean difference of the pairs and its interval."""
+        values = [self.values(arm) for arm in (first, second)]
+        seeds = sorted(values[0].keys() & values[1].keys())
+        found = statistics.paired_difference(*(np.array([each[seed] for seed in seeds]) for each in values))
         assert found.interval is not None
         return f"{found.mean:+.2f} [{found.interval.low:+.2f}, {found.interval.high:+.2f}]".replace("-", MINUS)
 
-    section = README.partition("## AgMax at equal compute")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)`([^|]*)\|(.*)\|$", section, flags=re.MULTILINE)
-    assert len(rows) == len(errors) - 3  # all but the checks
-    for arm, words, cells in rows:
-        _, _, error, against = (cell.strip() for cell in cells.split("|"))
-        mean = statistics.mean_interval(np.array(list(errors[arm].values())))
-        assert mean.interval is not None
-        assert error == f"{mean.mean:.2f} ± {(mean.interval.high - mean.interval.low) / 2:.2f}", arm
-        assert against == (difference(arm, "baseline_longer") if arm != "baseline_longer" else "")
-        assert ("³" in words) == (len(errors[arm]) == 6)
-    for second in ("baseline_wider_batch", "two_views"):
-        assert difference("agmax", second) in section
-    assert difference("agmax_identical_views", "two_views") in section
-    assert difference("two_views_13000_images", "two_views") in section
+
+def section(title: str) -> str:
+    return README.partition(f"## {title}")[2].partition("\n## ")[0]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Return the cells of the table rows that begin with a word in code; the word itself is the first."""
+    found = re.findall(r"^\| `(\w+)`([^|]*)\|(.*)\|$", text, flags=re.MULTILINE)
+    return [[arm, about, *(cell.strip() for cell in cells.split("|"))] for arm, about, cells in found]
+
+
+def test_the_study_at_equal_compute_is_quoted_right() -> None:
+    """Every mean, interval and difference of the section is that of the recorded cells."""
+    recorded, text = Recorded("fashion_mnist_agmax"), section("AgMax at equal compute")
+    rows = rows_of(text)
+    assert len(rows) == len(recorded.records) - 3  # all but the checks
+    for arm, about, _, _, error, against in rows:
+        assert error == recorded.error(arm), arm
+        assert against == (recorded.difference(arm, "baseline_longer") if arm != "baseline_longer" else "")
+        assert ("³" in about) == (len(recorded.records[arm]) == 6)
+    for first, second in (
+        ("agmax", "baseline_wider_batch"),
+        ("agmax", "two_views"),
+        ("agmax_identical_views", "two_views"),
+        ("two_views_13000_images", "two_views"),
+    ):
+        assert recorded.difference(first, second) in text
     for second in ("baseline_longer", "agmax_same_class"):
-        assert re.sub("[+]", "", difference("agmax", second)).replace(" [", " points [") in section
+        assert re.sub("[+]", "", recorded.difference("agmax", second)).replace(" [", " points [") in text
 
 
 def test_exit_codes_are_documented() -> None:
