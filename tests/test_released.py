@@ -287,6 +287,11 @@ def crafted(kind: str, path: Path) -> None:
         torch.save(state, path)
         content, middle = path.read_bytes(), path.stat().st_size // 2
         path.write_bytes(content[:middle] + bytes(4096) + content[middle + 4096 :])
+    elif kind == "one entry many times":
+        torch.save(state, path)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.filelist += [max(archive.infolist(), key=lambda entry: entry.file_size)] * 50
+            archive.comment = b"so that the list is written anew"
     elif kind == "a hole of a tebibyte":
         torch.save(state, path)
         os.truncate(path, 2**40)
@@ -329,6 +334,7 @@ CRAFTED = {
     "TorchScript": "it holds compressed entries",
     "a bomb": "it holds compressed entries",
     "zeros inside": "wrong checksum in",
+    "one entry many times": "its entries are larger than the file",
     "a hole of a tebibyte": "is the most that is read",
     "a view of too much": "it holds a tensor of (10, 68719476736) without the numbers for it",
     "a network of terabytes": "weights do not fit the model",
