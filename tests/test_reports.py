@@ -493,8 +493,23 @@ def test_robustness_is_drawn_where_it_was_measured() -> None:
     assert [line.get_label() for line in lines] == ["a", "b"]
     assert [list(np.asarray(line.get_ydata())) for line in lines] == [[10, 20, 30], [10, 30, 50]]
     assert [list(np.asarray(line.get_xdata())) for line in drawings["offsets"].figure.axes[0].lines] == [[0, 3]] * 2
+    assert drawings["occlusion"].figure.axes[0].get_ylim() == (0, 100)
     assert "<h2>When less is visible</h2>" in page.page(made, list(drawings.values()))
     assert "<h2>When less is visible</h2>" not in page.page(small(), figures.drawings(small()))
+
+
+@pytest.mark.parametrize("metric", ["error", "top1"])
+def test_robustness_stands_in_a_table(metric: str) -> None:
+    """Replicates 1 point apart: a 95 % interval with one degree of freedom is 12.706 times 0.5 wide on each side."""
+    arms = [arm("a", [10.0, 11.0], of=config(evaluation__robustness_limit=50)), arm("b", [10.0, 11.0])]
+    for seed, found in arms[0].records.items():
+        found["robustness"] = {"occlusion": {"at": [0, 28.699], "top1": [90.0 - seed, 40.0]}}
+    made = analysed(arms, metrics=(metric,))
+    (table,) = [table for table in contents.tables(made) if table.name in contents.ROBUSTNESS]
+    assert [column.title for column in table.columns] == ["arm", "0", "28.7"]
+    assert table.rows == [["a", *(["10.50 ± 6.35", "60.00"] if metric == "error" else ["89.50 ± 6.35", "40.00"])]]
+    assert "on test images" in table.caption  # on how many is not said, where arms differ
+    assert "on 50 test images" in contents.robustness(analysed(arms[:1]), "occlusion").caption
 
 
 def test_the_number_of_trials_stands_in_the_table_of_arms() -> None:

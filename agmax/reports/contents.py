@@ -26,7 +26,7 @@ from agmax.reports.words import (
     two_models,
     unit_of_differences,
 )
-from agmax.studies.analysis import HIGHER_IS_BETTER, PROTOCOLS, Analysis, Comparison
+from agmax.studies.analysis import HIGHER_IS_BETTER, PROTOCOLS, Analysis, Comparison, Curve
 
 NO_P_VALUE = "no p-value under six replicates"
 MCNEMAR = "McNemar of these two models"
@@ -57,9 +57,9 @@ class Table(NamedTuple):
 
 
 def tables(analysis: Analysis) -> list[Table]:
-    """Return the tables of an analysis that have rows: arms, contrasts, checks, others."""
+    """Return the tables of an analysis that have rows: arms, contrasts, checks, others, what is robust."""
     made = (arms(analysis), contrasts(analysis), checks(analysis), others(analysis))
-    return [table for table in made if table.rows]
+    return [table for table in (*made, *(robustness(analysis, name) for name in ROBUSTNESS)) if table.rows]
 
 
 def _table(name: str, title: str, caption: str, rows: Sequence[dict[str, str]], notes: list[str]) -> Table:
@@ -198,6 +198,68 @@ def others(analysis: Analysis) -> Table:
         f"{_difference_caption(analysis)} {begun(over_both)}: 95 % bootstrap interval of the difference, in points."
     )
     return _table("others", "The other arms", caption, rows, _notes_of_comparisons(analysis.others))
+
+
+class Robustness(NamedTuple):
+    """How a measure of robustness is worded."""
+
+    title: str
+    axis: str  # what grows, with its unit
+    images: str  # what is done to them
+
+
+ROBUSTNESS = {
+    "occlusion": Robustness(
+        "When less is visible: occlusion",
+        "occluded by a square (% of the area)",
+        "with a square of each image hidden, at a place of its own that is the same for all arms",
+    ),
+    "offsets": Robustness(
+        "When less is visible: windows aside",
+        "window aside (pixels)",
+        "seen through windows that far up, down, left or right, averaged over the four",
+    ),
+}
+"""By the name in a record."""
+
+
+def robustness(analysis: Analysis, name: str) -> Table:
+    """Return the error, or top1, of every arm as less of the images is visible."""
+    metric = accuracy_metric(analysis.metrics[0])
+    curves = {arm.name: arm.robustness[name] for arm in analysis.arms if name in arm.robustness}
+    places = sorted({place for curve in curves.values() for place in curve.at})
+    rows = []
+    for arm, curve in curves.items():
+        cells = dict(zip(curve.at, _points(shown(curve, analysis), metric), strict=True))
+        rows.append({"arm": plain(arm), **{f"{place:.3g}": cells.get(place, DASH) for place in places}})
+    words = ROBUSTNESS[name]
+    caption = (
+        f"{begun(measured(metric))} on {robustness_images(analysis, name)}. Columns: {words.axis}. Mean of the "
+        f"replicates {PLUS_MINUS} half the width of its 95 % t interval."
+    )
+    return _table(name, words.title, caption, rows, [])
+
+
+def robustness_images(analysis: Analysis, name: str) -> str:
+    """Say on which images a measure of robustness is."""
+    counts = analysis.num_robustness_images
+    number_of = f"{min(counts):,} test images" if len(counts) == 1 else "test images"
+    return f"{number_of} {ROBUSTNESS[name].images}"
+
+
+def shown(curve: Curve, analysis: Analysis) -> Curve:
+    """Return a curve of top1 in what is shown: top1 or error."""
+    if accuracy_metric(analysis.metrics[0]) == "top1":
+        return curve
+    mean, low, high = ([100 - value for value in values] for values in (curve.mean, curve.high, curve.low))
+    return curve._replace(mean=mean, low=low, high=high)
+
+
+def _points(curve: Curve, metric: str) -> list[str]:
+    return [
+        number(middle, metric) + (f" {PLUS_MINUS} {number(high - middle, metric)}" if high > middle else "")
+        for middle, high in zip(curve.mean, curve.high, strict=True)
+    ]
 
 
 def _over_both(analysis: Analysis) -> str:

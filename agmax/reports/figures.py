@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from agmax.reports import style
+from agmax.reports.contents import ROBUSTNESS, robustness_images, shown
 from agmax.reports.words import accuracy_metric, begun, marked, measured, published
 from agmax.studies.analysis import Analysis, Curve, Summary
 
@@ -31,10 +32,9 @@ def drawings(analysis: Analysis) -> list[Drawing]:
     for name, draw, caption in CURVES:
         if curve_name(analysis, NAMES[name]):
             made.append(Drawing(name, draw(analysis), caption(analysis)))
-    for name, axis, how in ROBUSTNESS:
+    for name in ROBUSTNESS:
         if any(name in arm.robustness for arm in analysis.arms):
-            words = f"{begun(measured(accuracy_metric(analysis.metrics[0])))} on test images {how}"
-            made.append(Drawing(name, robustness(analysis, name, axis), words))
+            made.append(Drawing(name, robustness(analysis, name), _caption_of_robustness(analysis, name)))
     return made
 
 
@@ -116,7 +116,7 @@ def error_against_image_passes(analysis: Analysis) -> Figure:
     return figure
 
 
-def robustness(analysis: Analysis, name: str, axis: str) -> Figure:
+def robustness(analysis: Analysis, name: str) -> Figure:
     """Draw the error, or top1, of every arm as less of the images is visible."""
     with style.figure(_height_of_curves(analysis)) as (figure, axes):
         ends = []
@@ -125,8 +125,9 @@ def robustness(analysis: Analysis, name: str, axis: str) -> Figure:
                 curve = shown(arm.robustness[name], analysis)
                 _draw_curve(axes, curve.at, curve, look, label(arm))
                 ends.append(curve.mean[-1])
-        axes.set_xlabel(axis)
+        axes.set_xlabel(ROBUSTNESS[name].axis)
         axes.set_ylabel(measured(accuracy_metric(analysis.metrics[0])))
+        axes.set_ylim(0, 100)  # an interval of few replicates goes further
         axes.grid()
         _list_arms(figure, axes, ends)
     return figure
@@ -140,14 +141,6 @@ def label(arm: Summary) -> str:
 def curve_name(analysis: Analysis, names: Sequence[str]) -> str:
     """Return the first of several curves that an arm has, or nothing."""
     return next((name for name in names if any(name in arm.curves for arm in analysis.arms)), "")
-
-
-def shown(curve: Curve, analysis: Analysis) -> Curve:
-    """Return a curve of top1 in what is drawn."""
-    if accuracy_metric(analysis.metrics[0]) == "top1":
-        return curve
-    mean, low, high = ([100 - value for value in values] for values in (curve.mean, curve.high, curve.low))
-    return curve._replace(mean=mean, low=low, high=high)
 
 
 def late_range(curve: Curve) -> tuple[float, float]:
@@ -217,26 +210,16 @@ def _caption_of_passes(analysis: Analysis) -> str:
     )
 
 
+def _caption_of_robustness(analysis: Analysis, name: str) -> str:
+    metric = begun(measured(accuracy_metric(analysis.metrics[0])))
+    images = robustness_images(analysis, name)
+    return f"{metric} on {images}: mean of the replicates and its 95 % t interval as a band."
+
+
 def _what_is_drawn(analysis: Analysis, name: str) -> str:
     images = curve_name(analysis, NAMES[name]).split("_")[0]
     return f"{begun(measured(accuracy_metric(analysis.metrics[0])))} on the {images} images"
 
-
-ROBUSTNESS = (
-    (
-        "occlusion",
-        "occluded by a square (% of the area)",
-        "with a square of each image hidden, at a place of its own that is the same for all arms: mean of the "
-        "replicates and its 95 % t interval as a band.",
-    ),
-    (
-        "offsets",
-        "window aside (pixels)",
-        "seen through windows that far up, down, left or right, averaged over the four: mean of the replicates and its "
-        "95 % t interval as a band.",
-    ),
-)
-"""What is measured of robustness: figure, horizontal axis, caption."""
 
 CUT_OFF = "The vertical axis shows the last third of every training; what lies beyond is cut off."
 

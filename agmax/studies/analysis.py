@@ -114,6 +114,7 @@ class Analysis(NamedTuple):
     margin: float
     budget: int | None
     num_test_images: int
+    num_robustness_images: set[int]  # on how many of them robustness was measured: one number, where arms agree
     arms: list[Summary]
     contrasts: list[Comparison]  # fixed in advance, with p-values
     checks: list[Comparison]
@@ -171,13 +172,16 @@ def analyse(
         ]
     )
     counts = {record["num_test_images"] for arm in measured.values() for record in arm.records.values()}
+    num_test_images = max(counts, default=0)
+    limits = {arm.config.evaluation.robustness_limit or num_test_images for arm in measured.values()}
     return Analysis(
         title,
         about,
         tuple(metrics),
         margin,
         budget,
-        max(counts, default=0),
+        num_test_images,
+        {min(limit, num_test_images) for limit in limits},
         summaries,
         fixed,
         tested,
@@ -214,6 +218,7 @@ def as_mapping(analysis: Analysis) -> dict[str, Any]:
                 "steps": arm.steps,
                 "minutes": arm.minutes,
                 **{metric: mean.mean for metric, mean in arm.means["final"].items()},
+                **{name: {"at": curve.at, "top1": curve.mean} for name, curve in arm.robustness.items()},
             }
             for arm in analysis.arms
         },
