@@ -1,6 +1,7 @@
 """The command line: modes, flags, and the setting that each flag stands for."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -123,8 +124,8 @@ def parse(argv: Sequence[str]) -> Request:
         resume=arguments.resume,
         num_runs=arguments.n_runs,
         split=arguments.split or "test",
-        predictions=arguments.predictions,
-        output=arguments.output,
+        predictions=_expanded(arguments.predictions),
+        output=_expanded(arguments.output),
         what=next((word for mode in WORDS if (word := getattr(arguments, mode))), ""),
         named=_named(arguments),
         normalise=arguments.normalise,
@@ -309,6 +310,11 @@ def _flags(arguments: argparse.Namespace) -> tuple[list[str], list[Setting], lis
         key=lambda setting: setting.origin in ("--steplr", "--cosinelr", "--multisteplr", "--plateau"), reverse=True
     )
     return parts, settings, remarks
+
+
+def _expanded(path: str | None) -> str | None:
+    """Return a path with ~ as the home folder, which no shell puts in behind `--output=`."""
+    return None if path is None else os.path.expanduser(path)
 
 
 def _override(text: str) -> Setting:

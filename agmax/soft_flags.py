@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NoReturn
 
+from agmax.config import reader, resolve
+from agmax.config.resolve import Setting
 from agmax.errors import UsageError
 
 HERE = {
@@ -66,7 +68,7 @@ def command(argv: Sequence[str]) -> str:
     Where that program's code does something else, which the README lists, its numbers differ.
 
     Raises:
-        UsageError: that program cannot train it either, or it is not part of this one.
+        UsageError: that program cannot train it either, or it is not part of this one, or a value is out of range here.
     """
     old, _ = _parser().parse_known_args(list(argv))
     epochs = int(200 * old.sch) if math.isfinite(old.sch) else 0
@@ -93,6 +95,9 @@ def command(argv: Sequence[str]) -> str:
     name = "-".join(parts if len(parts) > 1 else [*parts, "standard"])
     words = ["python3 main.py", f"--config={name}", "--train", f"--dataset={old.task}"]
     words += [f"--epochs={epochs}"] if epochs != 500 else []
+    typed = [text.partition("=") for text in settings]
+    asked = [Setting(key, reader.parse_value(value), "flags of that program") for key, _, value in typed]
+    resolve.resolve(name, dataset=old.task, settings=asked)  # what cannot be followed here either is said now
     return " ".join([*words, *map(shlex.quote, settings)])
 
 
@@ -100,7 +105,7 @@ def _crop(old: argparse.Namespace) -> list[str]:
     """Return the part for its `--da`: 2 is the soft crop, whose targets soften with the loss `st` alone."""
     if old.da == 2:
         return ["soft_crop" if old.loss == "st" else "wide_crop"]
-    if old.da == 1 and old.l:
+    if old.da == 1 and old.l > 0:
         return ["cutout"]
     return ["no_basic_augment"] if old.da == -1 else []
 

@@ -31,6 +31,10 @@ def skip_or_fail(reason: str) -> None:
     pytest.skip(reason)
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"JSON has no {constant}")
+
+
 class Answer(NamedTuple):
     """What main() did: its exit status and what it printed."""
 
@@ -40,7 +44,7 @@ class Answer(NamedTuple):
 
     @property
     def json(self) -> Any:
-        return json.loads(self.out)
+        return json.loads(self.out, parse_constant=_refuse)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "download": {"errors", "files"},
     "config": {"errors"},
     "flags": set[str](),
-    "soft_flags": {"errors"},
+    "soft_flags": {"config", "errors"},
     "cli": {"config", "errors", "flags", "soft_flags"},
     **dict.fromkeys(COMPONENTS, FOUNDATION),
     "data": FOUNDATION | {"download"},

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import REPOSITORY, Answer
 
 from agmax import cli, modes
 from agmax.config import names
-from agmax.modes import inspection, settings
+from agmax.modes import inspection, settings, training
 
 Run = Callable[..., Answer]
 
@@ -317,6 +318,47 @@ def test_what_a_mode_does_not_follow_is_refused(mode: str, run: Run) -> None:
 
 def test_a_misspelt_flag_is_answered_with_the_nearest(run: Run) -> None:
     assert "Did you mean '--batch-size'?" in run("--config=ResNet8", "--print-config", "--bathc-size=4").err
+
+
+def test_the_home_folder_is_put_in_where_no_shell_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["--eval", "--resume", "x.pth", "--output=~/seen.png", "--predictions=~/p.npz"]
+    assert cli.parse(words).output == "/home/me/seen.png" and cli.parse(words).predictions == "/home/me/p.npz"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "why"),
+    [
+        (lambda: torch.empty(1 << 60), "DefaultCPUAllocator: can't allocate memory"),
+        (lambda: bytearray(1 << 62), "nothing is left"),
+        (lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")), "CUDA out of memory"),
+    ],
+)
+def test_full_memory_is_told_in_one_line(
+    attempt: Callable[[], Any], why: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "train_once", lambda request: attempt())
+    answer = run("--config=ResNet8", "--train", "--dataset=digits")
+    assert answer.status == 8 and answer.err.count("\n") == 1
+    assert why in answer.err and "Lower train.batch_size" in answer.err
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_another_fault_of_torch_is_no_full_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "train_once", lambda request: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        run("--config=ResNet8", "--train", "--dataset=digits")
+
+
+def test_a_training_that_is_started_several_times_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun does: each process would train the whole."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    answer = run("--config=ResNet8", "--train", "--dataset=digits")
+    assert answer.status == 2 and "started several times (torchrun)" in answer.err
+    assert run("--config=ResNet8", "--print-config", "--dataset=digits").status == 0
 
 
 @pytest.mark.parametrize("flag", ["--config", "--dataset", "--predictions", "--weights-dir", "--lr"])

@@ -408,9 +408,10 @@ def test_weights_that_are_no_numbers_can_be_looked_at(run: Run, tmp_path: Path) 
     crafted("no numbers", tmp_path / "a.pth")
     words = ("--config=WideResNet40-2", "--dataset=digits", "model.channels=3", "--resume=a.pth", "--json")
     assert run("--eval", *words).status == 4
-    answer = run("--eval", "--allow-nonfinite", *words)
+    answer = run("--eval", "--allow-nonfinite", *words, "--occlusion", "evaluation.robustness_limit=20")
     assert answer.status == 0, answer.err
     assert answer.json["nll"] is None and answer.json["top1"] < 20
+    assert answer.json["occlusion"]["nll"] == [None] * 10 and answer.json["occlusion"]["num_images"] == 20
     refused = run("--train", "--allow-nonfinite", *words)
     assert refused.status == 2 and "it goes with --eval" in refused.err
 

@@ -61,7 +61,8 @@ def test_losses_and_schedules_have_their_parts() -> None:
     assert (hard.augment.crop, hard.augment.soft.sigma) == ("wide", 6 / 32)
     holes = config_of(command(shlex.split("--task cifar10 --da 1 --l 8")))
     assert (holes.augment.erase, holes.augment.cutout.share) == ("cutout", 0.25)
-    assert config_of(command(shlex.split("--task cifar10 --da 1"))).augment.erase == "none"  # its default length is 0
+    for length in ("", "--l 0", "--l -4"):  # its default is 0
+        assert config_of(command(shlex.split(f"--task cifar10 --da 1 {length}"))).augment.erase == "none"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,11 @@ def test_numbers_keep_all_their_digits() -> None:
         ("--da 0 --other", "is broken there"),
         ("--da 0 --sch 0", "which is none"),
         ("--da 0 --sch inf", "which is none"),
+        ("--da 1 --l 40", "augment.cutout.share"),
+        ("--da 2 --loss st --pcrop 0", "augment.softening.power"),
+        ("--da 2 --r 0.5", "augment.final_divisor"),
+        ("--da 2 --loss st --max_p 0.05", "augment.softening.max_confidence"),
+        ("--da 0 --decay s --sch 0.005", "schedule.milestones"),
         ("--da 0 --sch nan", "which is none"),
     ],
 )

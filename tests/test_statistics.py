@@ -21,6 +21,7 @@ from agmax.studies.statistics import (
     mcnemar,
     mean_interval,
     paired_difference,
+    replicates_needed,
     verdict,
 )
 
@@ -124,6 +125,19 @@ def test_sums_that_tie_on_paper_tie_in_the_p_value(seed: int) -> None:
     sums = [sum(s * int(d) for s, d in zip(signs, hundredths, strict=True)) for signs in product((1, -1), repeat=9)]
     share = Fraction(sum(abs(total) >= abs(int(hundredths.sum())) for total in sums), 2**9)
     assert paired_difference(9.7 + hundredths / 100, np.full(9, 9.7)).p_value == float(share)
+
+
+@pytest.mark.parametrize("num_tests", range(1, 30))
+def test_from_how_many_replicates_on_a_p_value_after_holm_can_be_significant(num_tests: int) -> None:
+    """The clearest of all outcomes, beside others that show nothing."""
+
+    def smallest(num_replicates: int) -> float:
+        clearest = difference_of([1.0] * num_replicates).p_value
+        adjusted = holm([clearest, *[1.0] * (num_tests - 1)])[0]
+        return 1.0 if adjusted is None else adjusted
+
+    needed = replicates_needed(num_tests)
+    assert smallest(needed) < 0.05 <= smallest(needed - 1)
 
 
 def test_there_is_no_p_value_under_six_replicates() -> None:

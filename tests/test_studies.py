@@ -847,6 +847,19 @@ def test_a_dry_run_trains_nothing_writes_nothing_and_tells_the_time(run: Call, u
     assert "plain                          2 cells,   2 to run, image passes of each: 40" in answer.err
 
 
+@pytest.mark.parametrize(("replicates", "of_one"), [("2", 2), ("6", 2), ("6", 6), ("1", 1)])
+def test_contrasts_that_cannot_come_out_significant_are_said(
+    replicates: str, of_one: int, run: Call, untrained: None
+) -> None:
+    text = TINY.replace("replicates: 2", f"replicates: {replicates}")
+    Path("tiny.yaml").write_text(
+        text.replace("smooth: label_smoothing", f"smooth: {{parts: label_smoothing, replicates: {of_one}}}")
+    )
+    answer = run("--study", "./tiny.yaml", "--dry-run")
+    said = f"with one contrast a p-value can fall under 0.05 from 6 replicates on; these are {of_one}"
+    assert answer.status == 0 and (said in answer.err) == (of_one < 6)
+
+
 def test_the_estimate_follows_the_finished_cells(copy: Path, run: Call, untrained: None) -> None:
     """Cells of 40 image passes that took 20, 20, 20 and 2000 s: half a second a pass, 40 of 80 passes are left."""
     path = Path("results/tiny.jsonl")

@@ -25,6 +25,7 @@ from agmax.cli import parse
 from agmax.config import names
 from agmax.evaluation.evaluate import Predictions
 from agmax.models import backbones
+from agmax.reports import results
 from agmax.reports.results import write_predictions
 from agmax.resume import evaluation_start
 from agmax.schedules import Plateau
@@ -206,6 +207,15 @@ def test_several_runs_are_summarised(run: Run) -> None:
     assert spread["mean"] == pytest.approx(np.mean(scores))
     assert spread["std"] == pytest.approx(np.std(scores, ddof=1))
     assert "3 runs: test top1 mean" in answer.err
+
+
+def test_runs_without_a_speed_are_summarised() -> None:
+    """A run that was killed after its last step has none."""
+    about = {"mode": "train", "config": "a", "dataset": "b", "split": "test", "num_images": 1, "epochs": 1}
+    scores = dict.fromkeys(results.SUMMARISED, 1.0) | {"seed": 0, "seconds": 0.0}
+    made = [{**about, **scores, "images_per_second": speed} for speed in (None, 3.0)]
+    assert results.summary(made)["images_per_second"] == 3.0
+    assert results.summary(made[:1] * 2)["images_per_second"] is None
 
 
 def test_evaluating_more_often_does_not_change_the_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,11 @@
 """One function per mode: what the user asked for -> its result, said to people and returned for --json."""
 
 import importlib
+import os
 from typing import Any
 
 from agmax import cli
-from agmax.errors import UsageError
+from agmax.errors import ResourceError, UsageError
 
 SMALLEST_TORCH = (2, 10)
 """Older releases load checkpoints unsafely (CVE-2025-32434, CVE-2026-24747)."""
@@ -29,14 +30,33 @@ MODES = {
 
 def answer(request: cli.Request) -> dict[str, Any]:
     """Do what was asked for."""
+    if request.mode in ("train", "study") and os.environ.get("WORLD_SIZE", "1") != "1":
+        why = "each of these processes would train the whole by itself"
+        remedy = "Start one process: it takes all GPUs of CUDA_VISIBLE_DEVICES"
+        raise UsageError("started several times", where="torchrun", why=why, remedy=remedy)
     module, name = MODES[request.mode].split(".")
     if module != "settings":
         _check_torch()
         from agmax.run import log_to
 
         log_to([])
-    result: dict[str, Any] = getattr(importlib.import_module(f"agmax.modes.{module}"), name)(request)
+    try:
+        result: dict[str, Any] = getattr(importlib.import_module(f"agmax.modes.{module}"), name)(request)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_full_memory(error):
+            raise
+        why = str(error).partition("\n")[0] or "nothing is left"
+        remedy = "Lower train.batch_size, or compute in bf16 (train.precision=auto)"
+        raise ResourceError("the memory is full", why=why, remedy=remedy) from error
     return result
+
+
+def _is_full_memory(error: Exception) -> bool:
+    """Tell whether an error says that no more memory can be had, on a GPU or not."""
+    import torch
+
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def _check_torch() -> None:

@@ -1,6 +1,5 @@
 """Look at a model, and at what it is trained on."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def preview_batch(request: cli.Request) -> Result:
     typed = resume.resolved(request)
     device = parallel.choose_device(typed.config.train.device)
     name, dataset = typed.config.name, typed.config.dataset.name
-    path = Path(os.path.expanduser(request.output or f"preview-{name}-{dataset}.png"))
+    path = Path(request.output or f"preview-{name}-{dataset}.png")
     results.probe(path)
     print_notes(request, typed)
     data = build.split(typed.config, "train")
@@ -88,7 +87,7 @@ def preview_curves(request: cli.Request) -> Result:
     """Draw how the targets soften, and how much of the images is visible."""
     typed = resume.resolved(request)
     name, dataset = typed.config.name, typed.config.dataset.name
-    path = Path(os.path.expanduser(request.output or f"softening-{name}-{dataset}.png"))
+    path = Path(request.output or f"softening-{name}-{dataset}.png")
     results.probe(path)
     print_notes(request, typed)
     config = build.counted(typed.config, lambda: build.split(typed.config, "train"))

@@ -1,6 +1,5 @@
 """Use trained weights: classify files, hand them on, fetch released ones."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def export(request: cli.Request) -> Result:
         config = resolved.config
         model = api.of_saved(saved, config)
     print_notes(request, resolved)
-    path = Path(os.path.expanduser(request.output or f"{config.name}-{config.dataset.name}{ending}"))
+    path = Path(request.output or f"{config.name}-{config.dataset.name}{ending}")
     results.probe(path)
     more: dict[str, Any] = {"with_normalisation": True} if request.normalise else {}
     about = write(model, path, **more)

@@ -162,7 +162,7 @@ def _empty_sheet(height: float) -> tuple[Figure, Axes]:
 
 def _legend(num_shown: int, num_images: int, *, has_visible_share: bool) -> str:
     images = f"The first {num_shown} of the {num_images} images of the batch"
-    visible = " Visible: how much of the image is left to see." if has_visible_share else ""
+    visible = " Visible: how much crop and erased boxes leave of the image." if has_visible_share else ""
     return f"{images}, as the model gets them. Weight: of the view in the loss.{visible} Bars: target of the view"
 
 

@@ -32,7 +32,11 @@ def scores(predictions: Predictions, class_names: Sequence[str]) -> Result:
 
 
 def or_none(value: Any) -> Any:
-    """Return a value, or None in the place of a number that is not finite, which JSON cannot hold."""
+    """Return a value, or None in the place of each number that is not finite, which JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: or_none(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [or_none(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -68,13 +72,14 @@ def summary(results: Sequence[Result]) -> Result:
             "min": min(values),
             "max": max(values),
         }
+    speeds = [result["images_per_second"] for result in results if result["images_per_second"]]
     return {
         **made,
         "seed": results[0]["seed"],
         "seeds": [result["seed"] for result in results],
         "run_folder": None,
         "checkpoint": None,
-        "images_per_second": statistics.median(result["images_per_second"] for result in results),
+        "images_per_second": statistics.median(speeds) if speeds else None,
         "seconds": sum(result["seconds"] for result in results),
         "runs": list(results),
     }

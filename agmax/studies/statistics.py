@@ -4,6 +4,7 @@ R replicates, each the same for every arm (data subset, initial weights, order),
 A difference is first - second, in the unit of the metric. What cannot be said with so few replicates is None.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -138,6 +139,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(ranked) - rank) * p_value))
         adjusted[place] = highest
     return adjusted
+
+
+def replicates_needed(num_tests: int) -> int:
+    """Return from how many replicates on a sign-flip p-value can fall under 0.05 after Holm over so many tests.
+
+    The smallest of R replicates is 2 / 2^R: 6 for one test, 7 for three, 8 for four.
+    """
+    return max(MIN_REPLICATES_FOR_P, 1 + math.ceil(math.log2(num_tests / ALPHA)))
 
 
 def equivalent(first: Values, second: Values, *, margin: float) -> Equivalence:

@@ -13,7 +13,7 @@ from agmax.config import study as files
 from agmax.config.study import Study
 from agmax.errors import UsageError
 from agmax.run import log
-from agmax.studies import analysis, estimate, plan, records, runner, slurm, tuning
+from agmax.studies import analysis, estimate, plan, records, runner, slurm, statistics, tuning
 from agmax.studies.analysis import Analysis, Arm, Pair
 from agmax.studies.plan import Cell, Typed
 from agmax.studies.records import Record
@@ -115,6 +115,7 @@ def analysed(study: Study, phase: Phase, known: Mapping[str, Record], typed: Typ
         about = f"the best on validation of {among}" if len(contrast.against) > 1 else ""
         contrasts.append(Pair(contrast.of, second, about))
     notes = [f"arms have unequal numbers of trials: {study.unequal_trials}"] if study.unequal_trials else []
+    notes += too_few_replicates(study)
     of_other_code = _num_of_other_code(phase.cells, known)
     if of_other_code:
         notes.append(f"{of_other_code} cells were made by other code than the present; --fresh repeats them")
@@ -129,6 +130,19 @@ def analysed(study: Study, phase: Phase, known: Mapping[str, Record], typed: Typ
         budget=study.budget,
         notes=notes,
     )
+
+
+def too_few_replicates(study: Study) -> list[str]:
+    """Return a note where no contrast can come out significant, whatever is measured."""
+    if not study.contrasts:
+        return []
+    needed = statistics.replicates_needed(len(study.contrasts))
+    arms = [(contrast.of, *contrast.against) for contrast in study.contrasts]
+    most = max(min(len(study.variants[name].seeds) for name in names) for names in arms)
+    if most >= needed:
+        return []
+    contrasts = "one contrast" if len(arms) == 1 else f"{len(arms)} contrasts"
+    return [f"with {contrasts} a p-value can fall under 0.05 from {needed} replicates on; these are {most}"]
 
 
 def _is_missing(cell: Cell, known: Mapping[str, Record], *, fresh: bool) -> bool:
@@ -159,6 +173,8 @@ def _announce(
     of_other_code = _num_of_other_code([cell for cell in phase.cells if cell not in missing], known)
     if of_other_code:
         log.info("note: %d finished cells were made by other code; --fresh repeats them", of_other_code)
+    for note in too_few_replicates(study):
+        log.info("note: %s", note)
     if not missing:
         return 0.0
     sizes: dict[str, int | None] = {}
