@@ -4,8 +4,9 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests run side by side, one thread each
 
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from agmax import run as run_module
 from main import main
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -45,6 +47,15 @@ class Answer(NamedTuple):
     @property
     def json(self) -> Any:
         return json.loads(self.out, parse_constant=_refuse)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_flushes_and_git() -> Iterator[None]:
+    """Leave out what takes time at every checkpoint and in every run and is not looked at: disk flushes, git."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(run_module, "_commit", functools.cache(run_module._commit))
+        yield
 
 
 @pytest.fixture

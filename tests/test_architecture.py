@@ -7,7 +7,7 @@ import pytest
 from conftest import REPOSITORY
 
 from agmax.augment import slots
-from agmax.config import names, resolve
+from agmax.config import names
 from agmax.config.augmentation import Augment
 from agmax.config.schema import choices
 from agmax.objectives.objective import OBJECTIVES
@@ -150,15 +150,6 @@ def test_every_fragment_says_what_it_is(group: str) -> None:
     for item in names.examples(group):
         assert item.about, item.document.path
         assert item.part in item.document.path or "{" in item.document.path
-
-
-@pytest.mark.parametrize("dataset", list(names.files("dataset")))
-@pytest.mark.parametrize("path", sorted(names.CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_shipped_file_equals_its_composition_on_every_data_set(path: Path, dataset: str) -> None:
-    composed = names.parse(path.stem).canonical
-    assert composed != path.stem, "the composition would read the file again"
-    from_file, from_parts = (resolve.resolve(name, dataset=dataset).config for name in (path.stem, composed))
-    assert from_file == from_parts
 
 
 def test_requirements_and_package_ask_for_the_same() -> None:

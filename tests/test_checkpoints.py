@@ -61,10 +61,7 @@ def test_what_stands_behind_a_file_changes_nothing_of_it(tmp_path: Path) -> None
     save(path, state())
     with path.open("ab") as file:
         file.write(b"more" * 1000)
-    try:
-        assert torch.equal(load(path)["model"]["weight"], state()["model"]["weight"])
-    except CheckpointError as error:
-        assert "a.pth" in str(error)
+    assert torch.equal(load(path)["model"]["weight"], state()["model"]["weight"])
 
 
 def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(tmp_path: Path) -> None:
@@ -87,6 +84,7 @@ def test_a_file_that_says_it_is_encrypted_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse")
 @pytest.mark.parametrize(
     "tensor",
     [torch.zeros(1).expand(2**36, 2048), torch.zeros(3, device="meta"), torch.zeros(3, 3).to_sparse()],
@@ -94,7 +92,7 @@ def test_a_file_that_says_it_is_encrypted_is_refused(tmp_path: Path) -> None:
 )
 def test_tensors_that_are_not_what_they_seem_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
     save(tmp_path / "a.pth", {"model": {"weight": tensor}})
-    with pytest.raises(CheckpointError, match=r"without the numbers for it|not loaded"):
+    with pytest.raises(CheckpointError, match="without the numbers for it"):
         load(tmp_path / "a.pth")
 
 

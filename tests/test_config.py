@@ -895,7 +895,7 @@ def may_stand(key: str, old: Any, new: Any) -> bool:
 
 
 @pytest.mark.parametrize("path", FRAGMENTS, ids=lambda path: path.stem)
-def test_every_key_misspelt_and_every_value_of_another_type_is_an_error_with_its_line(
+def test_every_key_misspelt_and_every_value_of_another_type_is_an_error_that_names_its_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documents = dict(fragment_documents())

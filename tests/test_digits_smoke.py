@@ -5,16 +5,24 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from chromium import opened
 from conftest import REPOSITORY, Answer
+from test_studies import InThisProcess, stand_in
 
 from agmax.config import study
 
 
-def test_the_study_of_a_minute_tunes_measures_and_its_page_opens(run: Callable[..., Answer], tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_study_of_a_minute_tunes_measures_and_its_page_opens(
+    jobs: int, run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With processes of their own for its cells, `jobs` at a time, or all in this one."""
+    if not jobs:
+        stand_in(monkeypatch, InThisProcess)
     file = tmp_path / "digits_smoke.yaml"
     shutil.copy(REPOSITORY / "configs/study/digits_smoke.yaml", file)
-    words = ("--study", str(file), "--jobs=2", "--json")
+    words = ("--study", str(file), f"--jobs={jobs or 1}", "--json")
     tuned = run(*words)
     assert (tuned.status, tuned.json["phase"]) == (0, "tuning"), tuned.err
     assert not (tmp_path / "runs/studies/digits_smoke/report.html").exists()  # no test image is read yet

@@ -19,6 +19,7 @@ from agmax.config.resolve import Setting, resolve
 from agmax.errors import UsageError
 from agmax.objectives import agreement
 from agmax.objectives.objective import NEEDS_FEATURES, NEEDS_Q_NETWORK, OBJECTIVES, Term, objective
+from main import main
 
 Run = Callable[..., Answer]
 
@@ -363,9 +364,22 @@ def test_agmax_trains_without_one_of_its_terms_as_if_it_were_not_there(
             assert row[key] == other[key], key
 
 
+@pytest.fixture(scope="module")
+def two_views(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Return weights and rows of a training without agreement; not to be changed."""
+    folder = tmp_path_factory.mktemp("two_views")
+    assert main(["--config=ResNet8-cutmix-two_views", *TINY, f"train.runs_dir={folder}"]) == 0
+    run_folder = folder / "ResNet8-cutmix-two_views" / "digits-s0"
+    lines = (run_folder / "metrics.jsonl").read_text().splitlines()
+    checkpoint = json.loads((run_folder / "result.json").read_text())["checkpoint"]
+    return load(Path(checkpoint))["model"], [json.loads(line) for line in lines]
+
+
 @pytest.mark.parametrize("part", TERMS)
-def test_a_method_of_weight_0_is_two_views_bit_for_bit_and_of_its_own_weight_is_not(run: Run, part: str) -> None:
-    control, rows, _ = train(run, "ResNet8-cutmix-two_views")
+def test_a_method_of_weight_0_is_two_views_bit_for_bit_and_of_its_own_weight_is_not(
+    run: Run, part: str, two_views: tuple[dict[str, Tensor], list[dict[str, Any]]]
+) -> None:
+    control, rows = two_views
     silent, others, _ = train(run, f"ResNet8-cutmix-{part}", "objective.agreement_weight=0")
     acting, _, result = train(run, f"ResNet8-cutmix-{part}")
     assert silent.keys() == control.keys()

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import torch
 from conftest import Answer, write_tree
 from PIL import Image
 from test_released import file_of
-from test_training import train
+from test_training import TINY
 
 import agmax
 from agmax.prediction import class_names
+from main import main
 
 Run = Callable[..., Answer]
 
@@ -37,10 +39,19 @@ def pictures(folder: Path, count: int = 47) -> list[Path]:
     return made
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = ("--config=ResNet8-cutout", "--train", *TINY, "train.epochs=1", f"train.runs_dir={folder}")
+    assert main(list(words)) == 0
+    return folder / "ResNet8-cutout" / "digits-s0"
+
+
 @pytest.fixture
-def weights(run: Run) -> str:
-    folder: str = train(run, "ResNet8-cutout", "train.epochs=1")["run_folder"]
-    return folder
+def weights(trained: Path, tmp_path: Path) -> str:
+    shutil.copytree(trained, tmp_path / "trained")
+    return "trained"
 
 
 def test_a_folder_of_mixed_formats_is_classified_and_what_is_broken_is_named(

@@ -41,6 +41,7 @@ def file_of(
     prefix: str = "module.",
     classes: int | None = None,
     channels: int | None = None,
+    is_filled: bool = True,
 ) -> dict[str, Any]:
     """Make what the AgMax program saves after 270 epochs: every tensor filled by its key, as the golden file says."""
     shapes = {key: list(shape) for key, shape in KEYS[part].items()}
@@ -57,9 +58,8 @@ def file_of(
             "qnet.model.2.weight": [num_classes, hidden_units],
             "qnet.model.2.bias": [num_classes],
         }
-    weights = {
-        prefix + key: torch.from_numpy(np.array(reference_value(key, tuple(shape)))) for key, shape in shapes.items()
-    }
+    fill = reference_value if is_filled else lambda key, shape: np.zeros(shape, np.float32 if shape else np.int64)
+    weights = {prefix + key: torch.from_numpy(np.array(fill(key, tuple(shape)))) for key, shape in shapes.items()}
     momentum = {
         number: {"momentum_buffer": torch.zeros_like(value)} for number, value in enumerate(list(weights.values())[:3])
     }
@@ -131,7 +131,7 @@ def test_a_file_written_without_a_gpu_holds_the_same() -> None:
 @pytest.mark.parametrize("hidden_units", [0, 24])
 def test_every_network_is_told_by_its_keys_and_shapes(part: str, hidden_units: int) -> None:
     """All tensors find their place, and none is left over but the dead classifier."""
-    state = file_of(part, hidden_units=hidden_units, classes=7)
+    state = file_of(part, hidden_units=hidden_units, classes=7, is_filled=False)
     found = released.contents(state, Path("a.pth"))
     assert (found.part, found.num_classes, found.channels) == (part, 7, 3)
     assert (found.hidden_units, found.num_views) == (hidden_units, 2 if hidden_units else 1)

@@ -1,6 +1,7 @@
 """Tables, figures and the page of a study say what its numbers say, whatever its arms are called."""
 
 import csv
+import functools
 import io
 import re
 from collections.abc import Sequence
@@ -105,6 +106,7 @@ RISING = [10.25, 10.5, 10.75, 11.0, 11.25, 11.5]  # above STEADY by 0.25 to 1.5:
 AROUND = [9.75, 10.25, 9.5, 10.5, 10.0, 10.25]
 
 
+@functools.cache
 def small(**options: Any) -> Analysis:
     """Two contrasts, a check that holds and one that does not, one other arm."""
     arms = [
@@ -119,6 +121,7 @@ def small(**options: Any) -> Analysis:
     return analysed(arms, contrasts=contrasts, checks=checks, notes=["a note"], **options)
 
 
+@functools.cache
 def many(num_arms: int, num_replicates: int, *, name: str = "arm_number_{}") -> Analysis:
     """Arms with names of their own, the last with one replicate, every fourth with a published number."""
     rng = np.random.default_rng(0)
@@ -143,6 +146,7 @@ def many(num_arms: int, num_replicates: int, *, name: str = "arm_number_{}") -> 
     )
 
 
+@functools.cache
 def hostile() -> Analysis:
     """Everything that comes from a user's file says something nasty."""
     arms = [arm(name, STEADY)._replace(about=name) for name in HOSTILE]

@@ -250,7 +250,7 @@ def test_the_crops_of_soft_augmentation_reach_as_far_as_its_figure_says() -> Non
 
 
 def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
-    """Nine arms of equal compute, the last epoch final in all, at most six trials an arm, AgMax as chosen before."""
+    """Arms of equal compute, the last epoch final in all, at most six trials an arm, AgMax as chosen before."""
     of = shipped("fashion_mnist_soft")
     arms = {cell.variant: cell.config for cell in result_cells("fashion_mnist_soft")}
     assert {arm: (each.augment.crop, each.augment.softening.applies_to, each.augment.softening.link)
@@ -262,6 +262,8 @@ def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
         "weight": ("soft", "weight", "own"),
         "mean_confidence": ("soft", "target", "mean"),
         "shuffled_confidence": ("soft", "target_and_weight", "shuffled"),
+        "wide_crop_as_published": ("wide", "target_and_weight", "own"),
+        "soft_crop_as_published": ("soft", "target_and_weight", "own"),
         "agmax": ("standard", "target_and_weight", "own"),
         "agmax_soft_crop": ("soft", "target_and_weight", "own"),
     }  # fmt: skip
