@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY, Answer
 
 from agmax import cli, modes
-from agmax.config import names, resolve, study
+from agmax.config import names, reader, resolve, study
 from agmax.reports.words import MINUS
 from agmax.studies import plan, statistics
 
@@ -77,7 +77,7 @@ def test_every_yaml_example_resolves(text: str, tmp_path: Any) -> None:
 def test_the_tables_name_every_part(group: str) -> None:
     for item in names.examples(group):
         shown = item.part.replace("28-10", "&lt;depth&gt;-&lt;width&gt;")
-        assert f"| `{item.part}` |" in README or f"| `{shown}` |" in README or f"`{item.part}`" in README, item.part
+        assert re.search(rf"^\|[^|]*`({re.escape(item.part)}|{re.escape(shown)})`", README, re.MULTILINE), item.part
 
 
 def test_the_published_table_is_quoted_right() -> None:
@@ -102,17 +102,22 @@ class Recorded:
                 self.records.setdefault(record["variant"], {})[record["seed"]] = record
 
     def values(self, arm: str, metric: str = "error") -> dict[int, float]:
-        return {seed: record["metrics"]["test"][metric] for seed, record in self.records[arm].items()}
+        """Return a metric of every replicate, or the error in percent at a place, such as `offsets 10`."""
+        name, _, place = metric.partition(" ")
+        if not place:
+            return {seed: record["metrics"]["test"][metric] for seed, record in self.records[arm].items()}
+        curves = {seed: record["robustness"][name] for seed, record in self.records[arm].items()}
+        return {seed: 100 - curve["top1"][curve["at"].index(float(place))] for seed, curve in curves.items()}
 
-    def error(self, arm: str) -> str:
+    def mean(self, arm: str, metric: str = "error", decimals: int = 2) -> str:
         """Write the mean and half of its interval."""
-        mean = statistics.mean_interval(np.array(list(self.values(arm).values())))
+        mean = statistics.mean_interval(np.array(list(self.values(arm, metric).values())))
         assert mean.interval is not None
-        return f"{mean.mean:.2f} ± {(mean.interval.high - mean.interval.low) / 2:.2f}"
+        return f"{mean.mean:.{decimals}f} ± {(mean.interval.high - mean.interval.low) / 2:.{decimals}f}"
 
-    def difference(self, first: str, second: str) -> str:
+    def difference(self, first: str, second: str, metric: str = "error") -> str:
         """Write the mean difference of the pairs and its interval."""
-        values = [self.values(arm) for arm in (first, second)]
+        values = [self.values(arm, metric) for arm in (first, second)]
         seeds = sorted(values[0].keys() & values[1].keys())
         found = statistics.paired_difference(*(np.array([each[seed] for seed in seeds]) for each in values))
         assert found.interval is not None
@@ -135,7 +140,7 @@ def test_the_study_at_equal_compute_is_quoted_right() -> None:
     rows = rows_of(text)
     assert len(rows) == len(recorded.records) - 3  # all but the checks
     for arm, about, _, _, error, against in rows:
-        assert error == recorded.error(arm), arm
+        assert error == recorded.mean(arm), arm
         assert against == (recorded.difference(arm, "baseline_longer") if arm != "baseline_longer" else "")
         assert ("³" in about) == (len(recorded.records[arm]) == 6)
     for first, second in (
@@ -147,6 +152,45 @@ def test_the_study_at_equal_compute_is_quoted_right() -> None:
         assert recorded.difference(first, second) in text
     for second in ("baseline_longer", "agmax_same_class"):
         assert re.sub("[+]", "", recorded.difference("agmax", second)).replace(" [", " points [") in text
+
+
+def test_the_study_of_soft_augmentation_is_quoted_right() -> None:
+    """Every number of its two tables is that of the recorded cells, and every difference of the text too."""
+    recorded, text = Recorded("fashion_mnist_soft"), section("Soft Augmentation at equal compute")
+    rows = rows_of(text)
+    assert {arm for arm, *_ in rows} == recorded.records.keys()
+    for arm, about, error, nll, ece, hidden, aside, against in rows:
+        assert len(recorded.records[arm]) == {"³": 6, "⁴": 3}.get(about.strip()[-1], 8), arm
+        assert error == recorded.mean(arm), arm
+        assert nll == recorded.mean(arm, "nll", 3), arm
+        assert ece == recorded.mean(arm, "ece", 4), arm
+        assert hidden == recorded.mean(arm, "occlusion 28.699", 1), arm
+        assert aside == recorded.mean(arm, "offsets 10", 1), arm
+        assert against == (recorded.difference(arm, "wide_crop") if arm != "wide_crop" else ""), arm
+    one_view, two_views, brings = (
+        line.split("|") for line in re.findall("^\\| (?:one view|AgMax).*", text, re.MULTILINE)
+    )
+    pairs = [("standard_crop", "target_and_weight"), ("agmax", "agmax_soft_crop")]
+    for (first, second), line in zip(pairs, (one_view, two_views), strict=True):
+        expected = [recorded.mean(first), recorded.mean(second), recorded.difference(second, first)]
+        assert [cell.strip() for cell in line[2:5]] == expected
+    expected = [recorded.difference(*arms[::-1]) for arms in zip(*pairs, strict=True)]
+    assert [cell.strip() for cell in brings[2:4]] == expected
+    for first, second, metric in DIFFERENCES_OF_SOFT_AUGMENTATION:
+        assert recorded.difference(first, second, metric) in text, (first, second, metric)
+    chosen = reader.read(REPOSITORY / "configs/study/results/fashion_mnist_soft.chosen.yaml").mapping["chosen"]
+    soft, hard = (chosen[arm]["of_trials"] for arm in ("target_and_weight", "wide_crop"))
+    gains = [f"{first - second:+.2f}" for first, second in zip(soft, hard, strict=False)]
+    assert f"{', '.join(gains[:3])} and {gains[3]}" in text
+
+
+DIFFERENCES_OF_SOFT_AUGMENTATION = [
+    ("target_and_weight", "shuffled_confidence", "error"),
+    ("target_and_weight", "shuffled_confidence", "offsets 10"),
+    ("soft_crop_as_published", "wide_crop_as_published", "error"),
+    ("wide_crop", "standard_crop", "offsets 10"),
+    ("target_and_weight", "wide_crop", "offsets 10"),
+]
 
 
 def test_exit_codes_are_documented() -> None:
