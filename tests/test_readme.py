@@ -176,12 +176,29 @@ def test_the_study_of_soft_augmentation_is_quoted_right() -> None:
         assert [cell.strip() for cell in line[2:5]] == expected
     expected = [recorded.difference(*arms[::-1]) for arms in zip(*pairs, strict=True)]
     assert [cell.strip() for cell in brings[2:4]] == expected
+    text = " ".join(text.split())
     for first, second, metric in DIFFERENCES_OF_SOFT_AUGMENTATION:
         assert recorded.difference(first, second, metric) in text, (first, second, metric)
     chosen = reader.read(REPOSITORY / "configs/study/results/fashion_mnist_soft.chosen.yaml").mapping["chosen"]
     soft, hard = (chosen[arm]["of_trials"] for arm in ("target_and_weight", "wide_crop"))
-    gains = [f"{first - second:+.2f}" for first, second in zip(soft, hard, strict=False)]
+    gains = [f"{first - second:+.2f}".replace("-", MINUS) for first, second in zip(soft, hard, strict=False)]
     assert f"{', '.join(gains[:3])} and {gains[3]}" in text
+    arms = ("soft_crop_as_published", "wide_crop_as_published")
+    before = [np.mean([at_epoch(record, "test", 30) for record in recorded.records[arm].values()]) for arm in arms]
+    assert "stand at {:.2f} and {:.2f} %".format(*(100 - before_the_last for before_the_last in before)) in text
+    path = REPOSITORY / "configs/study/results/fashion_mnist_soft.jsonl"
+    trials: dict[tuple[str, int], list[float]] = {}
+    for record in map(json.loads, path.read_text().splitlines()):
+        if record["phase"] == "tuning":
+            trials.setdefault((record["variant"], record["trial"]), []).append(at_epoch(record, "validation", 30))
+    means = [[np.mean(trials[arm, trial]) for trial in range(4)] for arm in ("target_and_weight", "wide_crop")]
+    gains = [f"{first - second:+.2f}".replace("-", MINUS) for first, second in zip(*means, strict=True)]
+    assert f"{', '.join(gains[:3])} and {gains[3]} at epoch 30" in text
+
+
+def at_epoch(record: dict[str, Any], split: str, epoch: int) -> float:
+    curve = record["curves"][f"{split}_top1"]
+    return float(curve["values"][curve["epochs"].index(epoch)])
 
 
 DIFFERENCES_OF_SOFT_AUGMENTATION = [
