@@ -96,7 +96,7 @@ def command(argv: Sequence[str]) -> str:
     words = ["python3 main.py", f"--config={name}", "--train", f"--dataset={old.task}"]
     words += [f"--epochs={epochs}"] if epochs != 500 else []
     typed = [text.partition("=") for text in settings]
-    asked = [Setting(key, reader.parse_value(value), "flags of that program") for key, _, value in typed]
+    asked = [Setting(key, reader.parse_value(value), "Soft Augmentation's flags") for key, _, value in typed]
     resolve.resolve(name, dataset=old.task, settings=asked)  # what cannot be followed here either is said now
     return " ".join([*words, *map(shlex.quote, settings)])
 

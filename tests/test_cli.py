@@ -332,6 +332,7 @@ def test_the_home_folder_is_put_in_where_no_shell_does(monkeypatch: pytest.Monke
         (lambda: torch.empty(1 << 60), "DefaultCPUAllocator: can't allocate memory"),
         (lambda: bytearray(1 << 62), "nothing is left"),
         (lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")), "CUDA out of memory"),
+        (lambda: _raise(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")), "CUBLAS_STATUS_ALLOC"),
     ],
 )
 def test_full_memory_is_told_in_one_line(
@@ -340,7 +341,7 @@ def test_full_memory_is_told_in_one_line(
     monkeypatch.setattr(training, "train_once", lambda request: attempt())
     answer = run("--config=ResNet8", "--train", "--dataset=digits")
     assert answer.status == 8 and answer.err.count("\n") == 1
-    assert why in answer.err and "Lower train.batch_size" in answer.err
+    assert why in answer.err and "Lower train.batch_size and evaluation.batch_size" in answer.err
 
 
 def _raise(error: Exception) -> None:

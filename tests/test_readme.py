@@ -115,11 +115,15 @@ class Recorded:
         assert mean.interval is not None
         return f"{mean.mean:.{decimals}f} ± {(mean.interval.high - mean.interval.low) / 2:.{decimals}f}"
 
-    def difference(self, first: str, second: str, metric: str = "error") -> str:
-        """Write the mean difference of the pairs and its interval."""
+    def paired(self, first: str, second: str, metric: str = "error") -> statistics.PairedDifference:
+        """Compare two arms by the replicates that both have."""
         values = [self.values(arm, metric) for arm in (first, second)]
         seeds = sorted(values[0].keys() & values[1].keys())
-        found = statistics.paired_difference(*(np.array([each[seed] for seed in seeds]) for each in values))
+        return statistics.paired_difference(*(np.array([each[seed] for seed in seeds]) for each in values))
+
+    def difference(self, first: str, second: str, metric: str = "error") -> str:
+        """Write the mean difference of the pairs and its interval."""
+        found = self.paired(first, second, metric)
         assert found.interval is not None
         return f"{found.mean:+.2f} [{found.interval.low:+.2f}, {found.interval.high:+.2f}]".replace("-", MINUS)
 
@@ -177,6 +181,10 @@ def test_the_study_of_soft_augmentation_is_quoted_right() -> None:
     expected = [recorded.difference(*arms[::-1]) for arms in zip(*pairs, strict=True)]
     assert [cell.strip() for cell in brings[2:4]] == expected
     text = " ".join(text.split())
+    contrasts = [("target_and_weight", "wide_crop"), ("target_and_weight", "shuffled_confidence")]
+    contrasts += [("agmax_soft_crop", "target_and_weight"), ("agmax_soft_crop", "agmax")]
+    p_values = statistics.holm([recorded.paired(*pair).p_value for pair in contrasts])
+    assert f"hard targets (p {p_values[0]:.3g} after Holm" in text and f"soft crop too (p {p_values[2]:.3g})" in text
     for first, second, metric in DIFFERENCES_OF_SOFT_AUGMENTATION:
         assert recorded.difference(first, second, metric) in text, (first, second, metric)
     chosen = reader.read(REPOSITORY / "configs/study/results/fashion_mnist_soft.chosen.yaml").mapping["chosen"]
@@ -207,6 +215,8 @@ DIFFERENCES_OF_SOFT_AUGMENTATION = [
     ("soft_crop_as_published", "wide_crop_as_published", "error"),
     ("wide_crop", "standard_crop", "offsets 10"),
     ("target_and_weight", "wide_crop", "offsets 10"),
+    ("agmax_soft_crop", "agmax", "offsets 10"),
+    ("agmax_soft_crop", "target_and_weight", "offsets 10"),
 ]
 
 

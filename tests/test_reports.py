@@ -512,6 +512,10 @@ def test_robustness_stands_in_a_table(metric: str) -> None:
     (table,) = [table for table in contents.tables(made) if table.name in contents.ROBUSTNESS]
     assert [column.title for column in table.columns] == ["arm", "0", "28.7"]
     assert table.rows == [["a", *(["10.50 ± 6.35", "60.00"] if metric == "error" else ["89.50 ± 6.35", "40.00"])]]
+    for seed, found in arms[1].records.items():  # a little less of larger images
+        found["robustness"] = {"occlusion": {"at": [0, 28.72], "top1": [90.0 - seed, 40.0]}}
+    shared = contents.robustness(analysed(arms, metrics=(metric,)), "occlusion")
+    assert shared.rows == [table.rows[0], ["b", *table.rows[0][1:]]]
     assert "on test images" in table.caption  # on how many is not said, where arms differ
     assert "on 50 test images" in contents.robustness(analysed(arms[:1]), "occlusion").caption
 

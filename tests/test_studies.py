@@ -847,17 +847,23 @@ def test_a_dry_run_trains_nothing_writes_nothing_and_tells_the_time(run: Call, u
     assert "plain                          2 cells,   2 to run, image passes of each: 40" in answer.err
 
 
-@pytest.mark.parametrize(("replicates", "of_one"), [("2", 2), ("6", 2), ("6", 6), ("1", 1)])
-def test_contrasts_that_cannot_come_out_significant_are_said(
-    replicates: str, of_one: int, run: Call, untrained: None
-) -> None:
-    text = TINY.replace("replicates: 2", f"replicates: {replicates}")
-    Path("tiny.yaml").write_text(
-        text.replace("smooth: label_smoothing", f"smooth: {{parts: label_smoothing, replicates: {of_one}}}")
-    )
-    answer = run("--study", "./tiny.yaml", "--dry-run")
-    said = f"with one contrast a p-value can fall under 0.05 from 6 replicates on; these are {of_one}"
-    assert answer.status == 0 and (said in answer.err) == (of_one < 6)
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ([2], "with one contrast a p-value can fall under 0.05 from 6 replicates on; these are 2"),
+        ([6], ""),
+        ([6, 6, 6, 6], "with 4 contrasts a p-value can fall under 0.05 from 8 replicates on; these are 6"),
+        ([8, 8, 8, 8], ""),
+        ([8, 6, 6, 6], ""),
+        ([6, 5, 5, 5], ""),  # three without a p-value
+    ],
+)
+def test_contrasts_that_cannot_come_out_significant_are_said(counts: list[int], said: str, tmp_path: Path) -> None:
+    text = TINY[: TINY.index("contrasts:")].replace("replicates: 2", "replicates: 8")
+    arms = [f"  arm{n}: {{parts: label_smoothing, replicates: {count}}}\n" for n, count in enumerate(counts)]
+    contrasts = [f"  - {{of: arm{n}, against: [plain]}}\n" for n in range(len(counts))]
+    (tmp_path / "tiny.yaml").write_text("".join([text, *arms, "contrasts:\n", *contrasts]))
+    assert study.too_few_replicates(files.read(tmp_path / "tiny.yaml")) == [said] * bool(said)
 
 
 def test_the_estimate_follows_the_finished_cells(copy: Path, run: Call, untrained: None) -> None:

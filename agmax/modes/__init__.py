@@ -46,7 +46,8 @@ def answer(request: cli.Request) -> dict[str, Any]:
         if not _is_full_memory(error):
             raise
         why = str(error).partition("\n")[0] or "nothing is left"
-        remedy = "Lower train.batch_size, or compute in bf16 (train.precision=auto)"
+        sizes = "evaluation.batch_size" if request.mode != "train" else "train.batch_size and evaluation.batch_size"
+        remedy = f"Lower {sizes}, or compute in bf16 (train.precision=auto, evaluation.precision=auto)"
         raise ResourceError("the memory is full", why=why, remedy=remedy) from error
     return result
 
@@ -56,7 +57,11 @@ def _is_full_memory(error: Exception) -> bool:
     import torch
 
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return known or any(words in str(error) for words in FULL)
+
+
+FULL = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED")
+"""What torch's allocator for the CPU, CUDA, cuBLAS and cuDNN say when no memory is left."""
 
 
 def _check_torch() -> None:

@@ -227,11 +227,13 @@ def robustness(analysis: Analysis, name: str) -> Table:
     """Return the error, or top1, of every arm as less of the images is visible."""
     metric = accuracy_metric(analysis.metrics[0])
     curves = {arm.name: arm.robustness[name] for arm in analysis.arms if name in arm.robustness}
-    places = sorted({place for curve in curves.values() for place in curve.at})
+    places = dict.fromkeys(
+        f"{place:.3g}" for place in sorted({place for curve in curves.values() for place in curve.at})
+    )
     rows = []
     for arm, curve in curves.items():
-        cells = dict(zip(curve.at, _points(shown(curve, analysis), metric), strict=True))
-        rows.append({"arm": plain(arm), **{f"{place:.3g}": cells.get(place, DASH) for place in places}})
+        cells = dict(zip((f"{at:.3g}" for at in curve.at), _points(shown(curve, analysis), metric), strict=True))
+        rows.append({"arm": plain(arm), **{place: cells.get(place, DASH) for place in places}})
     words = ROBUSTNESS[name]
     caption = (
         f"{begun(measured(metric))} on {robustness_images(analysis, name)}. Columns: {words.axis}. Mean of the "

@@ -136,12 +136,13 @@ def too_few_replicates(study: Study) -> list[str]:
     """Return a note where no contrast can come out significant, whatever is measured."""
     if not study.contrasts:
         return []
-    needed = statistics.replicates_needed(len(study.contrasts))
-    arms = [(contrast.of, *contrast.against) for contrast in study.contrasts]
-    most = max(min(len(study.variants[name].seeds) for name in names) for names in arms)
+    num_seeds = {name: len(variant.seeds) for name, variant in study.variants.items()}
+    counts = [min(num_seeds[item.of], max(num_seeds[name] for name in item.against)) for item in study.contrasts]
+    num_tests = sum(count >= statistics.MIN_REPLICATES_FOR_P for count in counts) or len(counts)
+    needed, most = statistics.replicates_needed(num_tests), max(counts)
     if most >= needed:
         return []
-    contrasts = "one contrast" if len(arms) == 1 else f"{len(arms)} contrasts"
+    contrasts = "one contrast" if num_tests == 1 else f"{num_tests} contrasts"
     return [f"with {contrasts} a p-value can fall under 0.05 from {needed} replicates on; these are {most}"]
 
 
