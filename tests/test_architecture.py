@@ -1,6 +1,7 @@
 """Rules of the architecture, as tests: who imports whom, tables that agree, a short main."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,47 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agmax."):
             found.add(str(node.module))
     return {name.split(".")[1] for name in found}
+
+
+LAYERS = (
+    "core",
+    "augment",
+    "losses",
+    "models",
+    "optim",
+    "data",
+    "checkpoints",
+    "evaluation",
+    "training",
+    "config",
+    "builders",
+    "experiments",
+    "studies",
+    "reports",
+    "benchmarks",
+    "cli",
+    "__init__",
+)
+"""The folders of the package: each imports from those above it and from itself."""
+
+
+@pytest.mark.xfail(reason="the package is still laid out from the command line downward", strict=True)
+def test_a_folder_imports_only_from_those_above_it_in_the_list() -> None:
+    rank = {name: number for number, name in enumerate(LAYERS)}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        assert room in rank, path
+        for other in imported(path) - {room}:
+            assert rank[other] < rank[room], f"{path} imports {other}"
+
+
+@pytest.mark.xfail(reason="build, loading, reports, resume and studies import one another in a circle", strict=True)
+def test_no_folders_import_one_another_in_a_circle() -> None:
+    imports: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        imports.setdefault(room, set()).update(imported(path) - {room})
+    graphlib.TopologicalSorter(imports).prepare()
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
