@@ -12,7 +12,7 @@ import os
 import traceback
 from collections.abc import Sequence
 
-from agmax.errors import AgmaxError
+from agmax.core.errors import AgmaxError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,10 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a class name must not break a terminal without Unicode
     try:
-        from agmax import cli, modes
+        from agmax.cli import parser, run
 
-        request = cli.parse(argv)
-        result = modes.answer(request)
+        request = parser.parse(argv)
+        result = run.answer(request)
         if request.as_json:
             print(json.dumps(result))
         sys.stdout.flush()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agmax import run as run_module
+from agmax.experiments import environment
 from main import main
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -54,7 +54,7 @@ def without_flushes_and_git() -> Iterator[None]:
     """Leave out what takes time at every checkpoint and in every run and is not looked at: disk flushes, git."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
-        patch.setattr(run_module, "_commit", functools.cache(run_module._commit))
+        patch.setattr(environment, "_commit", functools.cache(environment._commit))
         yield
 
 

@@ -10,7 +10,7 @@ from conftest import REPOSITORY  # noqa: F401  one thread, before torch is impor
 
 from agmax.config import resolve
 from agmax.config.resolve import Setting
-from agmax.reports.words import sentence
+from agmax.reports.formatting import sentence
 from agmax.studies import records
 from agmax.studies.analysis import Analysis, Arm, Comparison, Pair, analyse, as_mapping
 

@@ -15,9 +15,9 @@ from test_released import file_of
 from test_training import train
 
 import agmax
-from agmax import build
+from agmax import builders
+from agmax.core.errors import CheckpointError, DataError, ResourceError, UsageError
 from agmax.data import datasets
-from agmax.errors import CheckpointError, DataError, ResourceError, UsageError
 
 Run = Callable[..., Answer]
 
@@ -45,8 +45,8 @@ def test_images_are_prepared_as_the_evaluation_prepares_its_files(run: Run, tmp_
     root = write_tree(tmp_path / "photos", ["a", "b"], {"train": 2, "test": 3}, size=(60, 44))
     settings = {"dataset.root": str(root), "dataset.num_classes": 2, "dataset.image_size": 32, "train.num_workers": 0}
     model = agmax.from_config("ResNet8-standard", "folder", **settings)
-    data = build.split(model.config, "test")
-    source = build.test_source(model.config, data, torch.device("cpu"))
+    data = builders.split(model.config, "test")
+    source = builders.test_source(model.config, data, torch.device("cpu"))
     (sample,) = source.batches([torch.arange(6)], epoch=0)
     mean, std = (torch.tensor(numbers)[:, None, None] for numbers in model.config.normalisation)
     for path, pixels in zip(data.paths, sample.images, strict=True):
@@ -86,7 +86,7 @@ def test_a_file_of_the_agmax_program_is_a_model_too(tmp_path: Path) -> None:
 def test_a_model_of_a_name_has_the_weights_that_its_training_starts_from() -> None:
     model = agmax.from_config("ResNet8-agmax", "cifar10", **{"train.seed": 3})
     assert not model.training and model.config.train.seed == 3
-    expected = build.model(model.config).state_dict()
+    expected = builders.model(model.config).state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in model.classifier.state_dict().items())
 
 

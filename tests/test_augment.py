@@ -10,10 +10,10 @@ from scipy import stats
 from torch import Tensor
 from torchvision import transforms
 
-from agmax import build
+from agmax import builders
 from agmax.augment import erasing, geometry, mixing, pipeline
-from agmax.batch import Batch, Sample
 from agmax.config.resolve import Setting, resolve
+from agmax.core.batch import Batch, RawBatch
 
 
 def random_images(*shape: int, seed: int = 0) -> Tensor:
@@ -22,11 +22,13 @@ def random_images(*shape: int, seed: int = 0) -> Tensor:
 
 def make_pipeline(name: str, dataset: str = "cifar10", **settings: Any) -> pipeline.Pipeline:
     typed = [Setting(key.replace("__", "."), value, "test") for key, value in settings.items()]
-    return build.pipeline(resolve(name, dataset=dataset, settings=typed).config)
+    return builders.pipeline(resolve(name, dataset=dataset, settings=typed).config)
 
 
-def sample_of(count: int = 12, channels: int = 3, size: int = 32, seed: int = 0) -> Sample:
-    return Sample(random_images(count, channels, size, size, seed=seed), torch.arange(count) % 10, torch.arange(count))
+def sample_of(count: int = 12, channels: int = 3, size: int = 32, seed: int = 0) -> RawBatch:
+    return RawBatch(
+        random_images(count, channels, size, size, seed=seed), torch.arange(count) % 10, torch.arange(count)
+    )
 
 
 @pytest.mark.parametrize(("channels", "height", "width"), [(3, 9, 12), (1, 8, 8)])
@@ -200,7 +202,7 @@ def test_where_no_box_fits_nothing_is_erased() -> None:
 @pytest.mark.parametrize("size", [8, 32])
 def test_random_erasing_puts_one_box_of_zeros_into_half_of_the_views(size: int) -> None:
     images = torch.full((400, 3, size, size), 255, dtype=torch.uint8)
-    sample = Sample(images, torch.arange(400) % 10, torch.arange(400))
+    sample = RawBatch(images, torch.arange(400) % 10, torch.arange(400))
     make = make_pipeline("ResNet8-no_basic_augment-random_erasing-agmax", dataset__image_size=size)
     hidden = make(sample, step=0).images == 0
     assert torch.equal(hidden.any(2), hidden.all(2))  # all channels at once
@@ -378,7 +380,7 @@ def test_a_batch_does_not_depend_on_how_pixels_lie_in_memory(name: str) -> None:
 
 def test_views_cut_by_workers_are_taken_as_they_are() -> None:
     views = random_images(3, 2, 3, 16, 16)
-    sample = Sample(views, torch.zeros(3, dtype=torch.int64), torch.arange(3))
+    sample = RawBatch(views, torch.zeros(3, dtype=torch.int64), torch.arange(3))
     make = make_pipeline("ResNet8-no_basic_augment-agmax")
     expected = (views / 255 - make.mean[:, None, None]) / make.std[:, None, None]
     torch.testing.assert_close(make(sample, step=0).images, expected)

@@ -9,11 +9,11 @@ import torch
 from conftest import REPOSITORY, Answer
 from torchvision.transforms.v2 import functional
 
-from agmax import build
-from agmax.augment import color, slots
+from agmax import builders
+from agmax.augment import color, transforms
 from agmax.benchmarks import augment, evaluation, files, rivals, timing
 from agmax.config.resolve import resolve
-from agmax.data.split import Files
+from agmax.data.splits import Files
 
 Run = Callable[..., Answer]
 
@@ -93,16 +93,16 @@ def test_both_evaluations_see_the_same_images_and_measure_the_same() -> None:
     device = torch.device("cpu")
     with files.jpeg_files(5) as paths:
         data = Files(tuple(map(str, paths)), torch.zeros(5, dtype=torch.int64), tuple(map(str, range(1000))))
-        config = build.counted(config, lambda: data)
+        config = builders.counted(config, lambda: data)
         loader = rivals.timm_loader(paths[0].parent, image_size=224, batch_size=5, num_workers=0, device=device)
         (theirs, labels), *_ = loader
-        (ours,) = build.test_source(config, data, device).batches([torch.arange(5)], epoch=0)
+        (ours,) = builders.test_source(config, data, device).batches([torch.arange(5)], epoch=0)
         mean, std = map(torch.tensor, config.normalisation)
         torch.testing.assert_close(color.normalised(ours.images, mean, std), theirs)
         assert torch.equal(labels, ours.labels)
-        classifier = build.model(config)
+        classifier = builders.model(config)
         top1, loss = rivals.timm_evaluation(loader, classifier.backbone, None)
-        found = build.evaluator(config, classifier, data, device)()
+        found = builders.evaluator(config, classifier, data, device)()
     assert (top1, loss) == (pytest.approx(found["top1"]), pytest.approx(found["nll"], rel=1e-4))
 
 
@@ -146,7 +146,7 @@ def test_every_part_changes_the_images_it_is_given_and_has_a_rival_per_image(wor
 
 def test_every_word_of_the_tables_is_timed() -> None:
     timed = {word for pipeline, _, _ in augment.ROWS for word in pipeline.split("-")}
-    assert {*slots.POLICIES, *slots.ERASERS, *slots.MIXERS, "crop", "flip", "soft_crop"} <= timed
+    assert {*transforms.POLICIES, *transforms.ERASERS, *transforms.MIXERS, "crop", "flip", "soft_crop"} <= timed
 
 
 @pytest.mark.parametrize("word", augment.WHOLE_ONLY)
@@ -204,19 +204,19 @@ def test_the_pipeline_takes_less_than_a_gigabyte_for_256_views_of_imagenet() -> 
     program = """
 import re, torch
 from pathlib import Path
-from agmax import build
-from agmax.batch import Sample
+from agmax import builders
+from agmax.core.batch import RawBatch
 from agmax.config.resolve import resolve
 config = resolve("ResNet50-auto_augment-cutout-agmax", dataset="imagenet").config
-make = build.pipeline(config)
-small = Sample(torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8), torch.arange(2), torch.arange(2))
+make = builders.pipeline(config)
+small = RawBatch(torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8), torch.arange(2), torch.arange(2))
 make(small, step=0)
 def kilobytes(key):
     return int(re.search(key + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 before = kilobytes("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 images = torch.randint(0, 256, (128, 2, 3, 224, 224), dtype=torch.uint8)
-batch = make(Sample(images, torch.arange(128), torch.arange(128)), step=0)
+batch = make(RawBatch(images, torch.arange(128), torch.arange(128)), step=0)
 assert batch.images.shape == (128, 2, 3, 224, 224)
 print((kilobytes("VmHWM") - before) * 1024)
 """

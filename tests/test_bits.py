@@ -18,15 +18,15 @@ import torch
 from conftest import GOLDEN, Answer, golden
 from torch import Tensor
 
-from agmax import build
+from agmax import builders
 from agmax.augment import pipeline
-from agmax.batch import Sample
-from agmax.build import Splits
+from agmax.builders import Splits
 from agmax.config import names, resolve
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config
-from agmax.data.split import Pixels
-from agmax.run import Run as RunFolder
+from agmax.core.batch import RawBatch
+from agmax.data.splits import Pixels
+from agmax.experiments.run_folder import Run as RunFolder
 
 SIZES = (16, 16, 5)
 """Images of steps 0, 1 and the last, short one."""
@@ -78,7 +78,7 @@ def configured(name: str, dataset: str, settings: dict[str, Any]) -> Config:
     return resolve.resolve(name, dataset=dataset, settings=layers).config
 
 
-def samples(config: Config) -> Iterator[Sample]:
+def samples(config: Config) -> Iterator[RawBatch]:
     """Make the same images at all times: slopes with grain, views of their own where files are cut."""
     rng, size = np.random.default_rng(7), config.dataset.image_size
     views = (config.objective.num_views,) if config.augment.crop == "random_resized" else ()
@@ -88,7 +88,7 @@ def samples(config: Config) -> Iterator[Sample]:
         grain = rng.integers(0, 60, (count, *views, config.dataset.channels, size, size))
         pixels = (slopes[0] * y + slopes[1] * x + grain) % 256
         labels = rng.integers(0, config.dataset.num_classes or 10, count)
-        yield Sample(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels), torch.arange(count))
+        yield RawBatch(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels), torch.arange(count))
 
 
 def sha(*values: Tensor | None) -> str:
@@ -107,12 +107,12 @@ def sha_of_weights(weights: dict[str, Tensor]) -> str:
 
 def augmented(config: Config) -> list[dict[str, str | None]]:
     """Return what augmentation makes of each step's images."""
-    augment = build.augmentation(config, steps_per_epoch=len(SIZES))
+    augment = builders.augmentation(config, steps_per_epoch=len(SIZES))
     found = []
     for step, sample in enumerate(samples(config)):
         batch = augment(sample, step=step)
         parts = {"images": batch.images, "targets": batch.targets, "weights": batch.weights}
-        shares = None if batch.visible_share is None else sha(batch.visible_share)
+        shares = None if batch.visible is None else sha(batch.visible)
         found.append({**{name: sha(value) for name, value in parts.items()}, "visible": shares})
     return found
 
@@ -121,11 +121,11 @@ def trained(config: Config) -> dict[str, str]:
     """Return the initial weights, and those after three steps."""
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(folder, "bits", "run")
-        classifier = build.model(config)
+        classifier = builders.model(config)
         before = sha_of_weights(classifier.state_dict())
         images = torch.zeros(sum(SIZES), 1, 8, 8, dtype=torch.uint8)
         data = Pixels(images, torch.zeros(sum(SIZES), dtype=torch.int64), ("a", "b"))
-        trainer = build.trainer(
+        trainer = builders.trainer(
             config, Splits(data, None, None), data, classifier, device=torch.device("cpu"), folder=run
         )  # type: ignore[arg-type]
         trainer.model.train()
@@ -176,7 +176,7 @@ def test_three_steps_make_the_frozen_weights(key: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_networks_start_with_the_frozen_weights(model: str, method: str) -> None:
     config = configured(f"{model}-{method}", "cifar10", {})
-    assert sha_of_weights(build.model(config).state_dict()) == golden("bits.json")["networks"][f"{model}-{method}"]
+    assert sha_of_weights(builders.model(config).state_dict()) == golden("bits.json")["networks"][f"{model}-{method}"]
 
 
 def test_every_frozen_number_is_compared() -> None:
@@ -217,7 +217,9 @@ def write() -> None:
         "machine": machine(),
         "batches": {key: augmented(config) for key, config in configs.items()},
         "weights": {key: trained(config) for key, config in configs.items()},
-        "networks": {name: sha_of_weights(build.model(configured(name, "cifar10", {})).state_dict()) for name in both},
+        "networks": {
+            name: sha_of_weights(builders.model(configured(name, "cifar10", {})).state_dict()) for name in both
+        },
     }
     with tempfile.TemporaryDirectory() as folder:
         from main import main

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from agmax.checkpoints import save as saving
-from agmax.checkpoints.load import load, load_weights, opened, read
-from agmax.checkpoints.save import copy, save, sweep
-from agmax.checkpoints.store import Store
-from agmax.errors import CheckpointError, OutputError
-from agmax.loading import loaded as loaded_from
+from agmax.checkpoints import write as saving
+from agmax.checkpoints.read import load, load_weights, opened, read
+from agmax.checkpoints.write import copy, save, sweep
+from agmax.core.errors import CheckpointError, OutputError
+from agmax.experiments.saved import loaded as loaded_from
+from agmax.training.checkpoint_folder import Store
 
 
 def state(value: float = 1.0) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from conftest import REPOSITORY, Answer
 
-from agmax import cli, modes
+from agmax.cli import parser
+from agmax.cli import run as modes
+from agmax.cli.commands import inspection, settings, training
 from agmax.config import names
-from agmax.modes import inspection, settings, training
 
 Run = Callable[..., Answer]
 
@@ -95,7 +96,7 @@ def test_each_flag_of_the_agmax_program_is_followed_or_answered_in_one_line(flag
         assert (answer.status, answer.out) == (2, "")
         assert answer.err.startswith(f"error: flag not followed ({flag}): ") and answer.err.count("\n") == 1
     else:
-        request = cli.parse([*mode, *words_of(flag)])
+        request = parser.parse([*mode, *words_of(flag)])
         assert request.mode == (flag if flag in MODES else mode[0])[2:]
 
 
@@ -104,7 +105,7 @@ def test_every_flag_is_described_in_the_help(run: Run) -> None:
     described = {word.rstrip(",") for word in answer.out.split() if word.startswith("--")}
     assert answer.status == 0
     assert set(FLAGS) <= described
-    assert all(row.to or row.remark for row in cli.FLAGS)
+    assert all(row.to or row.remark for row in parser.FLAGS)
 
 
 SETTINGS: list[tuple[str, str, dict[str, Any]]] = [  # a flag, the configuration it is given to, what it changes
@@ -241,7 +242,7 @@ def test_flags_that_contradict_are_refused(words: list[str], why: str, run: Run)
     assert answer.err.startswith(f"error: {why}") and answer.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("flag", [row.flag for row in cli.FLAGS if row.type in (int, float) and not row.refused])
+@pytest.mark.parametrize("flag", [row.flag for row in parser.FLAGS if row.type in (int, float) and not row.refused])
 @pytest.mark.parametrize("value", ["abc", "null", "true", "", "1,5", "010"])
 def test_a_flag_that_takes_a_number_refuses_all_else(flag: str, value: str, run: Run) -> None:
     answer = run("--config=ResNet8", "--print-config", f"{flag}={value}")
@@ -274,7 +275,7 @@ def test_overrides_and_flags_may_stand_in_any_order(run: Run) -> None:
 
 
 def test_a_resume_value_of_the_form_of_a_setting_is_an_override() -> None:
-    request = cli.parse(["--train", "--resume", "train.epochs=5", "optimizer.lr=0.2"])
+    request = parser.parse(["--train", "--resume", "train.epochs=5", "optimizer.lr=0.2"])
     assert request.resume == ""
     assert [(setting.key, setting.value) for setting in request.settings] == [
         ("train.epochs", 5),
@@ -286,19 +287,19 @@ def test_a_resume_value_of_the_form_of_a_setting_is_an_override() -> None:
     "value", ["runs/a/b", "imagenet-agmax-79.12-mlp-2048.pth", "model.pth", "a=b.pth", "dir.d/x=1.pth"]
 )
 def test_any_other_resume_value_is_what_to_resume(value: str) -> None:
-    assert cli.parse(["--eval", "--resume", value]).resume == value
+    assert parser.parse(["--eval", "--resume", value]).resume == value
 
 
 @pytest.mark.parametrize(("mode", "word"), [("--list", "configs"), ("--preview", "batch")])
 def test_a_mode_without_its_word_takes_no_override_for_one(mode: str, word: str) -> None:
-    request = cli.parse(["--config=ResNet8", mode, "train.epochs=5"])
+    request = parser.parse(["--config=ResNet8", mode, "train.epochs=5"])
     assert (request.mode, request.what) == (mode[2:], word)
     assert [(setting.key, setting.value) for setting in request.settings] == [("train.epochs", 5)]
 
 
 def test_resume_without_value_is_the_newest_run_and_none_is_none() -> None:
-    assert cli.parse(["--train", "--resume"]).resume == ""
-    assert cli.parse(["--train"]).resume is None
+    assert parser.parse(["--train", "--resume"]).resume == ""
+    assert parser.parse(["--train"]).resume is None
 
 
 @pytest.mark.parametrize("word", ["--conf=ResNet8", "--epoch=3", "--agmax-m", "--print", "--frobnicate", "-x"])
@@ -323,7 +324,7 @@ def test_a_misspelt_flag_is_answered_with_the_nearest(run: Run) -> None:
 def test_the_home_folder_is_put_in_where_no_shell_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     words = ["--eval", "--resume", "x.pth", "--output=~/seen.png", "--predictions=~/p.npz"]
-    assert cli.parse(words).output == "/home/me/seen.png" and cli.parse(words).predictions == "/home/me/p.npz"
+    assert parser.parse(words).output == "/home/me/seen.png" and parser.parse(words).predictions == "/home/me/p.npz"
 
 
 @pytest.mark.parametrize(
@@ -373,9 +374,9 @@ def test_a_flag_whose_value_is_two_dashes_has_none(flag: str, run: Run) -> None:
 
 
 def test_every_mode_and_every_word_of_one_has_its_function() -> None:
-    assert {*cli.MODES, *cli.WORDS, *cli.NAMED} == set(modes.MODES)
-    assert set(cli.LISTS) == set(settings.LISTINGS)
-    assert set(cli.PREVIEWS) == set(inspection.PREVIEWS)
+    assert {*parser.MODES, *parser.WORDS, *parser.NAMED} == set(modes.MODES)
+    assert set(parser.LISTS) == set(settings.LISTINGS)
+    assert set(parser.PREVIEWS) == set(inspection.PREVIEWS)
 
 
 @pytest.mark.parametrize("words", [[], ["--config=ResNet8"], ["--json"], ["--resume"], ["optimizer.lr=0.1"]])
@@ -403,7 +404,7 @@ FIRST_AND_SOME = {
 }
 
 
-@pytest.mark.parametrize("what", cli.LISTS)
+@pytest.mark.parametrize("what", parser.LISTS)
 def test_each_list_is_printed_for_people_and_as_json(what: str, run: Run) -> None:
     as_text, as_json = run("--list", what), run("--list", what, "--json").json
     assert set(as_json) == {"mode", what}
@@ -525,7 +526,7 @@ def test_a_reader_that_leaves_early_is_no_fault() -> None:
 
 
 def test_a_bug_of_ours_is_not_called_a_missing_package(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    def broken(request: cli.Request) -> None:
+    def broken(request: parser.Request) -> None:
         raise ModuleNotFoundError("No module named 'agmax.gone'", name="agmax.gone")
 
     monkeypatch.setattr(settings, "list_all", broken)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from conftest import Answer
 
+from agmax.cli.commands import comparisons
 from agmax.config import resolve
-from agmax.modes import comparisons
 from agmax.studies import records
 from main import main
 

@@ -10,19 +10,19 @@ import pytest
 import torch
 from conftest import Answer, write_tree
 
-from agmax import build
+from agmax import builders
 from agmax.augment.pipeline import Pipeline
-from agmax.batch import Batch, Sample
-from agmax.checkpoints.load import load
+from agmax.checkpoints.read import load
 from agmax.config.resolve import Setting, resolve
 from agmax.config.schema import Config
-from agmax.data import datasets, order
-from agmax.data.split import Pixels
-from agmax.evaluation.evaluate import Predictions
+from agmax.core.batch import Batch, RawBatch
+from agmax.data import datasets, sampler
+from agmax.data.splits import Pixels
 from agmax.evaluation.metrics import num_correct
-from agmax.reports import results
-from agmax.run import Run as RunFolder
-from agmax.trainer import Trainer
+from agmax.evaluation.predict import Predictions
+from agmax.experiments import results
+from agmax.experiments.run_folder import Run as RunFolder
+from agmax.training.loop import Trainer
 
 Run = Callable[..., Answer]
 
@@ -254,9 +254,9 @@ PARTS = [
 def batches(name: str, *, step: int, **settings: Any) -> Batch:
     """Return the training batch of a step, of 12 images of random pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
-    sample = Sample(torch.from_numpy(pixels), torch.arange(12) % 10, torch.arange(12))
+    sample = RawBatch(torch.from_numpy(pixels), torch.arange(12) % 10, torch.arange(12))
     config = configured(name, "cifar10", augment__cutmix__probability=1.0, **settings)
-    return build.pipeline(config)(sample, step=step)
+    return builders.pipeline(config)(sample, step=step)
 
 
 @pytest.mark.parametrize("parts", PARTS)
@@ -282,11 +282,11 @@ def test_identical_views_agree_from_the_first_step_to_the_last(run: Run, method:
 
 def test_views_of_a_class_are_images_of_the_label_that_they_are_trained_with() -> None:
     config = configured("ResNet8-agmax", augment__views="same_class", objective__num_views=3, train__seed=6)
-    data = build.split(config, "train")
+    data = builders.split(config, "train")
     assert isinstance(data, Pixels)
     small = data._replace(images=data.images[:60], labels=data.labels[:60])
-    source = build.training_source(config, small, CPU)
-    plain = build.training_source(configured("ResNet8-agmax"), small, CPU)
+    source = builders.training_source(config, small, CPU)
+    plain = builders.training_source(configured("ResNet8-agmax"), small, CPU)
     for epoch in (0, 1):
         chosen = torch.tensor([5, 59, 0, 17])
         (sample,), (alone,) = (each.batches([chosen], epoch=epoch) for each in (source, plain))
@@ -298,15 +298,15 @@ def test_views_of_a_class_are_images_of_the_label_that_they_are_trained_with() -
             for view in views[1:]:
                 [found] = [k for k in range(60) if torch.equal(everything.images[k], view)]
                 assert found != position and small.labels[found] == small.labels[position]
-        expected = order.same_class(small.labels, epoch, num_views=3, seed=6)
+        expected = sampler.same_class(small.labels, epoch, num_views=3, seed=6)
         assert torch.equal(sample.images, everything.images[expected[chosen]])
 
 
 def test_views_of_a_class_are_augmented_each_in_its_own_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Sample, Batch]] = []
+    seen: list[tuple[RawBatch, Batch]] = []
     original = Pipeline.__call__
 
-    def watched(pipeline: Pipeline, sample: Sample, *, step: int) -> Batch:
+    def watched(pipeline: Pipeline, sample: RawBatch, *, step: int) -> Batch:
         batch = original(pipeline, sample, step=step)
         seen.append((sample, batch))
         return batch

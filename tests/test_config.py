@@ -15,12 +15,12 @@ from conftest import REPOSITORY, Answer, golden
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agmax.build.trainers import learning_rate
+from agmax.builders.trainers import learning_rate
 from agmax.config import names, reader, resolve
 from agmax.config.augmentation import CutMix
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config
-from agmax.errors import ConfigErrors, UsageError
+from agmax.core.errors import ConfigErrors, UsageError
 
 Run = Callable[..., Answer]
 

@@ -25,19 +25,19 @@ from torchvision import datasets as torchvision_datasets
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from agmax import build
+from agmax import builders
 from agmax.augment.color import normalised
-from agmax.batch import Sample
 from agmax.config.resolve import Setting, resolve
 from agmax.config.schema import Config
-from agmax.data import datasets, order
-from agmax.data.resident import Resident
-from agmax.data.split import Files, Pixels, partition
-from agmax.data.streaming import Streaming, decoded
-from agmax.errors import AgmaxError, DataError, DownloadError, UsageError
+from agmax.core.batch import RawBatch
+from agmax.core.errors import AgmaxError, DataError, DownloadError, UsageError
+from agmax.core.rng import seed_for
+from agmax.data import datasets, sampler
+from agmax.data.from_files import Streaming, decoded
+from agmax.data.in_memory import Resident
+from agmax.data.splits import Files, Pixels, partition
 from agmax.evaluation.metrics import metrics
-from agmax.randomness import seed_for
-from agmax.reports.results import line
+from agmax.experiments.results import line
 
 CPU = torch.device("cpu")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -52,7 +52,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise urllib.error.URLError("no network here")
 
     monkeypatch.setattr("urllib.request.OpenerDirector.open", refuse)
-    monkeypatch.setattr("agmax.download.WAIT", 0.0)
+    monkeypatch.setattr("agmax.core.download.WAIT", 0.0)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_the_digits_are_those_of_scikit_learn_in_its_stratified_split() -> None:
 
 def test_mean_and_std_of_digits_are_those_of_the_enlarged_training_images() -> None:
     config = configured("digits")
-    data = build.split(config, "train")
+    data = builders.split(config, "train")
     assert isinstance(data, Pixels)
     enlarged = v2.functional.resize(data.images, [32, 32], antialias=True)
     mean, std = channel_statistics(enlarged)
@@ -137,7 +137,7 @@ def write_cifar(root: Path, name: str, count: int = 3) -> dict[str, tuple[np.nda
 def test_cifar_is_read_from_pickled_batches_in_their_order(tmp_path: Path, name: str, num_train: int) -> None:
     written = write_cifar(tmp_path, name)
     for split, count in (("train", num_train), ("test", 3)):
-        data = build.split(configured(name, dataset__root=str(tmp_path)), split)
+        data = builders.split(configured(name, dataset__root=str(tmp_path)), split)
         pixels, labels = written[split]
         assert isinstance(data, Pixels)
         assert data.images.shape == (count, 3, 32, 32) and data.images.dtype == torch.uint8
@@ -172,7 +172,7 @@ def test_svhn_trains_on_train_and_extra_and_its_core_on_train_alone(
     tmp_path: Path, name: str, split: str, parts: list[str]
 ) -> None:
     written = write_svhn(tmp_path)
-    data = build.split(configured(name, dataset__root=str(tmp_path)), split)
+    data = builders.split(configured(name, dataset__root=str(tmp_path)), split)
     assert isinstance(data, Pixels)
     assert np.array_equal(data.images.numpy(), np.concatenate([written[part][0] for part in parts]))
     assert data.labels.tolist() == [digit for part in parts for digit in written[part][1]]
@@ -223,7 +223,7 @@ def test_fashion_mnist_is_read_from_four_gzipped_files(
     (tmp_path / "root" / "FashionMNIST" / "raw").mkdir(parents=True)  # what a failed download leaves
     config = configured("fashion_mnist", dataset__root=str(tmp_path / "root"))
     for split, prefix, labels in (("train", "train", [0, 1, 2, 3, 4]), ("test", "t10k", [7, 8, 9])):
-        data = build.split(config, split)
+        data = builders.split(config, split)
         assert isinstance(data, Pixels)
         assert np.array_equal(data.images.numpy(), written[prefix][:, None])
         assert data.labels.tolist() == labels
@@ -253,7 +253,7 @@ def test_the_fashion_mnist_of_debians_package_has_the_statistics_of_its_configur
     if not datasets.DEBIAN_FASHION_MNIST.is_dir():
         skip_or_fail("the package dataset-fashion-mnist is not installed")
     config = configured("fashion_mnist", dataset__root=str(tmp_path))
-    train, test = build.split(config, "train"), build.split(config, "test")
+    train, test = builders.split(config, "train"), builders.split(config, "test")
     assert isinstance(train, Pixels) and isinstance(test, Pixels)
     assert train.labels.bincount().tolist() == [6000] * 10
     assert test.labels.bincount().tolist() == [1000] * 10
@@ -370,13 +370,13 @@ def test_val_is_the_test_set_where_there_is_no_other(
 ) -> None:
     write_tree(tmp_path, ["a", "b"], folders, size=(8, 8))
     config = configured("folder", dataset__root=str(tmp_path))
-    data = build.splits(config)
-    assert build.counted(config, lambda: data.train).dataset.num_classes == 2
+    data = builders.splits(config)
+    assert builders.counted(config, lambda: data.train).dataset.num_classes == 2
     for part, folder in ((data.train, "train"), (data.test, test), (data.validation, validation)):
         if folder is None:
             assert part is None
             with pytest.raises(UsageError, match="no validation split"):
-                build.split(config, "validation")
+                builders.split(config, "validation")
         else:
             assert isinstance(part, Files)
             assert {Path(path).parent.parent.name for path in part.paths} == {folder}
@@ -389,7 +389,7 @@ def test_a_fifth_of_each_class_of_a_flat_tree_is_the_test_set(tmp_path: Path) ->
     tests = []
     for seed in (0, 0, 1):
         config = configured("folder", dataset__root=root, dataset__seed=seed, train__seed=5)
-        data = build.splits(config)
+        data = builders.splits(config)
         assert isinstance(data.train, Files) and isinstance(data.test, Files)
         assert data.train.labels.bincount().tolist() == [8, 8]
         assert data.test.labels.bincount().tolist() == [2, 2]
@@ -402,15 +402,15 @@ def test_a_fifth_of_each_class_of_a_flat_tree_is_the_test_set(tmp_path: Path) ->
 def test_splits_beside_classes_are_refused(tmp_path: Path) -> None:
     write_tree(tmp_path, ["a", "b"], {"training": 1, "test": 1}, size=(8, 8))
     with pytest.raises(DataError, match="it holds test beside training, and no train"):
-        build.splits(configured("folder", dataset__root=str(tmp_path)))
+        builders.splits(configured("folder", dataset__root=str(tmp_path)))
 
 
 def test_images_of_a_subset_keep_their_places_in_the_files(tmp_path: Path) -> None:
     config = configured("digits", dataset__validation=0.1, dataset__train_limit=200)
-    whole, data = build.split(configured("digits"), "train"), build.splits(config)
+    whole, data = builders.split(configured("digits"), "train"), builders.splits(config)
     assert data.validation is not None
     for part in (data.train, data.validation):
-        source = build.test_source(config, part, CPU)
+        source = builders.test_source(config, part, CPU)
         (sample,) = source.batches([torch.arange(30)], epoch=0)
         assert torch.equal(sample.labels, whole.labels[sample.indices])
         assert sample.indices.tolist() != list(range(30))
@@ -420,9 +420,9 @@ def test_a_tree_of_test_images_alone_can_be_evaluated(tmp_path: Path) -> None:
     for name in ("test", "val"):
         root = write_tree(tmp_path / name, ["a", "b"], {name: 2}, size=(8, 8))
         config = configured("folder", dataset__root=str(root))
-        assert build.split(config, "test").class_names == ("a", "b")
+        assert builders.split(config, "test").class_names == ("a", "b")
         with pytest.raises(DataError, match="no train images"):
-            build.split(config, "train")
+            builders.split(config, "train")
 
 
 def empty_class(root: Path) -> None:
@@ -504,10 +504,10 @@ def test_names_with_spaces_quotes_newlines_and_umlauts_are_read(tmp_path: Path) 
     root = tmp_path / ODD_NAMES[2] / ODD_NAMES[0]
     write_tree(root, ODD_NAMES, {"train": 1, ODD_NAMES[3]: 1}, size=(8, 8))
     config = configured("folder", dataset__root=str(root / "train"), dataset__test_share=0.5, train__num_workers=0)
-    data = build.splits(config)
+    data = builders.splits(config)
     assert data.train.class_names == tuple(sorted(ODD_NAMES))
-    source = build.test_source(config, data.train, CPU)
-    assert sum(len(sample.labels) for sample in source.batches(order.in_order(len(source), 2), epoch=0)) == 2
+    source = builders.test_source(config, data.train, CPU)
+    assert sum(len(sample.labels) for sample in source.batches(sampler.in_order(len(source), 2), epoch=0)) == 2
     (root / "train" / ODD_NAMES[2] / "0.png").write_bytes(b"")
     with pytest.raises(DataError) as failure:
         decoded(str(root / "train" / ODD_NAMES[2] / "0.png"), 3)
@@ -584,13 +584,13 @@ def test_another_seed_chooses_other_images() -> None:
 
 
 def test_train_limit_and_validation_reach_the_splits_of_a_configuration() -> None:
-    data = build.splits(configured("digits", dataset__train_limit=100, dataset__validation=0.1))
+    data = builders.splits(configured("digits", dataset__train_limit=100, dataset__validation=0.1))
     whole = datasets.load("digits", "nowhere", split="train")
     assert isinstance(data.train, Pixels) and isinstance(data.validation, Pixels)
     assert data.train.labels.bincount().tolist() == [10] * 10
     assert data.validation.labels.bincount().tolist() == stratified_by_hand(whole.labels.tolist(), 144)
     assert len(data.test.labels) == 360
-    assert build.splits(configured("digits")).validation is None
+    assert builders.splits(configured("digits")).validation is None
 
 
 @pytest.mark.parametrize(
@@ -609,7 +609,7 @@ def test_a_split_without_images_or_with_more_than_there_are_is_an_error_of_the_d
     split: str, settings: dict[str, Any]
 ) -> None:
     with pytest.raises(DataError):
-        build.split(configured("digits", **settings), split)
+        builders.split(configured("digits", **settings), split)
 
 
 @settings(deadline=None)
@@ -690,22 +690,22 @@ def test_images_kept_apart_for_testing_stand_behind_those_of_the_test_split() ->
     measured = []
     for seed in (0, 1):
         config = configured("digits", train__seed=seed, **HELD)
-        data = build.splits(config)
+        data = builders.splits(config)
         assert isinstance(data.test, Pixels) and data.test.indices is not None
         extra = data.test.indices[360:] - 360  # positions in the training file
         assert data.test.indices[:360].tolist() == list(range(360)) and len(extra) == 144
         assert torch.equal(data.test.images, torch.cat([test.images, train.images[extra]]))
         assert torch.equal(data.test.labels, torch.cat([test.labels, train.labels[extra]]))
-        (sample,) = build.test_source(config, data.test, CPU).batches([torch.arange(359, 361)], epoch=0)
+        (sample,) = builders.test_source(config, data.test, CPU).batches([torch.arange(359, 361)], epoch=0)
         assert sample.indices.tolist() == [359, 360 + int(extra[0])]
-        alone = build.split(config, "test")
+        alone = builders.split(config, "test")
         assert isinstance(alone, Pixels) and alone.indices is not None
         assert torch.equal(alone.images, data.test.images) and torch.equal(alone.indices, data.test.indices)
         measured.append(data.test.indices)
         for name, part in (("train", data.train), ("validation", data.validation)):
             assert part is not None and part.indices is not None
             assert not set(part.indices.tolist()) & set(extra.tolist())
-            split = build.split(config, name)
+            split = builders.split(config, name)
             assert split.indices is not None and torch.equal(split.indices, part.indices)
     assert torch.equal(*measured)
 
@@ -713,7 +713,7 @@ def test_images_kept_apart_for_testing_stand_behind_those_of_the_test_split() ->
 def test_files_kept_apart_for_testing_stand_behind_those_of_the_test_folder(tmp_path: Path) -> None:
     write_tree(tmp_path, ["a", "b"], {"train": 10, "test": 3}, size=(8, 8))
     config = configured("folder", dataset__root=str(tmp_path), dataset__extra_test=4, dataset__seed=2)
-    data = build.splits(config)
+    data = builders.splits(config)
     assert isinstance(data.test, Files) and isinstance(data.train, Files) and data.test.indices is not None
     whole = load_files("folder", tmp_path, "train")
     assert parents(data.test) == ["a"] * 3 + ["b"] * 3 + ["a"] * 2 + ["b"] * 2
@@ -734,11 +734,11 @@ def fail_on_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_an_evaluation_on_them_the_test_images_are_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_on_test_images(monkeypatch)
-    data = build.splits(configured("digits", evaluation__test=False, **HELD))
+    data = builders.splits(configured("digits", evaluation__test=False, **HELD))
     assert data.test is None
     assert data.validation is not None and len(data.validation.labels) == 100
     with pytest.raises(AssertionError, match="the test images are read"):
-        build.splits(configured("digits", **HELD))
+        builders.splits(configured("digits", **HELD))
 
 
 def test_nothing_to_evaluate_on_is_refused(tmp_path: Path) -> None:
@@ -746,11 +746,11 @@ def test_nothing_to_evaluate_on_is_refused(tmp_path: Path) -> None:
         configured("digits", evaluation__test=False)
     write_tree(tmp_path, ["a", "b"], {"train": 4, "val": 2, "test": 2}, size=(8, 8))
     config = configured("folder", dataset__root=str(tmp_path), evaluation__test=False)
-    data = build.splits(config)  # the folder brings its own
+    data = builders.splits(config)  # the folder brings its own
     assert data.test is None and data.validation is not None and len(data.validation.labels) == 4
     (tmp_path / "test").rename(tmp_path / "other")  # now val is the test set
     with pytest.raises(DataError, match="no validation images"):
-        build.splits(config)
+        builders.splits(config)
 
 
 @pytest.mark.parametrize("key", ["dataset__validation", "dataset__extra_test"])
@@ -777,9 +777,9 @@ def test_the_agmax_statistics_are_the_old_constants() -> None:
 @pytest.mark.parametrize("batch_size", range(2, 9))
 def test_an_epoch_sees_every_image_once_but_a_last_one_alone(num_images: int, batch_size: int) -> None:
     alone = num_images % batch_size == 1
-    epochs = [order.shuffled(num_images, batch_size, seed=0, epoch=epoch) for epoch in range(20)]
+    epochs = [sampler.shuffled(num_images, batch_size, seed=0, epoch=epoch) for epoch in range(20)]
     for batches in epochs:
-        assert len(batches) == order.num_steps(num_images, batch_size)
+        assert len(batches) == sampler.num_steps(num_images, batch_size)
         seen = [index for batch in batches for index in batch.tolist()]
         assert len(seen) == len(set(seen)) == num_images - alone
         assert set(seen) <= set(range(num_images))
@@ -787,16 +787,16 @@ def test_an_epoch_sees_every_image_once_but_a_last_one_alone(num_images: int, ba
         assert all(len(batch) > 1 for batch in batches)
     if num_images > 2 and epochs[0]:
         assert len({str(batches) for batches in epochs}) > 1  # epochs differ
-    tested = [index for batch in order.in_order(num_images, batch_size) for index in batch.tolist()]
+    tested = [index for batch in sampler.in_order(num_images, batch_size) for index in batch.tolist()]
     assert tested == list(range(num_images))  # an evaluation drops none
 
 
 def test_an_epoch_continues_where_it_was_interrupted() -> None:
-    whole = order.shuffled(10, 3, seed=1, epoch=4)
+    whole = sampler.shuffled(10, 3, seed=1, epoch=4)
     for start in range(5):
-        rest = order.shuffled(10, 3, seed=1, epoch=4, start=start)
+        rest = sampler.shuffled(10, 3, seed=1, epoch=4, start=start)
         assert [batch.tolist() for batch in rest] == [batch.tolist() for batch in whole[start:]]
-    assert str(order.shuffled(10, 3, seed=2, epoch=4)) != str(whole)
+    assert str(sampler.shuffled(10, 3, seed=2, epoch=4)) != str(whole)
 
 
 @pytest.mark.parametrize(("num_images", "steps"), [(1, 0), (2, 1), (4, 1), (5, 1), (8, 2)])
@@ -824,7 +824,7 @@ def test_views_of_a_class_show_every_image_once_a_view_and_none_in_its_own_place
     labels: list[int], num_views: int, seed: int, epoch: int
 ) -> None:
     tensor = torch.tensor(labels)
-    shown = order.same_class(tensor, epoch, num_views=num_views, seed=seed)
+    shown = sampler.same_class(tensor, epoch, num_views=num_views, seed=seed)
     assert shown.shape == (len(labels), num_views)
     assert shown[:, 0].tolist() == list(range(len(labels)))
     for view in range(num_views):
@@ -838,18 +838,18 @@ def test_views_of_a_class_show_every_image_once_a_view_and_none_in_its_own_place
 def test_views_of_a_class_change_with_the_epoch_and_the_seed_alone() -> None:
     labels = torch.arange(3).repeat(20)
     drawn = {
-        (seed, epoch): order.same_class(labels, epoch, num_views=2, seed=seed)[:, 1]
+        (seed, epoch): sampler.same_class(labels, epoch, num_views=2, seed=seed)[:, 1]
         for seed in (0, 1)
         for epoch in (0, 1)
     }
     assert len({tuple(shown.tolist()) for shown in drawn.values()}) == 4
-    assert torch.equal(order.same_class(labels, 1, num_views=3, seed=1)[:, 1], drawn[1, 1])
+    assert torch.equal(sampler.same_class(labels, 1, num_views=3, seed=1)[:, 1], drawn[1, 1])
 
 
 def test_partners_of_a_class_are_uniform() -> None:
     """Image 0 of a class of 6 meets each of the five others in 400 of 2000 epochs: four deviations are 72."""
     labels = torch.tensor([0, 1] * 6)
-    met = [int(order.same_class(labels, epoch, num_views=2, seed=0)[0, 1]) for epoch in range(2000)]
+    met = [int(sampler.same_class(labels, epoch, num_views=2, seed=0)[0, 1]) for epoch in range(2000)]
     counts = torch.tensor(met).bincount(minlength=12)
     assert counts[1::2].sum() == 0 and counts[0] == 0
     assert all(abs(int(count) - 400) < 72 for count in counts[2::2])
@@ -898,8 +898,8 @@ def test_streamed_test_images_are_torchvisions_bit_for_bit(tmp_path: Path) -> No
     config = configured(
         "folder", dataset__root=str(tmp_path), dataset__image_size=16, dataset__test_image_size=24, train__num_workers=0
     )
-    source = build.test_source(config, data, CPU)
-    (sample,) = source.batches(order.in_order(len(data.paths), 10), epoch=0)
+    source = builders.test_source(config, data, CPU)
+    (sample,) = source.batches(sampler.in_order(len(data.paths), 10), epoch=0)
     to_image = transforms.Compose([transforms.Resize(24 + 32), transforms.CenterCrop(24)])
     to_input = transforms.Compose([to_image, transforms.ToTensor(), transforms.Normalize(*IMAGENET)])
     originals = []
@@ -930,9 +930,9 @@ def test_images_of_every_mode_get_the_channels_of_the_data_set(tmp_path: Path, m
 
 def test_resident_samples_are_the_chosen_images_at_the_configured_size() -> None:
     config = configured("digits", objective__num_views=2)
-    data = build.split(config, "train")
+    data = builders.split(config, "train")
     assert isinstance(data, Pixels)
-    source = build.training_source(config, data, CPU)
+    source = builders.training_source(config, data, CPU)
     assert isinstance(source, Resident) and len(source) == 1437
     chosen = torch.tensor([5, 1436, 0])
     (sample,) = source.batches([chosen], epoch=3)
@@ -945,14 +945,14 @@ def test_resident_samples_are_the_chosen_images_at_the_configured_size() -> None
 def test_images_in_memory_are_not_cut_from_files() -> None:
     config = configured("digits", augment__crop="random_resized")
     with pytest.raises(UsageError, match=r"augment\.crop=standard"):
-        build.training_source(config, build.split(config, "train"), CPU)
+        builders.training_source(config, builders.split(config, "train"), CPU)
 
 
-def epoch_of(source: Streaming, epoch: int, start: int = 0) -> list[Sample]:
-    return list(source.batches(order.shuffled(len(source), 2, seed=3, epoch=epoch, start=start), epoch=epoch))
+def epoch_of(source: Streaming, epoch: int, start: int = 0) -> list[RawBatch]:
+    return list(source.batches(sampler.shuffled(len(source), 2, seed=3, epoch=epoch, start=start), epoch=epoch))
 
 
-def same(one: list[Sample], other: list[Sample]) -> bool:
+def same(one: list[RawBatch], other: list[RawBatch]) -> bool:
     return len(one) == len(other) and all(
         torch.equal(a, b) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)
     )
@@ -975,7 +975,7 @@ def test_training_crops_are_those_of_torchvision_under_the_seed_of_each_sample(s
         train__seed=11,
         augment__crop="random_resized",
     )
-    source = build.training_source(config, six_files, CPU)
+    source = builders.training_source(config, six_files, CPU)
     assert isinstance(source, Streaming)
     crop = v2.RandomResizedCrop(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
     for epoch in (0, 5):
@@ -1007,7 +1007,7 @@ def test_persistent_workers_deliver_what_the_main_process_does_from_any_step_on(
         assert same(epoch_of(workers, epoch, start), epoch_of(alone, epoch, start))
     assert same(epoch_of(alone, 1, 2), epoch_of(alone, 1)[2:])
     processes = [worker.pid for worker in workers._loader._iterator._workers]
-    next(iter(workers.batches(order.shuffled(6, 2, seed=3, epoch=0), epoch=0)))  # an epoch that is given up
+    next(iter(workers.batches(sampler.shuffled(6, 2, seed=3, epoch=0), epoch=0)))  # an epoch that is given up
     assert same(epoch_of(workers, 2), epoch_of(alone, 2))
     assert [worker.pid for worker in workers._loader._iterator._workers] == processes
 

@@ -10,7 +10,7 @@ from chromium import opened
 from conftest import REPOSITORY, Answer
 from test_studies import InThisProcess, stand_in
 
-from agmax.config import study
+from agmax.studies import spec
 
 
 @pytest.mark.parametrize("jobs", [0, pytest.param(2, marks=pytest.mark.slow)])
@@ -29,8 +29,8 @@ def test_the_study_of_a_minute_tunes_measures_and_its_page_opens(
 
     measured = run(*words)
     assert (measured.status, measured.json["phase"]) == (0, "results"), measured.err
-    assert measured.json["arms"].keys() == study.read(file).variants.keys()
-    assert {arm["image_passes"] for arm in measured.json["arms"].values()} == {study.read(file).budget}
+    assert measured.json["arms"].keys() == spec.read(file).variants.keys()
+    assert {arm["image_passes"] for arm in measured.json["arms"].values()} == {spec.read(file).budget}
     again = run(*words)
     assert again.json == measured.json and "0 to run" in again.err
 

@@ -18,12 +18,13 @@ from test_data import without_checksums, write_cifar  # noqa: F401  a fixture
 from test_released import file_of, small_imagenet
 from torchvision.datasets import CIFAR10
 
-from agmax import download, loading
-from agmax.checkpoints import released
+from agmax.checkpoints import agmax_format
+from agmax.core import download
+from agmax.core.download import fetch
+from agmax.core.errors import BusyError, DownloadError, OutputError, without_secrets
 from agmax.data import datasets
-from agmax.data.split import Pixels
-from agmax.download import fetch
-from agmax.errors import BusyError, DownloadError, OutputError, without_secrets
+from agmax.data.splits import Pixels
+from agmax.experiments import saved as loading
 
 Run = Callable[..., Answer]
 
@@ -400,7 +401,7 @@ NAME = "imagenet-standard-ResNet50-cutmix-auto_augment-78.5.pth"
 def test_a_released_file_is_downloaded_once_and_compared_with_its_published_number(
     run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(released, "URL", f"{server}/ok/")
+    monkeypatch.setattr(agmax_format, "URL", f"{server}/ok/")
     torch.save(file_of("RegNetX002", classes=4), tmp_path / "made.pth")  # smaller; its name is not looked at
     body = (tmp_path / "made.pth").read_bytes()
     monkeypatch.setattr(Server, "body", body)
@@ -422,7 +423,7 @@ def test_a_released_file_is_downloaded_once_and_compared_with_its_published_numb
 def test_released_files_are_fetched_by_name(
     run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(released, "URL", f"{server}/ok/")
+    monkeypatch.setattr(agmax_format, "URL", f"{server}/ok/")
     torch.save({}, tmp_path / "made.pth")
     body = (tmp_path / "made.pth").read_bytes()
     monkeypatch.setattr(Server, "body", body)
@@ -432,9 +433,9 @@ def test_released_files_are_fetched_by_name(
     assert (answer.status, answer.json["files"]) == (0, [expected])
     assert answer.err.strip().endswith(f"sha256 {digest}, not verified: none is recorded")
     found = run("--download=all", "--json").json["files"]
-    assert [file["path"] for file in found] == [f"checkpoints/{name}" for name in released.RELEASED]
+    assert [file["path"] for file in found] == [f"checkpoints/{name}" for name in agmax_format.RELEASED]
     assert len(Server.asked) == 4  # the first was there
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == set(released.RELEASED)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == set(agmax_format.RELEASED)
     wrong = run("--download=imagenet-standard-ResNet50-cutmix-auto_augment-78")
     assert wrong.status == 2 and f"Did you mean '{NAME}'?" in wrong.err
 
@@ -448,7 +449,7 @@ def test_a_released_file_that_is_there_is_compared_with_its_record(
     torch.save({}, path)
     whole = path.read_bytes()
     known = hashlib.sha256(whole).hexdigest() if digest == "as it is" else "0" * 64
-    monkeypatch.setitem(released.RELEASED, NAME, released.RELEASED[NAME]._replace(sha256=known))
+    monkeypatch.setitem(agmax_format.RELEASED, NAME, agmax_format.RELEASED[NAME]._replace(sha256=known))
     answer = run("--download", NAME)
     if digest == "as it is":
         assert answer.status == 0 and answer.err.strip().endswith(f"sha256 {known}, as recorded")
@@ -465,8 +466,8 @@ def test_all_other_files_are_fetched_where_one_cannot_be_had(
 ) -> None:
     torch.save({}, tmp_path / "made.pth")
     monkeypatch.setattr(Server, "body", (tmp_path / "made.pth").read_bytes())
-    monkeypatch.setattr(released, "URL", f"{server}/ok/")
-    missing = list(released.RELEASED)[1]
+    monkeypatch.setattr(agmax_format, "URL", f"{server}/ok/")
+    missing = list(agmax_format.RELEASED)[1]
     monkeypatch.setattr(
         Server,
         "send_ok",
@@ -476,7 +477,7 @@ def test_all_other_files_are_fetched_where_one_cannot_be_had(
     assert answer.status == 5
     assert answer.err.splitlines()[-1].startswith(f"error: not all files are there ({missing})")
     assert {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name[0] != "."} == {
-        *released.RELEASED
+        *agmax_format.RELEASED
     } - {missing}
 
 
@@ -488,7 +489,7 @@ def test_a_file_keeps_its_name_which_suggests_its_data(
     monkeypatch.setattr(Server, "body", (tmp_path / "made.pth").read_bytes())
     saved = loading.loaded(loading.located(f"{server}/ok/svhn-standard-WideResNet40-2.pth", "runs"))
     assert saved.config.dataset.name == "svhn"
-    monkeypatch.setitem(released.RELEASED, NAME, released.RELEASED[NAME]._replace(sha256="0" * 64))
+    monkeypatch.setitem(agmax_format.RELEASED, NAME, agmax_format.RELEASED[NAME]._replace(sha256="0" * 64))
     answer = run("--eval", f"--resume={server}/ok/{NAME}")
     assert answer.status == 4 and "not the released file" in answer.err
 
@@ -497,7 +498,7 @@ def test_a_file_keeps_its_name_which_suggests_its_data(
 def test_a_failed_download_ends_the_evaluation(
     run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manner: str
 ) -> None:
-    monkeypatch.setattr(released, "URL", f"{server}/{manner}/")
+    monkeypatch.setattr(agmax_format, "URL", f"{server}/{manner}/")
     answer = run("--eval", f"--resume={NAME}", "--dataset=imagenet")
     assert answer.status == 5
     assert f"put it at checkpoints/{NAME}" in answer.err

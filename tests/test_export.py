@@ -16,7 +16,7 @@ from safetensors import safe_open
 from test_training import train
 
 import agmax
-from agmax import export
+from agmax.experiments import export
 
 Run = Callable[..., Answer]
 

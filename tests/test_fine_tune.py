@@ -13,9 +13,9 @@ from conftest import Answer
 from test_released import file_of
 from test_training import TINY, assert_same_weights, interrupted_and_resumed, loss_log, train, weights
 
-from agmax import build
+from agmax import builders
 from agmax.config.resolve import Setting, resolve
-from agmax.errors import CheckpointError, DownloadError
+from agmax.core.errors import CheckpointError, DownloadError
 from agmax.models import backbones
 
 Run = Callable[..., Answer]
@@ -25,7 +25,7 @@ def model_of(name: str, dataset: str, path: Path, **settings: Any) -> Any:
     listed = {"model.pretrained": True, "model.pretrained_file": str(path), **settings}
     typed = [Setting(key, value, "test") for key, value in listed.items()]
     config = resolve(name, dataset=dataset, settings=typed).config
-    return build.model(config).backbone.state_dict()
+    return builders.model(config).backbone.state_dict()
 
 
 def assert_taken(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], head: str, *, is_new: bool) -> None:
@@ -143,8 +143,8 @@ def test_learning_rates_and_weight_decays_of_the_groups(decays_all: bool) -> Non
     }
     typed = [Setting(key, value, "test") for key, value in values.items()]
     config = resolve("ResNet8-agmax", dataset="digits", settings=typed).config
-    model = build.model(config)
-    groups = build.optimizer(config, model).param_groups
+    model = builders.model(config)
+    groups = builders.optimizer(config, model).param_groups
     place = {id(value): group for group in groups for value in group["params"]}
     assert len(place) == len(list(model.parameters()))
     for name, value in model.named_parameters():

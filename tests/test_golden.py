@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from agmax.augment.mixing import Box, cutmix
 from agmax.augment.pipeline import smoothed
-from agmax.batch import Batch, Outputs
 from agmax.config.resolve import hidden_units
+from agmax.core.batch import Batch, Outputs
 from agmax.evaluation.metrics import expected_calibration_error
+from agmax.losses.objective import objective
 from agmax.models import backbones
 from agmax.models.classifier import Classifier, QNetwork
-from agmax.objectives.objective import objective
-from agmax.optim import optimizer
-from agmax.schedules import learning_rate
+from agmax.optim.lr_schedules import learning_rate
+from agmax.optim.optimizers import optimizer
 
 WEIGHTS = {"classification": 1.0, "agreement": 1.0, "consistency": 4.0}
 
@@ -219,11 +219,11 @@ RELEASED = golden("released_checkpoints.json")
 
 
 def backbone_of(name: str, num_classes: int) -> nn.Module:
-    from agmax import build
+    from agmax import builders
     from agmax.config.resolve import Setting, resolve
 
     classes = Setting("dataset.num_classes", num_classes, "test")
-    return build.model(resolve(f"{name}-standard", dataset="imagenet", settings=[classes]).config).backbone
+    return builders.model(resolve(f"{name}-standard", dataset="imagenet", settings=[classes]).config).backbone
 
 
 @pytest.mark.parametrize("name", list(RELEASED["keys"]))

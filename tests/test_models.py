@@ -9,15 +9,16 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn.parallel import scatter_gather
 
-from agmax import build, parallel
-from agmax.batch import Batch, Outputs
+from agmax import builders
 from agmax.config.resolve import Setting, resolve
-from agmax.errors import ResourceError, UsageError
+from agmax.core import devices
+from agmax.core.batch import Batch, Outputs
+from agmax.core.errors import ResourceError, UsageError
+from agmax.core.rng import seed_for
 from agmax.models import backbones
 from agmax.models.classifier import Classifier, QNetwork
 from agmax.models.pyramid_net import PyramidNet, ShakeDrop
-from agmax.randomness import seed_for
-from agmax.schedules import learning_rate
+from agmax.optim.lr_schedules import learning_rate
 
 FAMILIES = [
     "ResNet50",
@@ -180,7 +181,7 @@ def test_small_networks_have_the_size_worked_out_by_hand(depth: int, expected: i
         total += 9 * before * width + 9 * width * width * (2 * blocks - 1) + 2 * width * 2 * blocks
         total += before * width + 2 * width if width != before else 0
     assert total + 65 * 10 == expected
-    assert size_of(build.model(config_of(f"ResNet{depth}-standard")).backbone) == expected
+    assert size_of(builders.model(config_of(f"ResNet{depth}-standard")).backbone) == expected
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def last_norms(model: nn.Module) -> Tensor:
 @pytest.mark.parametrize("method", ["agmax", "agmax_mse"])
 @pytest.mark.parametrize("name", ["ResNet50", "RegNetX002", "EfficientNetB0"])
 def test_agmax_draws_every_convolution_and_linear_weight_from_one_normal(name: str, method: str) -> None:
-    model = build.model(config_of(f"{name}-standard-{method}"))
+    model = builders.model(config_of(f"{name}-standard-{method}"))
     for kind in (nn.Conv2d, nn.Linear):
         weights = weights_of(model, kind)
         assert weights.std().item() == pytest.approx(0.2, rel=0.02)
@@ -219,7 +220,7 @@ def test_agmax_draws_every_convolution_and_linear_weight_from_one_normal(name: s
 
 
 def test_baseline_resnet_starts_from_torchs_default_weights_with_closed_blocks() -> None:
-    model = build.model(config_of("ResNet50-standard"))
+    model = builders.model(config_of("ResNet50-standard"))
     first = model.backbone.get_submodule("conv1").weight.detach()  # type: ignore[union-attr]
     assert isinstance(first, Tensor)
     bound = (3 * 7 * 7) ** -0.5  # torch draws from U(-bound, bound), timm from a normal twice as narrow
@@ -235,29 +236,29 @@ def test_baseline_regnet_starts_as_timm_makes_it() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(0, "init", "backbone"))
         expected = timm.create_model("regnetx_002", num_classes=10).state_dict()
-    ours = build.model(config).backbone.state_dict()
+    ours = builders.model(config).backbone.state_dict()
     assert all(torch.equal(ours[key], value) for key, value in expected.items())
 
 
 @pytest.mark.parametrize("method", ["agmax", "agmax_mse", "two_views"])
 @pytest.mark.parametrize("name", ["ResNet8", "WideResNet16-1"])
 def test_equal_rules_give_equal_backbones_whatever_the_method(name: str, method: str) -> None:
-    plain, other = (build.model(config_of(f"{name}-standard{part}")).backbone for part in ("", f"-{method}"))
+    plain, other = (builders.model(config_of(f"{name}-standard{part}")).backbone for part in ("", f"-{method}"))
     for key, value in plain.state_dict().items():
         assert torch.equal(value, other.state_dict()[key])
 
 
 def test_the_q_network_alone_is_drawn_where_the_scope_says_so() -> None:
-    drawn = build.model(config_of("ResNet8-standard-agmax"))
+    drawn = builders.model(config_of("ResNet8-standard-agmax"))
     assert drawn.q_network is not None
     assert weights_of(drawn.q_network, nn.Linear).std().item() == pytest.approx(0.2, rel=0.1)
-    left = build.model(config_of("WideResNet16-1-standard-agmax"))
+    left = builders.model(config_of("WideResNet16-1-standard-agmax"))
     assert left.q_network is not None
     assert weights_of(left.q_network, nn.Linear).abs().max().item() <= 20**-0.5  # torch's uniform bound
 
 
 def test_the_q_network_has_a_seed_of_its_own() -> None:
-    small, large = (build.model(config_of(f"{name}-standard-agmax")).q_network for name in ("ResNet8", "ResNet20"))
+    small, large = (builders.model(config_of(f"{name}-standard-agmax")).q_network for name in ("ResNet8", "ResNet20"))
     assert small is not None and large is not None
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(0, "init", "q_network"))
@@ -270,7 +271,7 @@ def test_the_q_network_has_a_seed_of_its_own() -> None:
 
 def test_seeds_change_the_weights() -> None:
     first, second, model_seed = (
-        build.model(config_of("ResNet8-standard", **settings)).backbone.state_dict()["conv1.weight"]
+        builders.model(config_of("ResNet8-standard", **settings)).backbone.state_dict()["conv1.weight"]
         for settings in ({}, {"train__seed": 1}, {"train__seed": 1, "model__seed": 0})
     )
     assert not torch.equal(first, second)
@@ -281,7 +282,7 @@ def test_making_a_model_leaves_the_callers_random_numbers_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    build.model(config_of("ResNet8-standard-agmax"))
+    builders.model(config_of("ResNet8-standard-agmax"))
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -290,9 +291,9 @@ def test_making_a_model_leaves_the_callers_random_numbers_alone() -> None:
 def test_training_moves_every_parameter(name: str, method: str) -> None:
     """The first step opens the blocks that begin as the identity, the second reaches what lies inside them."""
     config = config_of(f"{name}-standard{method}", optimizer__lr=0.01)
-    model = build.model(config)
+    model = builders.model(config)
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
-    optimizer, objective = build.optimizer(config, model), build.objective(config)
+    optimizer, objective = builders.optimizer(config, model), builders.objective(config)
     generator = torch.Generator().manual_seed(0)
     num_views = config.objective.num_views
     size = 8 if name.startswith("WideResNet") else 32  # which takes long, and pools what is left
@@ -324,7 +325,7 @@ def test_all_views_share_one_call_and_its_statistics() -> None:
 
 
 def test_logits_belong_to_their_image_and_view() -> None:
-    model = build.model(config_of("ResNet8-standard-agmax")).eval()
+    model = builders.model(config_of("ResNet8-standard-agmax")).eval()
     images = torch.randn(3, 2, 3, 32, 32)
     together = model(images).logits
     for index in range(3):
@@ -334,7 +335,7 @@ def test_logits_belong_to_their_image_and_view() -> None:
 
 
 def test_features_come_with_the_logits_when_an_objective_asks() -> None:
-    model = build.model(config_of("ResNet8-standard")).eval()
+    model = builders.model(config_of("ResNet8-standard")).eval()
     images = torch.randn(2, 1, 3, 32, 32)
     plain = model(images)
     model.returns_features = True
@@ -345,7 +346,7 @@ def test_features_come_with_the_logits_when_an_objective_asks() -> None:
 
 
 def test_half_precision_is_entered_inside_and_comes_back_as_float32() -> None:
-    model = build.model(config_of("ResNet8-standard-agmax"))
+    model = builders.model(config_of("ResNet8-standard-agmax"))
     seen: list[torch.dtype] = []
     model.backbone.get_submodule("layer1").register_forward_hook(lambda *call: seen.append(call[2].dtype))
     model.autocast = torch.bfloat16
@@ -357,7 +358,7 @@ def test_half_precision_is_entered_inside_and_comes_back_as_float32() -> None:
 def test_any_timm_model_name_is_a_model_part() -> None:
     config = config_of("vit_tiny_patch16_224-cutout-agmax", dataset="cifar10")
     assert config.optimizer.weight_decay == 1e-4  # the recipe of ResNet50
-    model = build.model(config_of("vit_tiny_patch16_224-standard", dataset__image_size=48))
+    model = builders.model(config_of("vit_tiny_patch16_224-standard", dataset__image_size=48))
     assert model(torch.randn(1, 1, 3, 48, 48)).logits.shape == (1, 1, 10)
 
 
@@ -365,9 +366,9 @@ def test_unknown_networks_and_arguments_are_answered() -> None:
     with pytest.raises(UsageError, match="resnet50"):
         backbones.create("resnet50x", num_classes=10, channels=3, image_size=32)
     with pytest.raises(UsageError, match="depth must be 6n"):
-        build.model(config_of("WideResNet29-10-standard"))
+        builders.model(config_of("WideResNet29-10-standard"))
     with pytest.raises(UsageError, match="speed"):
-        build.model(config_of("ResNet8-standard", model__arguments__speed=3))
+        builders.model(config_of("ResNet8-standard", model__arguments__speed=3))
 
 
 # --- devices -----------------------------------------------------------------------------------------------------
@@ -400,23 +401,23 @@ def test_a_gpu_that_is_not_there_is_an_error_and_an_empty_variable_no_request(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for value in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-        assert parallel.choose_device("auto").type == "cpu"
+        assert devices.choose_device("auto").type == "cpu"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert parallel.choose_device("cpu").type == "cpu"
+    assert devices.choose_device("cpu").type == "cpu"
     with pytest.raises(ResourceError, match="CUDA_VISIBLE_DEVICES=0,1"):
-        parallel.choose_device("auto")
+        devices.choose_device("auto")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     with pytest.raises(ResourceError, match="--device cpu"):
-        parallel.choose_device("cuda")
+        devices.choose_device("cuda")
 
 
 def test_auto_precision_is_bf16_exactly_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for has in (False, True):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has})
-        assert parallel.autocast_format("auto", cpu) == (torch.bfloat16 if has else None)
-    assert parallel.autocast_format("fp32", cpu) is None
-    assert parallel.autocast_format("bf16", cpu) == torch.bfloat16
+        assert devices.autocast_format("auto", cpu) == (torch.bfloat16 if has else None)
+    assert devices.autocast_format("fp32", cpu) is None
+    assert devices.autocast_format("bf16", cpu) == torch.bfloat16
 
 
 # --- optimizers --------------------------------------------------------------------------------------------------
@@ -435,8 +436,8 @@ def test_optimizers_have_the_reference_programs_constants(
     name: str, kind: type[torch.optim.Optimizer], expected: dict[str, Any]
 ) -> None:
     config = config_of("ResNet8-standard-agmax", optimizer__name=name, optimizer__weight_decay=0.01)
-    model = build.model(config)
-    made = build.optimizer(config, model)
+    model = builders.model(config)
+    made = builders.optimizer(config, model)
     assert type(made) is kind
     (group,) = made.param_groups
     assert len(group["params"]) == len(list(model.parameters()))
@@ -446,7 +447,7 @@ def test_optimizers_have_the_reference_programs_constants(
 
 def test_biases_and_norms_can_be_left_out_of_weight_decay() -> None:
     config = config_of("ResNet8-standard", optimizer__decay_bias_and_norm=False)
-    groups = build.optimizer(config, build.model(config)).param_groups
+    groups = builders.optimizer(config, builders.model(config)).param_groups
     for group in groups:
         is_flat = [parameter.ndim <= 1 for parameter in group["params"]]
         assert all(is_flat) if group["weight_decay"] == 0 else not any(is_flat)
@@ -455,7 +456,7 @@ def test_biases_and_norms_can_be_left_out_of_weight_decay() -> None:
 
 def test_the_configured_schedule_reaches_the_learning_rate() -> None:
     config = config_of("RegNetX002-standard")
-    made = build.learning_rate(config, steps_per_epoch=10)
+    made = builders.learning_rate(config, steps_per_epoch=10)
     for step in (0, 30, 49, 50, 600, 999):
         expected = learning_rate(step, name="cosine", base=0.1, epochs=100, steps_per_epoch=10, warmup_epochs=5)
         assert made(step, num_reductions=0) == expected

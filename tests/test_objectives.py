@@ -11,14 +11,14 @@ import torch
 from conftest import Answer
 from torch import Tensor
 
-from agmax import build
-from agmax.batch import Batch, Outputs
-from agmax.checkpoints.load import load
+from agmax import builders
+from agmax.checkpoints.read import load
 from agmax.config import names
 from agmax.config.resolve import Setting, resolve
-from agmax.errors import UsageError
-from agmax.objectives import agreement
-from agmax.objectives.objective import NEEDS_FEATURES, NEEDS_Q_NETWORK, OBJECTIVES, Term, objective
+from agmax.core.batch import Batch, Outputs
+from agmax.core.errors import UsageError
+from agmax.losses import agreement
+from agmax.losses.objective import NEEDS_FEATURES, NEEDS_Q_NETWORK, OBJECTIVES, Term, objective
 from main import main
 
 Run = Callable[..., Answer]
@@ -306,7 +306,7 @@ def test_the_weights_of_the_parts_are_those_of_their_sources() -> None:
 @pytest.mark.parametrize("part", [item.part for item in names.examples("method")])
 def test_a_model_returns_features_for_the_objective_that_needs_them_alone(part: str) -> None:
     config = config_of(f"ResNet8-{part}", model__pretrained=False)
-    outputs = build.model(config)(torch.randn(2, 2, config.input_channels, 8, 8))
+    outputs = builders.model(config)(torch.randn(2, 2, config.input_channels, 8, 8))
     assert (outputs.features is not None) == (part == "tied_features")
     if outputs.features is not None:
         assert outputs.features.shape == (2, 2, 64)
@@ -314,9 +314,9 @@ def test_a_model_returns_features_for_the_objective_that_needs_them_alone(part: 
 
 def test_a_network_without_one_last_layer_cannot_tie_its_features() -> None:
     size = {"dataset__image_size": 32, "model__channels": 3}
-    assert build.model(config_of("deit_tiny_distilled_patch16_224-js", **size))
+    assert builders.model(config_of("deit_tiny_distilled_patch16_224-js", **size))
     with pytest.raises(UsageError, match="deit_tiny_distilled_patch16_224 has no one linear layer") as caught:
-        build.model(config_of("deit_tiny_distilled_patch16_224-tied_features", **size))
+        builders.model(config_of("deit_tiny_distilled_patch16_224-tied_features", **size))
     assert "objective.name=agmax_mse" in str(caught.value)
 
 

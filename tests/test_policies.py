@@ -18,10 +18,11 @@ from torchvision import transforms
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from agmax.augment import color, operations, pipeline, policies, slots
+from agmax.augment import color, operations, pipeline, policies
+from agmax.augment import transforms as slots
 from agmax.augment.operations import CODES, NAMES
 from agmax.config.schema import choices
-from agmax.randomness import generator
+from agmax.core.rng import generator
 
 NUM_DRAWS = 100_000
 FACTORS = ("Brightness", "Contrast", "Color", "Sharpness")

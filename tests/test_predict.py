@@ -16,7 +16,7 @@ from test_released import file_of
 from test_training import TINY
 
 import agmax
-from agmax.prediction import class_names
+from agmax.experiments.predict import class_names
 from main import main
 
 Run = Callable[..., Answer]

@@ -15,9 +15,9 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from agmax import build
-from agmax.batch import Batch, Outputs
-from agmax.errors import OutputError
+from agmax import builders
+from agmax.core.batch import Batch, Outputs
+from agmax.core.errors import OutputError
 from agmax.models.classifier import Classifier
 from agmax.reports import preview, softening
 
@@ -189,7 +189,7 @@ def test_weight_and_visible_share_stand_under_their_view() -> None:
     batch, labels = batch_of(2, 3)
     weights = torch.tensor([[1.0, 0.5, 0.25], [0.125, 0.0, 0.875]])
     visible = torch.tensor([[1.0, 0.99, 0.4], [0.123, 0.0, 0.505]])
-    figure = sheet(batch._replace(weights=weights, visible_share=visible), labels)
+    figure = sheet(batch._replace(weights=weights, visible=visible), labels)
     wanted = [(1.0, 100), (0.5, 99), (0.25, 40), (0.12, 12), (0.0, 0), (0.88, 50)]
     for view, (weight, percent) in enumerate(wanted):
         assert texts_under(figure, view)[0] == f"weight {weight:.2f}, visible {percent} %"
@@ -205,7 +205,7 @@ def test_no_text_touches_another_or_leaves_its_frame_however_long_the_names(num_
     names = tuple(letter * 150 for letter in "WimMg")
     batch, labels = batch_of(5, num_views)
     batch.targets[:, :, :] = torch.tensor([0.4, 0.3, 0.2, 0.07, 0.03])
-    figure = sheet(batch._replace(visible_share=torch.ones(5, num_views)), labels, names)
+    figure = sheet(batch._replace(visible=torch.ones(5, num_views)), labels, names)
     boxes = np.array([text.get_window_extent().extents for text in figure.axes[0].texts])
     assert boxes[:, :2].min() >= 0 and (boxes[:, 2:] <= figure.bbox.size).all()
     low, high = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
@@ -261,7 +261,7 @@ def first_step(run: Run, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patched:
         patched.setattr(Classifier, "forward", recorded)
-        patched.setattr(build.trainers, "objective", lambda config: stop)
+        patched.setattr(builders.trainers, "objective", lambda config: stop)
         with pytest.raises(Stop):
             run("--train", *words)
     return given[0], seen[0]
@@ -333,7 +333,7 @@ def test_an_output_that_cannot_be_written_is_answered_before_the_work(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
-    monkeypatch.setattr(build, "split", lambda *_: pytest.fail("the data were read"))
+    monkeypatch.setattr(builders, "split", lambda *_: pytest.fail("the data were read"))
     for path in (
         "file/a.png",
         "folder.png",

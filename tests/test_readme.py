@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, Answer
 
-from agmax import cli, modes
-from agmax.config import names, reader, resolve, study
-from agmax.reports.words import MINUS
-from agmax.studies import plan, statistics
+from agmax.cli import parser
+from agmax.cli import run as modes
+from agmax.config import names, reader, resolve
+from agmax.reports.formatting import MINUS
+from agmax.studies import intervals, plan, spec
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -32,7 +33,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_is_understood_and_its_configuration_resolves(command: str) -> None:
     words = shlex.split(command)
-    request = cli.parse(words[words.index("main.py") + 1 :])
+    request = parser.parse(words[words.index("main.py") + 1 :])
     assert request.mode in modes.MODES
     if request.source and not request.source.endswith(".yaml"):
         resolve.resolve(request.source, dataset=request.dataset, parts=request.parts, settings=request.settings)
@@ -67,7 +68,7 @@ def test_every_yaml_example_resolves(text: str, tmp_path: Any) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     if "variants:" in text:
-        read = study.read(path)
+        read = spec.read(path)
         assert plan.tuning(read, plan.Typed()) and plan.results(read, plan.Typed(), {})
         return
     assert resolve.resolve(str(path)).config.model.backbone
@@ -111,15 +112,15 @@ class Recorded:
 
     def mean(self, arm: str, metric: str = "error", decimals: int = 2) -> str:
         """Write the mean and half of its interval."""
-        mean = statistics.mean_interval(np.array(list(self.values(arm, metric).values())))
+        mean = intervals.mean_interval(np.array(list(self.values(arm, metric).values())))
         assert mean.interval is not None
         return f"{mean.mean:.{decimals}f} ± {(mean.interval.high - mean.interval.low) / 2:.{decimals}f}"
 
-    def paired(self, first: str, second: str, metric: str = "error") -> statistics.PairedDifference:
+    def paired(self, first: str, second: str, metric: str = "error") -> intervals.PairedDifference:
         """Compare two arms by the replicates that both have."""
         values = [self.values(arm, metric) for arm in (first, second)]
         seeds = sorted(values[0].keys() & values[1].keys())
-        return statistics.paired_difference(*(np.array([each[seed] for seed in seeds]) for each in values))
+        return intervals.paired_difference(*(np.array([each[seed] for seed in seeds]) for each in values))
 
     def difference(self, first: str, second: str, metric: str = "error") -> str:
         """Write the mean difference of the pairs and its interval."""
@@ -183,7 +184,7 @@ def test_the_study_of_soft_augmentation_is_quoted_right() -> None:
     text = " ".join(text.split())
     contrasts = [("target_and_weight", "wide_crop"), ("target_and_weight", "shuffled_confidence")]
     contrasts += [("agmax_soft_crop", "target_and_weight"), ("agmax_soft_crop", "agmax")]
-    p_values = statistics.holm([recorded.paired(*pair).p_value for pair in contrasts])
+    p_values = intervals.holm([recorded.paired(*pair).p_value for pair in contrasts])
     assert f"hard targets (p {p_values[0]:.3g} after Holm" in text and f"soft crop too (p {p_values[2]:.3g})" in text
     for first, second, metric in DIFFERENCES_OF_SOFT_AUGMENTATION:
         assert recorded.difference(first, second, metric) in text, (first, second, metric)
@@ -221,7 +222,7 @@ DIFFERENCES_OF_SOFT_AUGMENTATION = [
 
 
 def test_exit_codes_are_documented() -> None:
-    from agmax import errors
+    from agmax.core import errors
 
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.AgmaxError) and kind.exit_code > 1:

@@ -20,13 +20,15 @@ from conftest import REPOSITORY, Answer, golden, write_tree
 from test_golden import reference_value
 from torch import Tensor
 
-from agmax import build, loading, resume
-from agmax.checkpoints import released
-from agmax.checkpoints.load import load_weights
-from agmax.checkpoints.save import save
-from agmax.cli import parse
+from agmax import builders
+from agmax.checkpoints import agmax_format
+from agmax.checkpoints.read import load_weights
+from agmax.checkpoints.write import save
+from agmax.cli.parser import parse
 from agmax.config import names, resolve
-from agmax.errors import CheckpointError
+from agmax.core.errors import CheckpointError
+from agmax.experiments import saved as loading
+from agmax.experiments import start
 
 Run = Callable[..., Answer]
 
@@ -80,7 +82,7 @@ def file_of(
 def loaded(path: Path) -> Any:
     """Return the classifier of a file, as an evaluation makes it."""
     saved = loading.loaded(path)
-    classifier = build.model(saved.config)
+    classifier = builders.model(saved.config)
     load_weights(classifier, saved.state["model"], where=path, saved="the file", wanted="the model")
     return classifier.eval(), saved.config
 
@@ -119,7 +121,7 @@ def test_a_file_answers_as_in_the_program_that_wrote_it(tmp_path: Path, case: di
 
 def test_a_file_written_without_a_gpu_holds_the_same() -> None:
     bare, wrapped = (
-        released.contents(file_of("WideResNet40-2", hidden_units=24, prefix=prefix), Path("a.pth"))
+        agmax_format.contents(file_of("WideResNet40-2", hidden_units=24, prefix=prefix), Path("a.pth"))
         for prefix in ("", "module.")
     )
     assert bare.weights.keys() == wrapped.weights.keys()
@@ -132,20 +134,20 @@ def test_a_file_written_without_a_gpu_holds_the_same() -> None:
 def test_every_network_is_told_by_its_keys_and_shapes(part: str, hidden_units: int) -> None:
     """All tensors find their place, and none is left over but the dead classifier."""
     state = file_of(part, hidden_units=hidden_units, classes=7, is_filled=False)
-    found = released.contents(state, Path("a.pth"))
+    found = agmax_format.contents(state, Path("a.pth"))
     assert (found.part, found.num_classes, found.channels) == (part, 7, 3)
     assert (found.hidden_units, found.num_views) == (hidden_units, 2 if hidden_units else 1)
     assert found.epoch == 270
     mapping = loading._of_agmax(state, Path("imagenet-standard-ResNet50.pth"))["config"]
-    classifier = build.model(resolve.from_mapping(mapping, "test"))
+    classifier = builders.model(resolve.from_mapping(mapping, "test"))
     load_weights(classifier, found.weights, where=Path("a.pth"), saved="the file", wanted="the model")
     dead = 2 if part.startswith(("RegNet", "EfficientNet")) else 0
     assert len(classifier.state_dict()) == len(state["model_state_dict"]) - dead
 
 
-@pytest.mark.parametrize("name", released.RELEASED)
+@pytest.mark.parametrize("name", agmax_format.RELEASED)
 def test_the_released_files_are_configurations_of_this_program(name: str) -> None:
-    release = released.RELEASED[name]
+    release = agmax_format.RELEASED[name]
     parsed = names.parse(release.config)
     assert parsed.canonical == release.config
     assert parsed.model.part in name and str(release.top1) in name
@@ -185,7 +187,7 @@ def test_a_data_set_that_is_typed_says_how_large_and_how_normalised_images_are(
     torch.save(file_of("WideResNet40-2", hidden_units=8, classes=10), tmp_path / "what.pth")
     words = ["--eval", f"--resume={tmp_path / 'what.pth'}", f"--dataset={dataset}", "dataset.num_classes=10"]
     words += ["--config=WideResNet40-2-cutmix-agmax"] if is_named else []
-    resolved, saved = resume.evaluation_start(parse(words), lambda config: config)
+    resolved, saved = start.evaluation_start(parse(words), lambda config: config)
     config = resolved.config
     assert saved is not None
     assert (config.dataset.name, config.dataset.image_size, config.test_image_size) == (dataset, size, size)
@@ -207,7 +209,7 @@ def test_a_file_of_another_network_is_refused(change: Callable[[dict[str, Any]],
     state = file_of("WideResNet40-2")
     change(state["model_state_dict"])
     with pytest.raises(CheckpointError, match=why):
-        released.contents(state, Path("a.pth"))
+        agmax_format.contents(state, Path("a.pth"))
 
 
 def test_a_resnet_of_another_depth_is_named() -> None:
@@ -216,7 +218,7 @@ def test_a_resnet_of_another_depth_is_named() -> None:
     for key in [key for key in weights if ".layer4.2." in key]:
         del weights[key]
     with pytest.raises(CheckpointError, match="a ResNet of 15 blocks"):
-        released.contents(state, Path("a.pth"))
+        agmax_format.contents(state, Path("a.pth"))
 
 
 # --- from the command line -------------------------------------------------------------------------------------------
@@ -350,7 +352,7 @@ CRAFTED = {
 OPEN_ALL = """
 import json, resource, sys
 from main import main
-import agmax.modes.training
+import agmax.cli.commands.training
 in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**28, -1))
 for path in sys.argv[1:]:
@@ -390,8 +392,8 @@ def test_a_checkpoint_of_ours_with_something_else_inside_is_refused(
     run: Run, tmp_path: Path, change: dict[str, Any], why: str
 ) -> None:
     config = resolve.resolve("ResNet8", dataset="digits").config
-    config = build.counted(config, lambda: build.split(config, "train"))
-    weights = build.model(config).state_dict()
+    config = builders.counted(config, lambda: builders.split(config, "train"))
+    weights = builders.model(config).state_dict()
     kept = {"config": config.model_dump(mode="json"), "model": weights, "step": 3, "class_names": None}
     kept |= {"num_images": None, "optimizer": None, "plateau": [], "sums": {}}
     save(tmp_path / "a.pth", kept)

@@ -23,8 +23,9 @@ from scipy import stats
 from agmax.config import resolve
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config
-from agmax.errors import OutputError
-from agmax.reports import contents, figures, page, style, tables, words
+from agmax.core.errors import OutputError
+from agmax.reports import figures, formatting, page, style, writers
+from agmax.reports import tables as contents
 from agmax.studies import records
 from agmax.studies.analysis import Analysis, Arm, Pair, analyse
 from agmax.studies.records import Record
@@ -197,7 +198,7 @@ def test_a_contrast_has_the_numbers_worked_by_hand() -> None:
 
 def test_what_cannot_be_told_apart_is_said_to_be_so() -> None:
     assert cells(contents.contrasts(small()), 1)["verdict"] == "not distinguishable"
-    assert "not distinguishable" in tables.markdown(small()) and "not distinguishable" in tables.latex(small())
+    assert "not distinguishable" in writers.markdown(small()) and "not distinguishable" in writers.latex(small())
 
 
 def test_arms_and_pairs_that_are_not_at_equal_compute_are_marked() -> None:
@@ -207,8 +208,8 @@ def test_arms_and_pairs_that_are_not_at_equal_compute_are_marked() -> None:
     assert any("not at equal compute" in note for note in contents.arms(made).notes)
     assert any("not at equal compute" in note for note in contents.checks(made).notes)
     assert not contents.contrasts(made).notes
-    assert words.marked("a", 1.009) == "a" and words.marked("a", 1.011) == "a (1.01×)"  # noqa: RUF001
-    assert words.marked("a", 0.989) == "a (0.989×)"  # noqa: RUF001
+    assert formatting.marked("a", 1.009) == "a" and formatting.marked("a", 1.011) == "a (1.01×)"  # noqa: RUF001
+    assert formatting.marked("a", 0.989) == "a (0.989×)"  # noqa: RUF001
 
 
 def test_checks_say_what_was_expected_what_was_found_and_whether_it_holds() -> None:
@@ -221,7 +222,7 @@ def test_checks_say_what_was_expected_what_was_found_and_whether_it_holds() -> N
 def test_other_arms_stand_beside_the_reference_without_p_values() -> None:
     table = contents.others(small())
     assert [row[0] for row in table.rows] == ["alone against steady"]
-    assert cells(table, 0)["difference"] == f"{words.MINUS}1.00"  # one replicate: no interval
+    assert cells(table, 0)["difference"] == f"{formatting.MINUS}1.00"  # one replicate: no interval
     assert not any(column.title.startswith("p") for column in table.columns)
 
 
@@ -230,10 +231,10 @@ def test_under_six_replicates_a_dash_stands_for_p_and_the_reason_once() -> None:
     made = analysed(arms, contrasts=[Pair("b", "a"), Pair("c", "a")])
     for row in (0, 1):
         shown = cells(contents.contrasts(made), row)
-        assert shown["p, sign flips"] == shown["p after Holm"] == words.DASH
+        assert shown["p, sign flips"] == shown["p after Holm"] == formatting.DASH
         assert "p " not in shown["equivalent within 0.2"]
-    assert tables.markdown(made).count(contents.NO_P_VALUE) == 1
-    assert contents.NO_P_VALUE not in tables.markdown(small())
+    assert writers.markdown(made).count(contents.NO_P_VALUE) == 1
+    assert contents.NO_P_VALUE not in writers.markdown(small())
 
 
 def test_a_single_replicate_has_a_mean_and_nothing_else() -> None:
@@ -254,16 +255,19 @@ def test_the_interval_over_images_has_the_sign_of_the_difference_that_it_stands_
     by_error, by_top1 = small(), small(metrics=("top1", "nll"))
     low, high = by_error.contrasts[0].bootstrap or (0, 0)
     assert cells(contents.contrasts(by_error), 0)["error over replicates and images"] == (
-        f"[{words.signed(low, 'error')}, {words.signed(high, 'error')}]"
+        f"[{formatting.signed(low, 'error')}, {formatting.signed(high, 'error')}]"
     )
     shown = cells(contents.contrasts(by_top1), 0)
-    assert shown["difference"].startswith(f"{words.MINUS}0.88")
-    assert shown["top1 over replicates and images"] == f"[{words.signed(-high, 'top1')}, {words.signed(-low, 'top1')}]"
+    assert shown["difference"].startswith(f"{formatting.MINUS}0.88")
+    assert (
+        shown["top1 over replicates and images"]
+        == f"[{formatting.signed(-high, 'top1')}, {formatting.signed(-low, 'top1')}]"
+    )
 
 
 def test_a_published_top1_stands_beside_a_measured_error() -> None:
     made = analysed([arm("a", STEADY, paper={"top1": 90.25}), arm("b", STEADY)])
-    assert [row[-1] for row in contents.arms(made).rows] == ["9.75", words.DASH]
+    assert [row[-1] for row in contents.arms(made).rows] == ["9.75", formatting.DASH]
     assert "published" not in [column.title for column in contents.arms(analysed([arm("b", STEADY)])).columns]
 
 
@@ -281,19 +285,19 @@ def test_unfinished_replicates_are_counted() -> None:
 
 
 def test_numbers_are_written_as_they_are() -> None:
-    assert [words.signed(value, "error") for value in (-0.001, 0.004, -0.006)] == ["+0.00", "+0.00", "−0.01"]  # noqa: RUF001
-    assert [words.p_value(value) for value in (0.0004, 0.001, 0.0496, 1.0, None)] == [
+    assert [formatting.signed(value, "error") for value in (-0.001, 0.004, -0.006)] == ["+0.00", "+0.00", "−0.01"]  # noqa: RUF001
+    assert [formatting.p_value(value) for value in (0.0004, 0.001, 0.0496, 1.0, None)] == [
         "< 0.001",
         "0.001",
         "0.0496",
         "1",
-        words.DASH,
+        formatting.DASH,
     ]
 
 
 def test_the_csv_holds_every_mean_in_full_precision_as_scipy_finds_it() -> None:
     made = small()
-    rows = list(csv.DictReader(io.StringIO(tables.csv(made))))
+    rows = list(csv.DictReader(io.StringIO(writers.csv(made))))
     assert len(rows) == 5 * 3 * 5  # arms, protocols, metrics
     chosen = {row["protocol"]: row for row in rows if row["arm"] == "rising" and row["metric"] == "error"}
     row = chosen["final"]
@@ -308,13 +312,13 @@ def test_the_csv_holds_every_mean_in_full_precision_as_scipy_finds_it() -> None:
 
 
 def test_the_csv_reads_back_whatever_arms_are_called() -> None:
-    assert {row["arm"] for row in csv.DictReader(io.StringIO(tables.csv(hostile())))} == set(HOSTILE)
+    assert {row["arm"] for row in csv.DictReader(io.StringIO(writers.csv(hostile())))} == set(HOSTILE)
 
 
 @pytest.mark.parametrize("analysis", [small(), hostile()], ids=["small", "hostile"])
 def test_every_row_of_markdown_has_the_cells_of_its_head(analysis: Analysis) -> None:
     counts: list[int] = []
-    for line in tables.markdown(analysis).splitlines():
+    for line in writers.markdown(analysis).splitlines():
         if not line.startswith("|"):
             counts.append(0)
             continue
@@ -326,33 +330,35 @@ def test_every_row_of_markdown_has_the_cells_of_its_head(analysis: Analysis) -> 
 
 
 def test_markdown_shows_names_as_they_are() -> None:
-    assert tables.in_markdown("two_views_again") == "two_views_again"
-    assert tables.in_markdown("+0.12 [−0.01, +0.25]") == "+0.12 [−0.01, +0.25]"  # noqa: RUF001
-    assert tables.in_markdown("_a_ *b* `c` <d> & [e](f) \\ ~") == (
+    assert writers.in_markdown("two_views_again") == "two_views_again"
+    assert writers.in_markdown("+0.12 [−0.01, +0.25]") == "+0.12 [−0.01, +0.25]"  # noqa: RUF001
+    assert writers.in_markdown("_a_ *b* `c` <d> & [e](f) \\ ~") == (
         "\\_a\\_ \\*b\\* \\`c\\` &lt;d&gt; &amp; [e\\](f) \\\\ \\~"
     )
-    assert tables.in_markdown("- a") == "\\- a" and tables.in_markdown("# a") == "\\# a"
+    assert writers.in_markdown("- a") == "\\- a" and writers.in_markdown("# a") == "\\# a"
 
 
 def test_no_number_is_set_in_bold() -> None:
     made = small()
     assert (
-        "**" not in tables.markdown(made) and r"\textbf" not in tables.latex(made) and r"\bf" not in tables.latex(made)
+        "**" not in writers.markdown(made)
+        and r"\textbf" not in writers.latex(made)
+        and r"\bf" not in writers.latex(made)
     )
     assert not re.search(r"<(b|strong)\b", page.page(made, []))
 
 
 def test_latex_escapes_every_letter_that_it_would_take_for_markup() -> None:
-    assert tables.in_latex(r"a_b & 5 % $x$ #1 {y} \z ~ ^") == (
+    assert writers.in_latex(r"a_b & 5 % $x$ #1 {y} \z ~ ^") == (
         r"a\_\allowbreak{}b \& 5 \% \$x\$ \#1 \{y\} \textbackslash{}z \textasciitilde{} \textasciicircum{}"
     )
-    assert tables.in_latex("9 ± 1 − 2× –") == r"9 $\pm$ 1 $-$ 2$\times$ \textendash{}"  # noqa: RUF001
-    assert tables.in_latex("--fresh") == "-{}-fresh" and tables.in_latex("[a]") == "{}[a]"
+    assert writers.in_latex("9 ± 1 − 2× –") == r"9 $\pm$ 1 $-$ 2$\times$ \textendash{}"  # noqa: RUF001
+    assert writers.in_latex("--fresh") == "-{}-fresh" and writers.in_latex("[a]") == "{}[a]"
 
 
 @pytest.mark.parametrize("analysis", [small(), hostile()], ids=["small", "hostile"])
 def test_latex_is_balanced_and_every_row_has_the_cells_of_its_head(analysis: Analysis) -> None:
-    text = tables.latex(analysis)
+    text = writers.latex(analysis)
     bare = re.sub(r"\\[&%$#_{}]", "", text)
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
     for made in ("table", "sidewaystable", "tabular", "itemize"):
@@ -624,7 +630,7 @@ def test_nothing_from_a_users_file_becomes_markup() -> None:
     read = Strict(text)
     assert not {"script", "b"} & {tag for tag, _ in read.elements} and "<!--" not in text
     assert "49" not in read.said("th")  # 7 * 7
-    plain = [words.plain(name) for name in HOSTILE]
+    plain = [formatting.plain(name) for name in HOSTILE]
     headings = re.findall(r'<th scope="row">(.*?)</th>', text)
     for name in plain:
         assert str(page.breakable(name)) in headings
@@ -675,7 +681,7 @@ def test_everything_is_written_and_the_same_again(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(names)
     again = page.write(made, tmp_path)
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again]
-    assert (tmp_path / "study.md").read_text() == tables.markdown(made)
+    assert (tmp_path / "study.md").read_text() == writers.markdown(made)
 
 
 def test_a_folder_that_cannot_be_written_is_an_answer(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from test_soft_crop import on_a_canvas
 from test_training import TINY, assert_same_weights, interrupted_and_resumed, loss_log, rows, train
 from torch import Tensor, nn
 
-from agmax.batch import Outputs
-from agmax.data.resident import Resident
-from agmax.data.split import Pixels
+from agmax.core.batch import Outputs
+from agmax.core.rng import generator
+from agmax.data.in_memory import Resident
+from agmax.data.splits import Pixels
 from agmax.evaluation import robustness
-from agmax.randomness import generator
 from agmax.reports import robustness as drawn
 
 Run = Callable[..., Answer]

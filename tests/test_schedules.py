@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from agmax.schedules import Plateau, learning_rate, plateau_after
+from agmax.optim.lr_schedules import Plateau, learning_rate, plateau_after
 
 
 def torch_rates(make: object, epochs: int, base: float = 0.1) -> list[float]:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agmax.augment import geometry, soft_crop, softening
-from agmax.batch import Batch, Sample
+from agmax.augment import geometry, soft_crop, targets
+from agmax.core.batch import Batch, RawBatch
 
 NUM_DRAWS = 400_000
 GOLDEN = golden("soft_augmentation.json")
@@ -28,8 +28,8 @@ def test_the_visible_share_is_the_reference_programs(case: dict[str, Any]) -> No
     down, right = torch.tensor([case["offset_y"]]), torch.tensor([case["offset_x"]])
     share = soft_crop.visible_share(down, right, height=case["height"], width=case["width"])
     assert share.item() == pytest.approx(case["share"], abs=1e-6)
-    assert softening.counted(share, "iou").item() == pytest.approx(case["iou"], abs=1e-6)
-    assert softening.counted(share, "area") is share
+    assert targets.counted(share, "iou").item() == pytest.approx(case["iou"], abs=1e-6)
+    assert targets.counted(share, "area") is share
 
 
 @pytest.mark.parametrize("case", GOLDEN["confidence_curve"], ids=lambda case: f"{case['num_classes']}-{case['power']}")
@@ -38,14 +38,14 @@ def test_the_confidence_is_the_reference_programs(case: dict[str, Any]) -> None:
     settings = {name: case[name] for name in ("num_classes", "power", "max_confidence")}
     for numbers in (visible, visible.float()):
         torch.testing.assert_close(
-            softening.confidence(numbers, **settings).double(), expected, atol=1e-6, rtol=0, check_dtype=False
+            targets.confidence(numbers, **settings).double(), expected, atol=1e-6, rtol=0, check_dtype=False
         )
 
 
 def test_confidence_does_not_fall_below_chance() -> None:
     """With two classes chance is 0.5, so a highest confidence of 0.3 is 0.5 as well."""
     visible = torch.linspace(0, 1, 5)
-    confidence = softening.confidence(visible, num_classes=2, power=2, max_confidence=0.3)
+    confidence = targets.confidence(visible, num_classes=2, power=2, max_confidence=0.3)
     assert confidence.tolist() == [0.5] * 5
 
 
@@ -242,7 +242,7 @@ def test_background_colours_are_normal_and_one_of_each_channel() -> None:
 def test_a_certain_class_keeps_the_confidence_and_the_others_share_the_rest(num_classes: int) -> None:
     confidence = torch.tensor([1.0, 0.9, 0.775, 1 / num_classes])
     labels = torch.tensor([0, 1, num_classes - 1, 1])
-    rows = softening.softened(torch.eye(num_classes)[labels], confidence)
+    rows = targets.softened(torch.eye(num_classes)[labels], confidence)
     for row, label, certain in zip(rows, labels.tolist(), confidence.tolist(), strict=True):
         for place in range(num_classes):
             expected = certain if place == label else (1 - certain) / (num_classes - 1)
@@ -251,8 +251,8 @@ def test_a_certain_class_keeps_the_confidence_and_the_others_share_the_rest(num_
 
 def test_softening_by_hand() -> None:
     """Half an image: 1 - 0.9 * 0.25 = 0.775 with 10 classes, 0.225 / 9 = 0.025 for each of the others."""
-    confidence = softening.confidence(torch.tensor(0.5), num_classes=10, power=2, max_confidence=1.0)
-    row = softening.softened(torch.eye(10)[3], confidence)
+    confidence = targets.confidence(torch.tensor(0.5), num_classes=10, power=2, max_confidence=1.0)
+    row = targets.softened(torch.eye(10)[3], confidence)
     assert row.tolist() == pytest.approx([0.025] * 3 + [0.775] + [0.025] * 6)
 
 
@@ -260,7 +260,7 @@ def test_softened_rows_of_any_probabilities_sum_to_one_and_keep_their_order() ->
     rng = np.random.default_rng(0)
     rows = torch.from_numpy(rng.dirichlet(np.ones(10), size=(50, 2)))
     confidence = torch.from_numpy(rng.uniform(0.1, 1, size=(50, 2)))
-    softened = softening.softened(rows, confidence)
+    softened = targets.softened(rows, confidence)
     torch.testing.assert_close(softened.sum(-1), torch.ones(50, 2, dtype=torch.float64))
     assert (softened >= 0).all()
     assert torch.equal(softened.argsort(-1), rows.argsort(-1))
@@ -269,7 +269,7 @@ def test_softened_rows_of_any_probabilities_sum_to_one_and_keep_their_order() ->
 # --- through the pipeline --------------------------------------------------------------------------------------------
 
 
-def white(count: int, size: int = 32) -> Sample:
+def white(count: int, size: int = 32) -> RawBatch:
     return sample_of(count)._replace(images=torch.full((count, 3, size, size), 255, dtype=torch.uint8))
 
 
@@ -282,11 +282,11 @@ def visible_pixels(batch: Batch) -> Tensor:
 def test_the_batch_says_how_much_of_each_view_is_visible(method: str) -> None:
     make = make_pipeline(f"ResNet8-soft_crop{method}", augment__soft__background=0.0)
     batch = make(white(200), step=3)
-    assert batch.visible_share is not None
-    assert batch.visible_share.shape == (200, 2 if method else 1)
-    torch.testing.assert_close(batch.visible_share, visible_pixels(batch), atol=1e-6, rtol=0)
-    assert 0.4 < batch.visible_share.mean() < 0.65
-    assert batch.visible_share.std() > 0.1
+    assert batch.visible is not None
+    assert batch.visible.shape == (200, 2 if method else 1)
+    torch.testing.assert_close(batch.visible, visible_pixels(batch), atol=1e-6, rtol=0)
+    assert 0.4 < batch.visible.mean() < 0.65
+    assert batch.visible.std() > 0.1
 
 
 def test_targets_soften_by_the_intersection_over_union_where_that_is_asked_for() -> None:
@@ -294,8 +294,8 @@ def test_targets_soften_by_the_intersection_over_union_where_that_is_asked_for()
     settings: dict[str, Any] = {"augment__soft__background": 0.0, "augment__softening__visibility": "iou"}
     batch = make_pipeline("ResNet8-soft_crop-agmax", **settings)(white(100), step=0)
     share = visible_pixels(batch)
-    assert batch.visible_share is not None
-    torch.testing.assert_close(batch.visible_share, share, atol=1e-6, rtol=0)
+    assert batch.visible is not None
+    torch.testing.assert_close(batch.visible, share, atol=1e-6, rtol=0)
     torch.testing.assert_close(batch.weights, 1 - 0.9 * (1 - share / (2 - share)) ** 2)
 
 
@@ -326,8 +326,8 @@ def test_targets_and_weights_follow_from_what_is_visible(power: float, highest: 
 
 def test_the_two_views_of_an_image_are_cropped_apart() -> None:
     batch = make_pipeline("ResNet8-soft_crop-agmax")(sample_of(200), step=0)
-    assert batch.visible_share is not None
-    first, second = batch.visible_share.unbind(1)
+    assert batch.visible is not None
+    first, second = batch.visible.unbind(1)
     assert (first != second).float().mean() > 0.9
     assert abs(np.corrcoef(first, second)[0, 1]) < 4 / np.sqrt(200)
     assert (batch.targets[:, 0] != batch.targets[:, 1]).any(-1).float().mean() > 0.9
@@ -355,15 +355,15 @@ def test_wide_crop_has_the_images_of_soft_crop_with_hard_targets() -> None:
     sample = sample_of(40)
     soft, wide = (make_pipeline(f"ResNet8-{part}-agmax")(sample, step=2) for part in ("soft_crop", "wide_crop"))
     assert torch.equal(wide.images, soft.images)
-    assert wide.visible_share is not None and soft.visible_share is not None
-    assert torch.equal(wide.visible_share, soft.visible_share)
+    assert wide.visible is not None and soft.visible is not None
+    assert torch.equal(wide.visible, soft.visible)
     assert torch.equal(wide.targets, torch.eye(10)[sample.labels][:, None].expand(-1, 2, -1))
     assert torch.equal(wide.weights, torch.ones(40, 2))
     assert (soft.weights < 1).float().mean() > 0.9
 
 
 def test_other_parts_leave_nothing_to_say_of_what_is_visible() -> None:
-    assert make_pipeline("ResNet8-cutmix")(sample_of(), step=0).visible_share is None
+    assert make_pipeline("ResNet8-cutmix")(sample_of(), step=0).visible is None
 
 
 def test_soft_crop_comes_after_erasing() -> None:

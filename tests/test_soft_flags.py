@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from conftest import Answer
 
-from agmax.cli import parse
+from agmax.cli.parser import parse
+from agmax.cli.soft_flags import HERE, command
 from agmax.config import resolve
-from agmax.soft_flags import HERE, command
 
 Run = Callable[..., Answer]
 

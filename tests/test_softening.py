@@ -12,14 +12,14 @@ from test_augment import make_pipeline, sample_of
 from test_soft_crop import expected_rows, visible_pixels, white
 from torch import Tensor
 
-from agmax import build
+from agmax import builders
 from agmax.augment import erasing
-from agmax.augment.softening import confidence, softened
-from agmax.batch import Batch, Outputs
+from agmax.augment.targets import confidence, softened
 from agmax.config import names
 from agmax.config.resolve import Setting, resolve
-from agmax.objectives.classification import classification, row_entropy
-from agmax.objectives.objective import objective
+from agmax.core.batch import Batch, Outputs
+from agmax.losses.cross_entropy import classification, row_entropy
+from agmax.losses.objective import objective
 
 WEIGHTS = {"classification": 1.0, "agreement": 1.0, "consistency": 4.0}
 NO_BACKGROUND: dict[str, Any] = {"augment__soft__background": 0.0}
@@ -49,7 +49,7 @@ def test_the_variants_lose_what_the_reference_program_loses(
     case: dict[str, Any], expected: str, applies_to: str, reweight: str
 ) -> None:
     """Shares whose confidence is that of the case: v = 1 - sqrt((1 - p) / (1 - 1/K)), the curve of power 2 inverted."""
-    from agmax.augment import slots
+    from agmax.augment import transforms
 
     num_classes, labels = case["num_classes"], torch.tensor(case["labels"])
     rng = np.random.RandomState(case["seed"])
@@ -57,7 +57,7 @@ def test_the_variants_lose_what_the_reference_program_loses(
     certain = torch.tensor(case["confidence"], dtype=torch.float64)[:, None]
     visible = 1 - ((1 - certain) / (1 - 1 / num_classes)).sqrt()
     rows = torch.eye(num_classes, dtype=torch.float64)[labels][:, None]
-    soften = slots.soften(num_classes, applies_to=applies_to, reweight=reweight)
+    soften = transforms.soften(num_classes, applies_to=applies_to, reweight=reweight)
     targets, weights = soften(rows, visible, np.random.default_rng(0))
     outputs = Outputs(torch.from_numpy(logits).double()[:, None])
     losses = objective("classification", WEIGHTS, subtract_entropy=True)
@@ -73,7 +73,7 @@ def test_the_focal_loss_is_the_reference_programs(case: dict[str, Any]) -> None:
     rows = torch.eye(num_classes, dtype=torch.float64)[labels][:, None]
     batch = Batch(torch.empty(0), rows, torch.ones(len(labels), 1).double())
     config = config_of("ResNet8-focal")
-    losses = build.objective(config)(Outputs(torch.from_numpy(logits).double()[:, None]), batch)
+    losses = builders.objective(config)(Outputs(torch.from_numpy(logits).double()[:, None]), batch)
     assert losses["classification"].item() == pytest.approx(case["expected"]["focal_gamma2"], abs=1e-6)
 
 
@@ -139,8 +139,8 @@ def test_targets_soften_by_what_each_view_hides(parts: str, method: str) -> None
     sample = white(80)
     batch = make_pipeline(f"ResNet8-{parts}{method}", **NO_BACKGROUND)(sample, step=1)
     visible = visible_pixels(batch)
-    assert batch.visible_share is not None
-    torch.testing.assert_close(batch.visible_share, visible, atol=1e-6, rtol=0)
+    assert batch.visible is not None
+    torch.testing.assert_close(batch.visible, visible, atol=1e-6, rtol=0)
     confidence = 1 - 0.9 * (1 - visible) ** 2
     torch.testing.assert_close(batch.weights, confidence, atol=1e-6, rtol=0)
     torch.testing.assert_close(batch.targets, expected_rows(sample.labels, confidence), atol=1e-6, rtol=0)
@@ -153,9 +153,9 @@ def test_a_soft_box_and_a_soft_crop_soften_by_the_product_of_their_shares() -> N
         make_pipeline(f"ResNet8-{parts}-agmax", **NO_BACKGROUND)(white(80), step=1)
         for parts in ("soft_crop-soft_cutout", "soft_crop", "no_basic_augment-soft_cutout")
     )
-    assert both.visible_share is not None and crop.visible_share is not None and box.visible_share is not None
-    product = crop.visible_share * box.visible_share
-    torch.testing.assert_close(both.visible_share, product)
+    assert both.visible is not None and crop.visible is not None and box.visible is not None
+    product = crop.visible * box.visible
+    torch.testing.assert_close(both.visible, product)
     torch.testing.assert_close(both.weights, 1 - 0.9 * (1 - product) ** 2)
 
 
@@ -163,7 +163,7 @@ def test_hard_boxes_and_wide_crops_hide_without_softening() -> None:
     hard = make_pipeline("ResNet8-wide_crop-cutout-agmax", **NO_BACKGROUND)(white(60), step=1)
     assert torch.equal(hard.targets.max(-1).values, torch.ones(60, 2))
     assert torch.equal(hard.weights, torch.ones(60, 2))
-    assert hard.visible_share is not None and hard.visible_share.mean() < 0.6
+    assert hard.visible is not None and hard.visible.mean() < 0.6
     box = make_pipeline("ResNet8-no_basic_augment-soft_cutout-agmax")(white(60), step=1)
     mixed = make_pipeline("ResNet8-wide_crop-soft_cutout-agmax")(white(60), step=1)
     assert torch.equal(mixed.weights, box.weights)
@@ -264,11 +264,11 @@ def test_every_combination_makes_rows_weights_and_steps_that_help(part: int) -> 
     for words in EVERY[part::8]:
         name = "-".join(["ResNet8", *filter(None, words)])
         config = config_of(name, dataset__image_size=8, augment__standard__padding=1, augment__cutmix__probability=1.0)
-        batch = build.pipeline(config)(sample, step=1)
+        batch = builders.pipeline(config)(sample, step=1)
         torch.testing.assert_close(batch.targets.sum(-1), torch.ones(12, config.objective.num_views))
         assert (batch.targets >= 0).all(), name
         assert (batch.weights > 0).all() and (batch.weights <= 1 + 1e-6).all(), name
-        model, losses_of = Linear(config.objective.num_views), build.objective(config)
+        model, losses_of = Linear(config.objective.num_views), builders.objective(config)
         needs_joint = config.objective.name == "agmax"
 
         def loss(model: Linear = model, losses_of: Any = losses_of, batch: Batch = batch) -> Tensor:
@@ -312,31 +312,31 @@ FINAL = {"augment__final_share": 0.5, "train__epochs": 4, "augment__cutmix__prob
 def test_in_the_final_epochs_nothing_is_hidden_or_mixed(hides: str, mix: str) -> None:
     """Of 4 epochs of 3 steps the last 6; a background of its own shows where a window leaves the image."""
     config = config_of(f"ResNet8-{hides}{mix}-agmax", **FINAL, augment__random_erasing__probability=1.0)
-    augment = build.augmentation(config, steps_per_epoch=3)
+    augment = builders.augmentation(config, steps_per_epoch=3)
     before, after = (augment(white(40), step=step) for step in (5, 6))
     is_changed = bool((before.targets.max(-1).values < 1).any()) or bool(
-        before.visible_share is not None and (before.visible_share < 1).any()
+        before.visible is not None and (before.visible < 1).any()
     )
     assert is_changed == (hides != "standard" or bool(mix))
     assert torch.equal(after.targets.max(-1).values, torch.ones(40, 2))
     assert torch.equal(after.weights, torch.ones(40, 2))
-    assert after.visible_share is None or torch.equal(after.visible_share, torch.ones(40, 2))
+    assert after.visible is None or torch.equal(after.visible, torch.ones(40, 2))
 
 
 def test_in_the_final_epochs_flips_crops_and_policies_stay() -> None:
     sample = sample_of(20)
     for name in ("standard-auto_augment-cutmix", "standard-rand_augment-mixup"):
         config = config_of(f"ResNet8-{name}", **FINAL)
-        plain = build.pipeline(config_of(f"ResNet8-{name.rpartition('-')[0]}"))
-        assert torch.equal(build.augmentation(config, 3)(sample, step=6).images, plain(sample, step=6).images)
+        plain = builders.pipeline(config_of(f"ResNet8-{name.rpartition('-')[0]}"))
+        assert torch.equal(builders.augmentation(config, 3)(sample, step=6).images, plain(sample, step=6).images)
 
 
 def test_the_divisor_says_how_little_is_left() -> None:
     config = config_of("ResNet8-soft_crop", **FINAL, augment__final_divisor=4.0)
-    augment = build.augmentation(config, 3)
-    early, late = (augment(white(400), step=step).visible_share for step in (0, 6))
+    augment = builders.augmentation(config, 3)
+    early, late = (augment(white(400), step=step).visible for step in (0, 6))
     assert early is not None and late is not None
-    same = make_pipeline("ResNet8-soft_crop", augment__soft__sigma=0.375 / 4)(white(400), step=6).visible_share
+    same = make_pipeline("ResNet8-soft_crop", augment__soft__sigma=0.375 / 4)(white(400), step=6).visible
     assert torch.equal(late, same)
     assert early.mean() < 0.6 < 0.8 < late.mean() < 1
 
@@ -346,16 +346,16 @@ def test_the_divisor_says_how_little_is_left() -> None:
 
 def test_what_the_curves_are_drawn_of_has_the_exact_mean() -> None:
     """Sigma 12 of 32 pixels: mean visible share .5221, mean confidence .7240 with 100 classes (spec of the recipe)."""
-    shares = build.softening_shares(config_of("CifarResNet18-soft_crop", "cifar100"), num_images=40_000)
+    shares = builders.softening_shares(config_of("CifarResNet18-soft_crop", "cifar100"), num_images=40_000)
     assert shares is not None
     error = shares.std() / len(shares) ** 0.5
     assert abs(shares.mean() - 0.5221) < 3 * error
     confidence = 1 - 0.99 * (1 - shares) ** 2
     assert abs(confidence.mean() - 0.7240) < 3 * confidence.std() / len(shares) ** 0.5
-    assert build.softening_shares(config_of("CifarResNet18-wide_crop-cutout", "cifar100")) is None
+    assert builders.softening_shares(config_of("CifarResNet18-wide_crop-cutout", "cifar100")) is None
 
 
 def test_soft_random_erasing_leaves_half_of_the_views_as_they_are() -> None:
-    shares = build.softening_shares(config_of("ResNet8-no_basic_augment-soft_random_erasing"), num_images=4096)
+    shares = builders.softening_shares(config_of("ResNet8-no_basic_augment-soft_random_erasing"), num_images=4096)
     assert shares is not None
     assert stats.binomtest(int((shares == 1).sum()), len(shares), 0.5).pvalue > 1e-3

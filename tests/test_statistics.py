@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agmax.errors import DataError
-from agmax.studies.statistics import (
+from agmax.core.errors import DataError
+from agmax.studies.intervals import (
     Equivalence,
     Interval,
     McNemar,

@@ -22,18 +22,19 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from agmax import build, trainer
-from agmax.batch import Sample
+from agmax import builders
 from agmax.config.resolve import Setting, resolve
 from agmax.config.schema import Config
-from agmax.data import datasets, images, order, streaming
-from agmax.data.images import cut, decoded, shrinkable_size
-from agmax.data.split import Files
-from agmax.data.streaming import Streaming, largest_shrink
-from agmax.errors import DataError, ResourceError
-from agmax.parallel import copied_ahead
-from agmax.randomness import seed_for
-from agmax.trainer import Trainer
+from agmax.core.batch import RawBatch
+from agmax.core.devices import copied_ahead
+from agmax.core.errors import DataError, ResourceError
+from agmax.core.rng import seed_for
+from agmax.data import datasets, decode, from_files, sampler
+from agmax.data.decode import cut, decoded, shrinkable_size
+from agmax.data.from_files import Streaming, largest_shrink
+from agmax.data.splits import Files
+from agmax.training import loop
+from agmax.training.loop import Trainer
 
 CPU = torch.device("cpu")
 Pixels = np.ndarray[Any, Any]
@@ -65,18 +66,18 @@ def stream(data: Files, *, num_workers: int = 0, **options: Any) -> Streaming:
     return Streaming(data, num_workers=num_workers, **given)
 
 
-def epoch_of(source: Streaming, *, epoch: int = 0, start: int = 0, batch_size: int = 2) -> list[Sample]:
-    batches = order.shuffled(len(source), batch_size, seed=3, epoch=epoch, start=start)
+def epoch_of(source: Streaming, *, epoch: int = 0, start: int = 0, batch_size: int = 2) -> list[RawBatch]:
+    batches = sampler.shuffled(len(source), batch_size, seed=3, epoch=epoch, start=start)
     return list(source.batches(batches, epoch=epoch))
 
 
-def same(one: list[Sample], other: list[Sample]) -> bool:
+def same(one: list[RawBatch], other: list[RawBatch]) -> bool:
     return len(one) == len(other) and all(
         torch.equal(a, b) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)
     )
 
 
-def error_of(samples: Iterator[Sample], kind: type[BaseException] = DataError) -> BaseException:
+def error_of(samples: Iterator[RawBatch], kind: type[BaseException] = DataError) -> BaseException:
     """Take all samples and return the error they end with, without its traceback: a circle would keep the workers."""
     try:
         for _ in samples:
@@ -99,7 +100,7 @@ def photographs(tmp_path: Path) -> Files:
     sizes = [(96, 70), (60, 111), (128, 128), (200, 40), (51, 67)]
     for number, (width, height) in enumerate(sizes):
         exif = Image.Exif()
-        exif[images.ORIENTATION_TAG] = 6 if number == 1 else 1
+        exif[decode.ORIENTATION_TAG] = 6 if number == 1 else 1
         image = Image.fromarray(scene(width, height, seed=number))
         image.save(tmp_path / f"{number}.jpg", quality=90, subsampling=number % 3, exif=exif)
     return files_of(*(tmp_path / f"{number}.jpg" for number in range(len(sizes))))
@@ -148,7 +149,7 @@ def test_a_step_has_the_same_batch_with_any_number_of_workers_and_from_any_start
 
 
 def test_workers_compute_with_one_thread(photographs: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming._Views, "_centre", lambda *_: torch.tensor([torch.get_num_threads()]))
+    monkeypatch.setattr(from_files._Views, "_centre", lambda *_: torch.tensor([torch.get_num_threads()]))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -173,7 +174,7 @@ def test_workers_compute_with_one_thread(photographs: Files, monkeypatch: pytest
         ([(0, 0, 1792, 1792), (7, 9, 107, 109)], 1),
     ],
 )
-def test_a_jpeg_is_shrunk_while_every_crop_keeps_224_pixels(boxes: list[images.Box], expected: int) -> None:
+def test_a_jpeg_is_shrunk_while_every_crop_keeps_224_pixels(boxes: list[decode.Box], expected: int) -> None:
     assert largest_shrink(boxes, 224) == expected
 
 
@@ -183,17 +184,17 @@ def test_crops_of_scaled_decoding_differ_little_from_those_of_the_full_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int, size: tuple[int, int], shrink: int
 ) -> None:
     exif = Image.Exif()
-    exif[images.ORIENTATION_TAG] = orientation
+    exif[decode.ORIENTATION_TAG] = orientation
     Image.fromarray(scene(*size)).save(tmp_path / "0.jpg", quality=95, exif=exif)
     side = {2: 200, 4: 100, 8: 50}[shrink]
     options = {**CROPS, "random_resized": ([0.6, 1.0], [0.75, 4 / 3]), "image_size": side}
-    decoder, shrinks = streaming.decoded_pixels, []
+    decoder, shrinks = from_files.decoded_pixels, []
 
     def spy(*arguments: Any, **given: Any) -> Tensor:
         shrinks.append(given["shrink"])
         return decoder(*arguments, **given)
 
-    monkeypatch.setattr(streaming, "decoded_pixels", spy)
+    monkeypatch.setattr(from_files, "decoded_pixels", spy)
     data = files_of(tmp_path / "0.jpg")
     full, scaled = (
         next(stream(data, **options, **given).batches([torch.tensor([0])], epoch=0)).images
@@ -220,11 +221,11 @@ def test_scaled_decoding_is_off_by_default_and_leaves_other_formats_and_evaluati
         configured("folder", **crops, augment__random_resized__scaled_decoding=scaled) for scaled in (False, True)
     )
     full, scaled = (
-        next(build.training_source(config, data, CPU).batches([torch.arange(2)], epoch=0)) for config in (off, on)
+        next(builders.training_source(config, data, CPU).batches([torch.arange(2)], epoch=0)) for config in (off, on)
     )
     assert torch.equal(full.images[0], scaled.images[0]) and not torch.equal(full.images[1], scaled.images[1])
     full, scaled = (
-        next(build.test_source(config, data, CPU).batches([torch.arange(2)], epoch=0)) for config in (off, on)
+        next(builders.test_source(config, data, CPU).batches([torch.arange(2)], epoch=0)) for config in (off, on)
     )
     assert torch.equal(full.images, scaled.images)
 
@@ -235,12 +236,12 @@ def test_a_photograph_is_shrunk_by_its_upright_size_if_it_is_not_cut_short_at_th
     tmp_path: Path, orientation: int, size: tuple[int, int]
 ) -> None:
     exif = Image.Exif()
-    exif[images.ORIENTATION_TAG] = orientation
+    exif[decode.ORIENTATION_TAG] = orientation
     path = saved(tmp_path / "0.jpg", Image.fromarray(scene(*size)), exif=exif)
     assert shrinkable_size(path, exif_rotation=False) == size
     is_possible = orientation == 1 or size == (48, 32)
     assert shrinkable_size(path) == (decoded(path, 3).size if is_possible else None)
-    shrunk = images.decoded_pixels(path, 3, exif_rotation=False, shrink=4)
+    shrunk = decode.decoded_pixels(path, 3, exif_rotation=False, shrink=4)
     assert shrunk.shape == (3, -(-size[1] // 4), -(-size[0] // 4))
 
 
@@ -353,7 +354,7 @@ def test_photographs_are_turned_as_their_exif_tag_says_unless_told_otherwise(
     tmp_path: Path, orientation: int, suffix: str
 ) -> None:
     exif = Image.Exif()
-    exif[images.ORIENTATION_TAG] = orientation
+    exif[decode.ORIENTATION_TAG] = orientation
     lying = np.ascontiguousarray(LYING[orientation](RGB))
     path = saved(tmp_path / f"image.{suffix}", Image.fromarray(lying), exif=exif, lossless=True)
     assert np.array_equal(pixels_of(decoded(path, 3, exif_rotation=True)), RGB)
@@ -364,7 +365,7 @@ def test_photographs_are_turned_as_their_exif_tag_says_unless_told_otherwise(
 
 def test_damaged_exif_data_do_not_make_a_photograph_unreadable(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[images.ORIENTATION_TAG] = 6
+    exif[decode.ORIENTATION_TAG] = 6
     exif[272] = "the name of a camera"
     content = exif.tobytes()
     start = content.index(b"MM\0*")
@@ -393,7 +394,7 @@ def odd_jpegs(folder: Path) -> list[Path]:
     """Write 20 JPEG files of odd sizes, kinds and qualities."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     upside_down, lying = Image.Exif(), Image.Exif()
-    upside_down[images.ORIENTATION_TAG], lying[images.ORIENTATION_TAG] = 3, 6
+    upside_down[decode.ORIENTATION_TAG], lying[decode.ORIENTATION_TAG] = 3, 6
     kinds: list[tuple[int, int, str, dict[str, Any]]] = [
         (225, 500, "RGB", {}),
         (500, 375, "RGB", {}),
@@ -448,7 +449,7 @@ def test_evaluated_pixels_of_odd_jpegs_are_torchvisions_rows_first_bit_for_bit(t
             augment__random_resized__scaled_decoding=True,
             **statistics,
         )
-        source = build.test_source(config, files_of(*paths), CPU)
+        source = builders.test_source(config, files_of(*paths), CPU)
         (sample,) = source.batches([torch.arange(len(paths))], epoch=0)
         for path, found in zip(paths, sample.images, strict=True):
             with Image.open(path) as image:
@@ -465,7 +466,7 @@ def test_the_centre_is_torchvisions_and_of_tall_images_that_of_pillow_before_13(
         size, is_gray = (31, 32, 100, 224)[number % 4], number % 3 == 0
         shape = (height, width) if is_gray else (height, width, 3)
         image = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
-        found = np.asarray(images.centre_crop(image, size))
+        found = np.asarray(decode.centre_crop(image, size))
         assert np.array_equal(found, centre_rows_first(image, size)), (width, height, size)
         by_torchvision = np.asarray(v2.Compose([v2.Resize(size + 32), v2.CenterCrop(size)])(image))
         difference = np.abs(found.astype(int) - by_torchvision).max()
@@ -479,15 +480,15 @@ def test_plain_jpegs_are_decoded_straight_into_a_tensor_of_pillows_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, plain: int
 ) -> None:
     """Of 20 odd files one is CMYK and two are turned; 2 of the plain ones are gray."""
-    decoder, straight = images.decode_jpeg, []
+    decoder, straight = decode.decode_jpeg, []
 
     def spy(*arguments: Any, **given: Any) -> Tensor:
         straight.append(arguments)
         return decoder(*arguments, **given)
 
-    monkeypatch.setattr(images, "decode_jpeg", spy)
+    monkeypatch.setattr(decode, "decode_jpeg", spy)
     for path in map(str, odd_jpegs(tmp_path)):
-        found = images.decoded_pixels(path, channels)
+        found = decode.decoded_pixels(path, channels)
         assert torch.equal(found, v2.functional.pil_to_tensor(decoded(path, channels))), path
     assert len(straight) == plain
 
@@ -534,7 +535,7 @@ def test_skipped_images_leave_their_batch_and_are_named_once(
     assert sum(len(sample.labels) for sample in found) == 248 == sum(len(sample.labels) for sample in again)
     for sample, expected in zip(found, epoch_of(whole, batch_size=60), strict=True):
         kept = ~torch.isin(expected.indices, torch.tensor([0, 10]))
-        assert same([sample], [Sample(*(column[kept] for column in expected))])
+        assert same([sample], [RawBatch(*(column[kept] for column in expected))])
 
 
 @pytest.mark.parametrize(
@@ -545,7 +546,7 @@ def test_more_than_one_percent_of_bad_images_ends_a_training(
 ) -> None:
     bad = bad_files(tmp_path, num_bad)
     source = stream(mixed(good, bad, total=total), skip_bad_images=True)
-    batches = order.in_order(total, 50)
+    batches = sampler.in_order(total, 50)
     if not is_refused:
         assert sum(len(sample.labels) for sample in source.batches(batches, epoch=0)) == total - num_bad
         return
@@ -574,12 +575,12 @@ def test_without_skipping_and_in_evaluations_a_bad_image_is_an_error(tmp_path: P
     skipping = configured("folder", dataset__on_bad_image="skip", dataset__image_size=16)
     assert configured("folder").dataset.on_bad_image == "error"
     for source in (
-        build.training_source(configured("folder", dataset__image_size=16), data, CPU),
-        build.test_source(skipping, data, CPU),
+        builders.training_source(configured("folder", dataset__image_size=16), data, CPU),
+        builders.test_source(skipping, data, CPU),
     ):
         with pytest.raises(DataError, match=r"image cannot be read .*bad0\.jpg"):
             list(source.batches([torch.arange(20)], epoch=0))
-    (sample,) = build.training_source(skipping, data, CPU).batches([torch.arange(20)], epoch=0)
+    (sample,) = builders.training_source(skipping, data, CPU).batches([torch.arange(20)], epoch=0)
     assert len(sample.labels) == 19
 
 
@@ -648,7 +649,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 def test_a_bug_in_the_cutting_names_the_file_and_the_operation_and_is_never_skipped(
     photographs: Files, monkeypatch: pytest.MonkeyPatch, num_workers: int, skip: bool
 ) -> None:
-    monkeypatch.setattr(streaming, "cut", raising(ZeroDivisionError("by\nzero")))
+    monkeypatch.setattr(from_files, "cut", raising(ZeroDivisionError("by\nzero")))
     source = stream(photographs, num_workers=num_workers, skip_bad_images=skip, **CROPS)
     error = error_of(source.batches([torch.tensor([3, 1])], epoch=0))
     why = r"crop raised ZeroDivisionError: by\nzero"
@@ -660,7 +661,7 @@ def test_a_bug_in_the_cutting_names_the_file_and_the_operation_and_is_never_skip
 def test_a_bug_in_the_decoding_names_the_file_and_the_operation(
     photographs: Files, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
-    monkeypatch.setattr(images, "_in_8_bits", raising(KeyError("plug-in")))
+    monkeypatch.setattr(decode, "_in_8_bits", raising(KeyError("plug-in")))
     source = stream(photographs, num_workers=num_workers)
     error = error_of(source.batches([torch.tensor([2])], epoch=0))
     why = "decode raised KeyError: 'plug-in'"
@@ -672,7 +673,7 @@ def test_a_bug_in_a_worker_is_one_message_and_with_debug_one_traceback(
     run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tree(tmp_path / "data", ["a", "b"], {"train": 4, "val": 1}, size=(9, 9))
-    monkeypatch.setattr(streaming, "centre_crop", raising(ValueError("a bug")))
+    monkeypatch.setattr(from_files, "centre_crop", raising(ValueError("a bug")))
     words = ("--config=ResNet8", "--train", "--dataset=folder", "dataset.root=data", *SMALL, "train.num_workers=2")
     for debug in ((), ("--debug",)):
         answer = run(*words, *debug)
@@ -694,7 +695,7 @@ def test_a_full_memory_and_an_interrupt_are_not_taken_for_bad_images(
     seen: type[BaseException],
     operation: str,
 ) -> None:
-    module, name = (images, "decode_jpeg") if operation == "decode" else (streaming, "cut")
+    module, name = (decode, "decode_jpeg") if operation == "decode" else (from_files, "cut")
     monkeypatch.setattr(module, name, raising(raised()))
     for num_workers in (0, 1) if raised is MemoryError else (0,):
         source = stream(photographs, num_workers=num_workers, skip_bad_images=True, **CROPS)
@@ -703,7 +704,7 @@ def test_a_full_memory_and_an_interrupt_are_not_taken_for_bad_images(
 
 def test_too_many_open_files_are_named(photographs: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     message = "Too many open files. Communication with the workers is no longer possible."
-    monkeypatch.setattr(streaming, "_collate", raising(RuntimeError(message)))
+    monkeypatch.setattr(from_files, "_collate", raising(RuntimeError(message)))
     source = stream(photographs, **CROPS)
     assert "ulimit -n" in str(error_of(source.batches([torch.tensor([0])], epoch=0), ResourceError))
 
@@ -713,7 +714,7 @@ def test_an_exif_orientation_that_does_not_exist_is_upright_with_and_without_sca
     tmp_path: Path, orientation: int
 ) -> None:
     exif = Image.Exif()
-    exif[images.ORIENTATION_TAG] = orientation
+    exif[decode.ORIENTATION_TAG] = orientation
     path = saved(tmp_path / "0.jpg", Image.new("RGB", (160, 40), "white"), exif=exif, quality=100)
     assert shrinkable_size(path) == decoded(path, 3).size == (160, 40)
     views = next(
@@ -760,7 +761,7 @@ def test_an_image_that_kills_its_worker_ends_with_8(
         assert os.getpid() != main_process
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(streaming, "centre_crop", deadly)
+    monkeypatch.setattr(from_files, "centre_crop", deadly)
     words = ("--config=ResNet8", "--train", "--dataset=folder", "dataset.root=data", *SMALL, "train.num_workers=2")
     answer = run(*words)
     assert answer.status == ResourceError.exit_code == 8
@@ -781,7 +782,7 @@ def test_a_worker_that_dies_is_told_where_a_batch_is_taken_and_nowhere_else(phot
 
 
 def test_another_runtime_error_keeps_its_type(photographs: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "default_collate", raising(RuntimeError("no space left")))
+    monkeypatch.setattr(from_files, "default_collate", raising(RuntimeError("no space left")))
     with pytest.raises(RuntimeError, match="no space left"):
         epoch_of(stream(photographs))
 
@@ -789,11 +790,11 @@ def test_another_runtime_error_keeps_its_type(photographs: Files, monkeypatch: p
 # --- copies ahead --------------------------------------------------------------------------------------------------
 
 
-def samples_of(closed: list[bool], count: int = 4) -> Iterator[Sample]:
+def samples_of(closed: list[bool], count: int = 4) -> Iterator[RawBatch]:
     try:
         for number in range(count):
             images = torch.full((2, 3, 4, 4), number, dtype=torch.uint8)
-            yield Sample(images, torch.tensor([number, 7]), torch.tensor([number, number]))
+            yield RawBatch(images, torch.tensor([number, 7]), torch.tensor([number, number]))
     finally:
         closed.append(True)
 
@@ -819,12 +820,12 @@ def test_a_training_that_fails_ends_its_samples_while_the_error_is_still_on_its_
     class Failed(Exception):
         pass
 
-    def closable(self: object, batches: list[Tensor], *, epoch: int) -> Iterator[Sample]:
+    def closable(self: object, batches: list[Tensor], *, epoch: int) -> Iterator[RawBatch]:
         return samples_of(closed)
 
-    monkeypatch.setattr(build.images.Resident, "batches", closable)
+    monkeypatch.setattr(builders.images.Resident, "batches", closable)
     monkeypatch.setattr(Trainer, "train_step", raising(Failed()))
-    monkeypatch.setattr(trainer, "tqdm", lambda *words, **options: tqdm(*words, **{**options, "disable": False}))
+    monkeypatch.setattr(loop, "tqdm", lambda *words, **options: tqdm(*words, **{**options, "disable": False}))
     with pytest.raises(Failed) as failure:
         run("--config=ResNet8", "--train", "--dataset=digits", "dataset.train_limit=20", "dataset.image_size=8")
     assert failure.value.__traceback__ is not None and closed == [True]

@@ -22,15 +22,18 @@ from conftest import REPOSITORY, Answer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agmax import build, cli, code, training
-from agmax import run as run_module
+from agmax import builders
+from agmax.cli import parser
+from agmax.cli.commands import comparisons
 from agmax.config import resolve
-from agmax.config import study as files
-from agmax.errors import AgmaxError, DataError
-from agmax.modes import comparisons
-from agmax.reports import tables
-from agmax.run import Run, log
+from agmax.core import logs
+from agmax.core.errors import AgmaxError, DataError
+from agmax.core.logs import log
+from agmax.experiments import environment, source_hash, train
+from agmax.experiments.run_folder import Run
+from agmax.reports import writers
 from agmax.studies import plan, records, runner, slurm, study, tuning
+from agmax.studies import spec as files
 from agmax.studies.plan import Typed
 from main import main
 
@@ -91,9 +94,9 @@ def folders(runs: Path = Path("runs")) -> list[str]:
 
 def table() -> str:
     """Return the tables of the finished study in this folder, without its times."""
-    said = study.run(cli.parse(["--study", "./tiny.yaml"])).analysis
+    said = study.run(parser.parse(["--study", "./tiny.yaml"])).analysis
     assert said is not None
-    return tables.markdown(said._replace(arms=[arm._replace(minutes=0.0) for arm in said.arms]))
+    return writers.markdown(said._replace(arms=[arm._replace(minutes=0.0) for arm in said.arms]))
 
 
 class InThisProcess:
@@ -108,12 +111,12 @@ class InThisProcess:
     def wait(self) -> int:
         handlers, log.handlers = log.handlers, []
         try:
-            training.train_once(cli.parse(self.words))
+            train.train_once(parser.parse(self.words))
         except AgmaxError as error:
             self.output.write(f"error: {error}\n".encode())
             return error.exit_code
         finally:
-            run_module.log_to([])
+            logs.log_to([])
             log.handlers = handlers
         return 0
 
@@ -179,7 +182,7 @@ def make_up(monkeypatch: pytest.MonkeyPatch, finished: Path) -> Any:
 
     class MadeUp(InThisProcess):
         def wait(self) -> int:
-            request = cli.parse(self.words)
+            request = parser.parse(self.words)
             resolved = resolve.resolve(str(request.source))
             config = resolved.config
             path = Run.create(config.train.runs_dir, config.name, f"digits-s{config.train.seed}").path
@@ -228,7 +231,7 @@ def test_a_study_leaves_one_record_and_one_run_folder_of_each_cell(copy: Path) -
     for each in found:
         assert (each["study"], each["phase"], each["trial"], each["split"]) == ("tiny", "results", None, "test")
         assert (each["image_passes"], each["steps"], each["epochs"]) == (40, 2, 1)
-        assert each["code"] == code.fingerprint() and each["environment"]["threads"] == 1
+        assert each["code"] == source_hash.fingerprint() and each["environment"]["threads"] == 1
         assert each["metrics"]["test"]["error"] == pytest.approx(100 - each["metrics"]["test"]["top1"])
 
 
@@ -406,7 +409,7 @@ sys.exit(main(sys.argv[3:]))
 CELL = """
 import os, signal, sys, time
 from pathlib import Path
-from agmax.trainer import Trainer
+from agmax.training.loop import Trainer
 from main import main
 step = Trainer.train_step
 def stepped(trainer, sample):
@@ -703,7 +706,7 @@ def test_cells_of_other_code_are_marked_and_repeated_only_when_asked(
     copy: Path, run: Call, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = lines()
-    for module in (run_module, runner, study):
+    for module in (environment, runner, study):
         monkeypatch.setattr(module, "fingerprint", lambda: "another code")
     answer = run("--study", "./tiny.yaml", "--json")
     assert answer.status == 0 and trained.num_started == 0 and lines() == before
@@ -720,14 +723,15 @@ def test_cells_of_other_code_are_marked_and_repeated_only_when_asked(
 
 
 def test_the_fingerprint_tells_what_code_does_not_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "PACKAGE", tmp_path)
+    monkeypatch.setattr(source_hash, "PACKAGE", tmp_path)
 
-    def fingerprint(text: str, name: str = "schedules.py") -> str:
-        for path in tmp_path.glob("*.py"):
+    def fingerprint(text: str, name: str = "optim/lr_schedules.py") -> str:
+        for path in tmp_path.rglob("*.py"):
             path.unlink()
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-        code.fingerprint.cache_clear()
-        return code.fingerprint()
+        source_hash.fingerprint.cache_clear()
+        return source_hash.fingerprint()
 
     try:
         plain = fingerprint("FACTOR = 0.1\n\n\ndef scaled(lr):\n    return lr * FACTOR\n")
@@ -736,14 +740,14 @@ def test_the_fingerprint_tells_what_code_does_not_how_it_looks(tmp_path: Path, m
         assert fingerprint(laid_out) == plain
         assert fingerprint("FACTOR = 0.2\n\n\ndef scaled(lr):\n    return lr * FACTOR\n") != plain
         assert fingerprint("FACTOR = 0.1\n\n\ndef scaled(lr):\n    return lr / FACTOR\n") != plain
-        assert fingerprint(laid_out, name="optim.py") != plain
-        assert fingerprint(laid_out, name="cli.py") == fingerprint("", name="cli.py")  # decides no result
+        assert fingerprint(laid_out, name="optim/optimizers.py") != plain
+        assert fingerprint(laid_out, name="cli/parser.py") == fingerprint("", name="cli/parser.py")  # decides no result
     finally:
-        code.fingerprint.cache_clear()
+        source_hash.fingerprint.cache_clear()
 
 
 def test_every_pattern_of_the_fingerprint_finds_a_file() -> None:
-    assert all(list(code.PACKAGE.glob(pattern)) for pattern in code.DECIDES)
+    assert all(list(source_hash.PACKAGE.glob(pattern)) for pattern in source_hash.DECIDES)
 
 
 # --- keys and plans ------------------------------------------------------------------------------------------
@@ -752,7 +756,7 @@ def test_every_pattern_of_the_fingerprint_finds_a_file() -> None:
 def keys(*words: str, text: str = TINY) -> list[str]:
     """Return the keys of the cells, with words typed beside."""
     Path("tiny.yaml").write_text(text)
-    request = cli.parse(["--study", "./tiny.yaml", *words])
+    request = parser.parse(["--study", "./tiny.yaml", *words])
     typed = Typed(request.dataset, request.parts, request.settings)
     return [cell.key for cell in plan.results(files.read(Path("tiny.yaml")), typed, {})]
 
@@ -1083,13 +1087,13 @@ def test_a_contrast_with_the_best_of_several_takes_the_best_on_validation(tuned:
 
 def test_the_tuning_reads_no_test_image(run: Call, trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
-    load = build.images.datasets.load
+    load = builders.images.datasets.load
 
     def seen(*words: Any, split: str, **more: Any) -> Any:
         loaded.append(split)
         return load(*words, split=split, **more)
 
-    monkeypatch.setattr(build.images.datasets, "load", seen)
+    monkeypatch.setattr(builders.images.datasets, "load", seen)
     Path("tiny.yaml").write_text(TUNED.replace(", 1001]", "]").replace(", {optimizer.lr: 0.3}", ""))
     assert run("--study", "./tiny.yaml").status == 0
     assert set(loaded) == {"train"} and trained.num_started == 4
@@ -1113,8 +1117,8 @@ def test_a_source_tree_is_clean_though_a_study_has_added_to_its_records(
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
         subprocess.run([*git, *words], check=True)
-    monkeypatch.setattr(run_module, "__file__", str(tmp_path / "agmax" / "run.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "agmax" / "run.py"))
     (results / "a.jsonl").write_text("first\nsecond\n")
-    assert run_module._commit.__wrapped__()["clean"] is True
+    assert environment._commit.__wrapped__()["clean"] is True
     (tmp_path / "agmax" / "run.py").write_text("second\n")
-    assert run_module._commit.__wrapped__()["clean"] is False
+    assert environment._commit.__wrapped__()["clean"] is False

@@ -13,14 +13,14 @@ from conftest import Answer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agmax.config import names, reader, resolve, study
+from agmax.config import names, reader, resolve
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config, Dataset, Model, Train, choices
-from agmax.config.study import Study, Variant
-from agmax.errors import UsageError
-from agmax.studies import plan, tuning
+from agmax.core.errors import UsageError
+from agmax.studies import plan, spec, tuning
 from agmax.studies import study as running
 from agmax.studies.plan import Cell, Typed
+from agmax.studies.spec import Study, Variant
 
 Run = Callable[..., Answer]
 
@@ -36,7 +36,7 @@ AUGMENTS = [
 
 @functools.lru_cache
 def shipped(name: str) -> Study:
-    return study.read(study.find(name))
+    return spec.read(spec.find(name))
 
 
 def first_trials(of: Study) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def cell_of(cells: list[Cell], variant: str, seed: int = 0, trial: int | None = 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_cell_of_a_shipped_study_is_a_valid_configuration(name: str) -> None:
-    of, raw = shipped(name), yaml.safe_load(study.find(name).read_text())
+    of, raw = shipped(name), yaml.safe_load(spec.find(name).read_text())
     assert len(result_cells(name)) == sum(
         (arm or {}).get("replicates", raw["replicates"]) for arm in raw["variants"].values()
     )
@@ -182,7 +182,7 @@ def test_the_cells_of_the_published_tables_are_the_published_configurations(
 def test_the_other_tables_of_cifar_are_typed_beside_the_study(
     dataset: str | None, typed: tuple[str, ...], model: str
 ) -> None:
-    text = study.find("agmax_cifar").read_text()
+    text = spec.find("agmax_cifar").read_text()
     assert all(word in text for word in (f"--dataset {dataset}" if dataset else "--study agmax_cifar", *typed))
     cells = result_cells("agmax_cifar", dataset=dataset, typed=typed)
     config = cell_of(cells, "auto_augment_cutmix_agmax").config
@@ -297,7 +297,7 @@ def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_lines_above_a_shipped_study_name_the_command_that_runs_it(name: str) -> None:
-    text = study.find(name).read_text()
+    text = spec.find(name).read_text()
     assert f"# python3 main.py --study {name}" in text
     assert text.startswith("about: ")
 
@@ -533,7 +533,7 @@ Write = Callable[[str], Path]
 
 
 def test_a_study_that_says_little_has_one_replicate_and_the_usual_metrics(write: Write) -> None:
-    found = study.read(write("base: ResNet8\nvariants:\n  plain:\n  cutout: cutout\nsettings:\ntune:\n"))
+    found = spec.read(write("base: ResNet8\nvariants:\n  plain:\n  cutout: cutout\nsettings:\ntune:\n"))
     assert (found.name, found.about, found.dataset, found.settings) == ("small", "", None, ())
     assert (found.metrics, found.margin, found.budget) == (("error", "nll", "ece"), 0.2, None)
     assert (found.contrasts, found.checks, found.tune_seeds, found.trials) == ((), (), (), {})
@@ -551,7 +551,7 @@ def test_replicates_are_counted_or_listed_and_an_arm_may_have_fewer(
     write: Write, replicates: str, third: int, expected: tuple[int, ...]
 ) -> None:
     text = SMALL.replace("replicates: 2", f"replicates: {replicates}") + f"  third: {{replicates: {third}}}\n"
-    found = study.read(write(text))
+    found = spec.read(write(text))
     assert found.variants["third"].seeds == expected
     cells = plan.results(found, Typed(), {})
     assert {cell.seed for cell in cells if cell.variant == "third"} == set(expected)
@@ -566,7 +566,7 @@ def test_an_arm_like_another_takes_its_parts_settings_and_chosen_trial_and_its_o
         "      - {optimizer.lr: 0.2, objective: {agreement_weight: 3.0, consistency_weight: 5.0}}\n"
         "      - {optimizer.lr: 0.3}\n"
     )
-    found = study.read(write(text))
+    found = spec.read(write(text))
     cells = plan.results(found, Typed(), {"tuned": found.trials["tuned"][0]})
     tuned, alike = cell_of(cells, "tuned").config, cell_of(cells, "alike").config
     assert (tuned.augment.erase, tuned.augment.mix) == ("cutout", "none")
@@ -587,7 +587,7 @@ def test_an_arm_like_another_takes_its_parts_settings_and_chosen_trial_and_its_o
 
 def test_what_is_typed_beside_a_study_holds_for_every_cell(write: Write) -> None:
     text = SMALL + "  slow: {optimizer.lr: 0.01}\ntune: {replicates: [50], trials: {slow: [{optimizer.lr: 0.2}, {}]}}\n"
-    found = study.read(write(text))
+    found = spec.read(write(text))
     typed = Typed("fashion_mnist", ("cutout",), (Setting("optimizer.lr", 0.7, "typed"),))
     for cell in (*plan.results(found, typed, {}), *plan.tuning(found, typed)):
         config = cell.config
@@ -599,7 +599,7 @@ def test_the_base_may_be_a_file_beside_the_study(write: Write, tmp_path: Path, m
     (tmp_path / "mine.yaml").write_text("base: ResNet20-cutout\ntrain: {epochs: 7}\n")
     path = write(SMALL.replace("ResNet8", "mine.yaml").replace("train.epochs: 2, ", ""))
     monkeypatch.chdir("/")
-    config = cell_of(plan.results(study.read(path), Typed(), {}), "agmax").config
+    config = cell_of(plan.results(spec.read(path), Typed(), {}), "agmax").config
     assert (config.model.backbone, config.augment.erase, config.train.epochs) == ("agmax_resnet20", "cutout", 7)
     assert config.objective.name == "agmax"
 
@@ -607,9 +607,9 @@ def test_the_base_may_be_a_file_beside_the_study(write: Write, tmp_path: Path, m
 def test_studies_are_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits_smoke.yaml").write_text(SMALL)
-    assert study.find("digits_smoke") == names.CONFIGS / "study" / "digits_smoke.yaml"
-    assert study.find("digits_smoke.yaml") == Path("digits_smoke.yaml")
-    assert study.find(f"{tmp_path}/digits_smoke.yaml").parent == tmp_path
+    assert spec.find("digits_smoke") == names.CONFIGS / "study" / "digits_smoke.yaml"
+    assert spec.find("digits_smoke.yaml") == Path("digits_smoke.yaml")
+    assert spec.find(f"{tmp_path}/digits_smoke.yaml").parent == tmp_path
     for text, answer in (
         ("digit_smoke", "Did you mean 'digits_smoke'?"),
         ("nowhere/x.yaml", "no such study (nowhere/x.yaml). Known: agmax_cifar, "),
@@ -617,7 +617,7 @@ def test_studies_are_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pyte
         ("\0", "no such study"),
     ):
         with pytest.raises(UsageError, match=re.escape(answer)):
-            study.find(text)
+            spec.find(text)
 
 
 # --- mistakes ------------------------------------------------------------------------------------------------------
@@ -630,7 +630,7 @@ def test_arms_may_have_unequal_trials_where_the_file_says_why(write: Callable[[s
     trials = (
         TUNE + "    plain: [{optimizer.lr: 0.1}, {optimizer.lr: 0.2}, {optimizer.lr: 0.3}]\n  unequal: plain has more\n"
     )
-    of = study.read(write(SMALL + trials))
+    of = spec.read(write(SMALL + trials))
     assert of.unequal_trials == "plain has more"
     assert [len(each) for each in of.trials.values()] == [2, 3]
     said = running.analysed(of, running.phase_of(of, Typed()), {}, Typed())
@@ -920,12 +920,12 @@ def test_a_mistake_in_a_study_file_ends_with_2_and_names_its_line(run: Run, writ
     assert answer.err.splitlines() == [f"error: {line}" for line in expected]
     assert answer.out == ""
     with pytest.raises(UsageError):  # no arm has to come to its training
-        study.read(Path("small.yaml"))
+        spec.read(Path("small.yaml"))
 
 
 def test_the_file_that_the_mistakes_are_made_in_has_none(write: Write) -> None:
     for more in ("", TUNE, "contrasts:\n  - {of: agmax, against: [plain]}\n"):
-        study.read(write(SMALL + more))
+        spec.read(write(SMALL + more))
 
 
 def test_a_file_whose_name_could_name_no_run_folder_is_refused(tmp_path: Path) -> None:
@@ -933,7 +933,7 @@ def test_a_file_whose_name_could_name_no_run_folder_is_refused(tmp_path: Path) -
         path = tmp_path / f"{name}.yaml"
         path.write_text(SMALL)
         with pytest.raises(UsageError, match="not a name for a study"):
-            study.read(path)
+            spec.read(path)
 
 
 @settings(
@@ -967,7 +967,7 @@ def test_whatever_stands_behind_a_key_is_read_or_refused_in_lines(tmp_path: Path
     path = tmp_path / "small.yaml"
     path.write_text("".join(f"{word}: {text}\n" for word, text in lines.items()))
     try:
-        found = study.read(path)
+        found = spec.read(path)
     except UsageError as error:
         assert all(str(path) in line for line in error.lines)
     else:

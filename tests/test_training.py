@@ -17,19 +17,19 @@ import torch
 from conftest import REPOSITORY, Answer, skip_or_fail, write_images, write_tree
 from PIL import Image
 
-from agmax import parallel
 from agmax.augment.pipeline import Pipeline
-from agmax.batch import Batch
-from agmax.checkpoints.load import load
-from agmax.cli import parse
+from agmax.checkpoints.read import load
+from agmax.cli.parser import parse
 from agmax.config import names
-from agmax.evaluation.evaluate import Predictions
+from agmax.core import devices
+from agmax.core.batch import Batch
+from agmax.evaluation.predict import Predictions
+from agmax.experiments import results
+from agmax.experiments.results import write_predictions
+from agmax.experiments.start import evaluation_start
 from agmax.models import backbones
-from agmax.reports import results
-from agmax.reports.results import write_predictions
-from agmax.resume import evaluation_start
-from agmax.schedules import Plateau
-from agmax.trainer import Trainer
+from agmax.optim.lr_schedules import Plateau
+from agmax.training.loop import Trainer
 from main import main
 
 Run = Callable[..., Answer]
@@ -353,7 +353,7 @@ def test_methods_half_precision_and_dropout_resume_bit_for_bit(
 def test_the_row_of_an_epoch_holds_the_learning_rate_that_it_was_trained_with(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agmax import trainer as module
+    from agmax.training import loop as module
 
     def reduced(state: Plateau, loss: float, *, patience: int) -> Plateau:
         return state._replace(num_reductions=state.num_reductions + 1)
@@ -423,7 +423,7 @@ def test_a_half_written_row_is_made_again(run: Run, monkeypatch: pytest.MonkeyPa
 
 KILL_ITSELF = """
 import os, signal, sys
-from agmax.trainer import Trainer
+from agmax.training.loop import Trainer
 from main import main
 original = Trainer.train_step
 def dying(trainer, sample):
@@ -628,16 +628,16 @@ def test_classes_of_other_names_are_not_taken_for_those_that_the_weights_know(
 
 
 def test_weights_keep_their_split_whatever_the_seed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agmax import build
+    from agmax import builders
 
     first = train(run, "ResNet8-standard", "dataset.validation=0.05", "--seed=3")
-    original, seeds = build.splits, []
+    original, seeds = builders.splits, []
 
     def noting(config: Any) -> Any:
         seeds.append((config.train.seed, config.dataset_seed))
         return original(config)
 
-    monkeypatch.setattr(build, "splits", noting)
+    monkeypatch.setattr(builders, "splits", noting)
     for words in ([], ["--config=ResNet8-standard", *TINY, "dataset.validation=0.05"]):
         answer = run("--train", *words, "--resume", first["run_folder"], "--seed=7", "train.epochs=4")
         assert answer.status == 0, answer.err
@@ -656,7 +656,7 @@ def test_an_unfinished_run_of_the_same_settings_is_pointed_out(run: Run, monkeyp
 
 
 def test_a_folder_in_use_is_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agmax.run import Run as RunFolder
+    from agmax.experiments.run_folder import Run as RunFolder
 
     with monkeypatch.context() as patch:
         kill_at(patch, 5)
@@ -832,7 +832,7 @@ def test_memory_is_kept_between_batches_where_nothing_is_trained_too(
     trained = train(run, "ResNet8-standard", "train.epochs=1")
     Image.new("L", (8, 8)).save("digit.png")
     kept = []
-    monkeypatch.setattr(parallel, "keep_freed_memory", lambda: kept.append(mode))
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: kept.append(mode))
     assert run(mode, "--resume", trained["checkpoint"]).status == 0
     assert kept == [mode]
 
@@ -876,10 +876,10 @@ def test_disk_use_is_bounded(run: Run) -> None:
 def test_the_best_epoch_is_the_first_of_the_highest(
     run: Run, monkeypatch: pytest.MonkeyPatch, scores: list[float]
 ) -> None:
-    from agmax.evaluation import evaluate
+    from agmax.evaluation import predict
 
     values = iter([*scores, *scores])
-    monkeypatch.setattr(evaluate, "metrics", lambda *_: {"top1": next(values), "top5": 0.0, "nll": 0.0, "ece": 0.0})
+    monkeypatch.setattr(predict, "metrics", lambda *_: {"top1": next(values), "top5": 0.0, "nll": 0.0, "ece": 0.0})
     result = train(run, "ResNet8-standard")
     highest = max((score for score in scores if score == score), default=0.0)
     assert result["best"]["epoch"] == scores.index(highest) + 1
@@ -897,9 +897,9 @@ def test_a_diverged_training_ends_before_its_weights_are_saved(run: Run) -> None
 def test_an_output_folder_that_is_a_file_is_found_before_the_data_are_read(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agmax import build
+    from agmax import builders
 
-    monkeypatch.setattr(build, "splits", lambda config: pytest.fail("data were read"))
+    monkeypatch.setattr(builders, "splits", lambda config: pytest.fail("data were read"))
     Path("taken").write_text("")
     answer = run("--config=ResNet8-standard", "--train", *TINY, "train.runs_dir=taken")
     assert answer.status == 6
@@ -907,7 +907,7 @@ def test_an_output_folder_that_is_a_file_is_found_before_the_data_are_read(
 
 
 def test_runs_that_start_in_the_same_instant_have_folders_of_their_own(tmp_path: Path) -> None:
-    from agmax.run import Run as RunFolder
+    from agmax.experiments.run_folder import Run as RunFolder
 
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: RunFolder.create(str(tmp_path), "name", "digits-s0").path.name, range(24)))

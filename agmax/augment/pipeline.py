@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from agmax.augment import color, mixing
-from agmax.batch import Batch, Sample
-from agmax.randomness import generator
+from agmax.core.batch import Batch, RawBatch
+from agmax.core.rng import generator
 
 Slot = Callable[[Tensor, "Draw"], Tensor]
 Hide = Callable[[Tensor, "Draw"], tuple[Tensor, Tensor]]
@@ -114,7 +114,7 @@ class Pipeline:
         self.label_smoothing = label_smoothing
         self.views_are_alike = views_are_alike
 
-    def __call__(self, sample: Sample, *, step: int) -> Batch:
+    def __call__(self, sample: RawBatch, *, step: int) -> Batch:
         """Make the training batch of a step: images [N, V, C, H, W], targets [N, V, K], weights [N, V]."""
         count = len(sample.labels)
         draw = Draw(

@@ -8,15 +8,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from agmax import build, parallel
-from agmax.augment import color, slots
+from agmax import builders
+from agmax.augment import color, transforms
 from agmax.augment.pipeline import Draw, Hide, Hiding, Pipeline, Slot
-from agmax.batch import Sample
 from agmax.benchmarks import rivals
 from agmax.benchmarks.files import jpeg_files, photographs
 from agmax.benchmarks.timing import Work, one_thread, timed
 from agmax.config.resolve import Setting, resolve
-from agmax.data.split import Files
+from agmax.core import devices
+from agmax.core.batch import RawBatch
+from agmax.data.splits import Files
 
 SMALL = 32, 256
 """Image size and batch size of most rows: CIFAR's."""
@@ -25,29 +26,29 @@ LARGE = 224, 64
 """Those of ImageNet's rows."""
 
 PARTS: dict[str, Callable[[int], Slot]] = {
-    "crop": lambda size: slots.crop(4),
-    "flip": lambda size: slots.flip(),
-    "auto_augment": lambda size: slots.auto_augment("cifar10" if size <= 64 else "imagenet", "agmax"),
-    "rand_augment": lambda size: slots.rand_augment("torchvision", 2, 9),
-    "trivial_augment": lambda size: slots.trivial_augment(),
-    "color_jitter": lambda size: slots.color_jitter(0.4, 0.4, 0.4),
+    "crop": lambda size: transforms.crop(4),
+    "flip": lambda size: transforms.flip(),
+    "auto_augment": lambda size: transforms.auto_augment("cifar10" if size <= 64 else "imagenet", "agmax"),
+    "rand_augment": lambda size: transforms.rand_augment("torchvision", 2, 9),
+    "trivial_augment": lambda size: transforms.trivial_augment(),
+    "color_jitter": lambda size: transforms.color_jitter(0.4, 0.4, 0.4),
     "normalise": lambda size: _normalise,
-    "lighting": lambda size: slots.lighting(0.1, list(rivals.STD)),
+    "lighting": lambda size: transforms.lighting(0.1, list(rivals.STD)),
 }
 ERASERS: dict[str, Hide] = {
-    "cutout": slots.cutout(0.5),
-    "random_erasing": slots.random_erasing(0.5, (0.02, 0.33), (0.3, 10 / 3)),
+    "cutout": transforms.cutout(0.5),
+    "random_erasing": transforms.random_erasing(0.5, (0.02, 0.33), (0.3, 10 / 3)),
 }
 """The parts that can be timed alone, by the words of the configuration."""
 
 ON_FLOATS = ("lighting", *ERASERS)
 
 WHOLE_ONLY: dict[str, dict[str, Any]] = {
-    "soft_crop": {"hiding": [Hiding(slots.window(0.375, 0.01), True)], "soften": slots.soften(10)},
-    "soft_cutout": {"hiding": [Hiding(ERASERS["cutout"], True)], "soften": slots.soften(10)},
-    "soft_random_erasing": {"hiding": [Hiding(ERASERS["random_erasing"], True)], "soften": slots.soften(10)},
-    "mixup": {"mix": slots.mixup(1.0)},
-    "cutmix": {"mix": slots.cutmix(1.0)},
+    "soft_crop": {"hiding": [Hiding(transforms.window(0.375, 0.01), True)], "soften": transforms.soften(10)},
+    "soft_cutout": {"hiding": [Hiding(ERASERS["cutout"], True)], "soften": transforms.soften(10)},
+    "soft_random_erasing": {"hiding": [Hiding(ERASERS["random_erasing"], True)], "soften": transforms.soften(10)},
+    "mixup": {"mix": transforms.mixup(1.0)},
+    "cutmix": {"mix": transforms.cutmix(1.0)},
 }
 """Those that change targets too, as settings of a pipeline."""
 
@@ -81,7 +82,7 @@ def run(*, say: Callable[[str], None]) -> dict[str, Any]:
             say(line(row))
     finally:
         torch.set_num_threads(most)
-    return {"rows": rows, "versions": rivals.versions(), "device": parallel.machine(torch.device("cpu"), None)}
+    return {"rows": rows, "versions": rivals.versions(), "device": devices.machine(torch.device("cpu"), None)}
 
 
 def line(row: dict[str, Any]) -> str:
@@ -107,7 +108,7 @@ def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
         given = _normalise(images) if words[0] in ON_FLOATS else images  # some change it in place, again and again
         return lambda step: part(given, Draw(seed=0, step=step, num_views=1, num_images=count)), count
     make = _pipeline(words, size, num_views=1)
-    sample = Sample(images, torch.arange(count) % 10, torch.arange(count))
+    sample = RawBatch(images, torch.arange(count) % 10, torch.arange(count))
     return lambda step: make(sample, step=step), count
 
 
@@ -148,7 +149,7 @@ def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]
     batched = rivals.kornia_batched(words, size=size)
     if batched is not None:
         floats = images.float() / 255
-        one = ", one choice a batch" if any(word in slots.POLICIES for word in words) else ""
+        one = ", one choice a batch" if any(word in transforms.POLICIES for word in words) else ""
         found[f"kornia batched{one}"] = (lambda step: batched(floats), len(images))
     return found
 
@@ -175,7 +176,7 @@ def _rows_from_files() -> Iterator[dict[str, Any]]:
         typed = [("train.num_workers", 0), ("dataset.num_classes", 2)]
         settings = [Setting(key, value, "the benchmark") for key, value in typed]
         config = resolve("ResNet50-two_views", dataset="imagenet", settings=settings).config
-        source = build.training_source(config, data, torch.device("cpu"))
+        source = builders.training_source(config, data, torch.device("cpu"))
         positions, num_views = [torch.arange(len(paths))], 2 * len(paths)
 
         def ours(make: Pipeline | None) -> Work:

@@ -5,14 +5,15 @@ from typing import Any
 
 import torch
 
-from agmax import build, parallel
+from agmax import builders
 from agmax.augment.color import normalised
 from agmax.benchmarks import rivals
 from agmax.benchmarks.files import jpeg_files
 from agmax.benchmarks.timing import Work, in_turn
 from agmax.config.resolve import Setting, resolve
-from agmax.data.order import in_order
-from agmax.data.split import Files
+from agmax.core import devices
+from agmax.data.sampler import in_order
+from agmax.data.splits import Files
 
 NUM_IMAGES, REPEATS = 2000, 5
 NETWORK = "ResNet50"
@@ -26,15 +27,15 @@ def run(*, say: Callable[[str], None]) -> dict[str, Any]:
     typed = {"dataset.num_classes": 1000, "evaluation.precision": "auto"}
     settings = [Setting(key, value, "the benchmark") for key, value in typed.items()]
     config = resolve(NETWORK, dataset="imagenet", settings=settings).config
-    device = parallel.choose_device(config.train.device)
-    num_workers, batch_size = parallel.num_workers(config.train.num_workers), config.evaluation.batch_size
-    number_format = parallel.autocast_format(config.evaluation.precision, device)
-    parallel.keep_freed_memory()  # as --eval does; both programs profit
-    classifier = build.model(config).to(device)
+    device = devices.choose_device(config.train.device)
+    num_workers, batch_size = devices.num_workers(config.train.num_workers), config.evaluation.batch_size
+    number_format = devices.autocast_format(config.evaluation.precision, device)
+    devices.keep_freed_memory()  # as --eval does; both programs profit
+    classifier = builders.model(config).to(device)
     rows = []
     with jpeg_files(NUM_IMAGES) as paths:
         data = Files(tuple(map(str, paths)), torch.zeros(len(paths), dtype=torch.int64), ("photo",))
-        source = build.test_source(config, data, device)
+        source = builders.test_source(config, data, device)
         loader = rivals.timm_loader(
             paths[0].parent,
             image_size=config.test_image_size,
@@ -46,10 +47,10 @@ def run(*, say: Callable[[str], None]) -> dict[str, Any]:
 
         def load(call: int) -> None:
             batches = source.batches(in_order(len(source), batch_size), epoch=0)
-            for sample in parallel.copied_ahead(batches, device):
+            for sample in devices.copied_ahead(batches, device):
                 normalised(sample.images, mean, std)
 
-        evaluator = build.evaluator(config, classifier, data, device)
+        evaluator = builders.evaluator(config, classifier, data, device)
         programs: dict[str, tuple[Work, Work]] = {
             "loader": (load, lambda call: [None for _ in loader]),
             "whole": (
@@ -64,7 +65,7 @@ def run(*, say: Callable[[str], None]) -> dict[str, Any]:
             rows.append(row | {"ratio": speeds["ours"] / speeds["timm"]})
             say(line(rows[-1]))
     about = {"network": NETWORK, "num_images": NUM_IMAGES, "num_workers": num_workers, "batch_size": batch_size}
-    return {"rows": rows, **about, "versions": rivals.versions(), "device": parallel.machine(device, number_format)}
+    return {"rows": rows, **about, "versions": rivals.versions(), "device": devices.machine(device, number_format)}
 
 
 def line(row: dict[str, Any]) -> str:

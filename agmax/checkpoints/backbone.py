@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from agmax.checkpoints import released
-from agmax.checkpoints.load import checked, load_weights, named_tensors, opened, read
-from agmax.errors import CheckpointError
+from agmax.checkpoints import agmax_format
+from agmax.checkpoints.read import checked, load_weights, named_tensors, opened, read
+from agmax.core.errors import CheckpointError
 
 
 def backbone_weights(path: Path) -> dict[str, Tensor]:
@@ -26,8 +26,8 @@ def backbone_weights(path: Path) -> dict[str, Tensor]:
             except SafetensorError as error:
                 raise CheckpointError("weights not loaded", where=path, why=str(error)) from error
         state = read(file, path)
-    if released.is_of_agmax(state):
-        found = released.contents(state, path).weights
+    if agmax_format.is_of_agmax(state):
+        found = agmax_format.contents(state, path).weights
     elif "format" in state:
         found = named_tensors(checked(state, path).get("model"), path)
     else:

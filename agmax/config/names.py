@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import agmax
 from agmax.config import reader
-from agmax.errors import ConfigErrors, UsageError
+from agmax.core.errors import ConfigErrors, UsageError
 
 PACKAGE = Path(agmax.__file__).parent
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from agmax.errors import ConfigErrors, UsageError
+from agmax.core.errors import ConfigErrors, UsageError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20

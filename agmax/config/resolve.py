@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from agmax.config import names, reader
 from agmax.config.schema import OPEN_KEYS, Config, choices, sections_and_keys
-from agmax.errors import AgmaxError, ConfigErrors, UsageError, printable
+from agmax.core.errors import AgmaxError, ConfigErrors, UsageError, printable
 
 DEFAULT_DATASET = "cifar10"
 SECTIONS, KEYS = sections_and_keys()

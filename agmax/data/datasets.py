@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torchvision.datasets.utils import check_integrity
 
-from agmax.data import trees
-from agmax.data.split import Pixels, Split
-from agmax.download import fetch
-from agmax.errors import DataError, DownloadError, UsageError
+from agmax.core.download import fetch
+from agmax.core.errors import DataError, DownloadError, UsageError
+from agmax.data import folders
+from agmax.data.splits import Pixels, Split
 
 OF_FILES = frozenset({"folder", "imagenet", "imagenet-v2"})
 """Data sets whose images are files of any size; all others are held in memory."""
@@ -40,7 +40,7 @@ def load(name: str, root: str, *, split: str, num_classes: int | None = None, te
         raise UsageError("no validation split", where=name, remedy="Set dataset.validation to a share, e.g. 0.1")
     loaded: Split
     if name == "folder":
-        loaded = trees.folder(Path(root).expanduser(), split, test_share=test_share)
+        loaded = folders.folder(Path(root).expanduser(), split, test_share=test_share)
     else:
         loaded = DATASETS[name](Path(root).expanduser(), split == "train")
     _check(loaded, name, root, split, num_classes)
@@ -211,7 +211,7 @@ DATASETS: dict[str, Callable[[Path, bool], Split]] = {
     "cifar100": _cifar100,
     "svhn": _svhn,
     "svhn-core": _svhn_core,
-    "imagenet": trees.imagenet,
-    "imagenet-v2": trees.imagenet_v2,
+    "imagenet": folders.imagenet,
+    "imagenet-v2": folders.imagenet_v2,
 }
 """Every data set but `folder`, which may bring a validation split of its own."""

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from agmax.batch import Sample
+from agmax.core.batch import RawBatch
 
 
 class Source(Protocol):
@@ -15,6 +15,6 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[Sample]:
+    def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[RawBatch]:
         """Deliver a sample for each tensor of positions [N], in order."""
         ...

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from agmax.augment.erasing import Boxes, erase_
 from agmax.augment.geometry import window
 from agmax.augment.soft_crop import visible_share
+from agmax.core.rng import generator
 from agmax.data.source import Source
-from agmax.evaluation.evaluate import Change, classify
-from agmax.randomness import generator
+from agmax.evaluation.predict import Change, classify
 
 OCCLUDED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the image's area that a square hides."""

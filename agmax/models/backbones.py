@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from torch import nn
 
-from agmax.errors import DownloadError, UsageError
+from agmax.core.errors import DownloadError, UsageError
 from agmax.models import cifar_resnet, pyramid_net, wide_resnet  # noqa: F401  enters our networks into timm's registry
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from agmax.batch import Outputs
+from agmax.core.batch import Outputs
 
 
 class QNetwork(nn.Module):

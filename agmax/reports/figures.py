@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from agmax.reports import style
-from agmax.reports.contents import ROBUSTNESS, robustness_images, shown
-from agmax.reports.words import accuracy_metric, begun, marked, measured, published
+from agmax.reports.formatting import accuracy_metric, begun, marked, measured, published
+from agmax.reports.tables import ROBUSTNESS, robustness_images, shown
 from agmax.studies.analysis import Analysis, Curve, Summary
 
 BAND = 0.13  # opacity

@@ -10,11 +10,13 @@ import matplotlib
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from agmax.errors import OutputError
-from agmax.reports import contents, figures, results, style, tables
-from agmax.reports.contents import Column, Table
+from agmax.core.errors import OutputError
+from agmax.experiments import results
+from agmax.reports import figures, style, writers
+from agmax.reports import tables as contents
 from agmax.reports.figures import Drawing
-from agmax.reports.words import DASH, plain, sentence
+from agmax.reports.formatting import DASH, plain, sentence
+from agmax.reports.tables import Column, Table
 from agmax.studies.analysis import Analysis
 
 FOLDER = Path(__file__).parent
@@ -95,9 +97,9 @@ def write(analysis: Analysis, folder: Path) -> list[Path]:
     """
     drawings = figures.drawings(analysis)
     texts = {
-        "study.csv": tables.csv(analysis),
-        "study.md": tables.markdown(analysis),
-        "study.tex": tables.latex(analysis),
+        "study.csv": writers.csv(analysis),
+        "study.md": writers.markdown(analysis),
+        "study.tex": writers.latex(analysis),
         "report.html": page(analysis, drawings),
     }
     try:

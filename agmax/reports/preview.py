@@ -12,9 +12,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 from torch import Tensor
 
-from agmax.batch import Batch
-from agmax.errors import printable
-from agmax.reports import results
+from agmax.core.batch import Batch
+from agmax.core.errors import printable
+from agmax.experiments import results
 
 NUM_SHOWN = 16
 """Images on a sheet: the first of the batch."""
@@ -100,7 +100,7 @@ def sheet(
     pixels = denormalised(batch.images[:num_shown].cpu(), mean, std)
     layout = Layout.of(num_views, max(len(target) for views in targets for target in views))
     figure, drawing = _empty_sheet(layout.frame(num_shown - 1)[1] + layout.height + MARGIN)
-    _draw_header(drawing, title, _legend(num_shown, len(labels), has_visible_share=batch.visible_share is not None))
+    _draw_header(drawing, title, _legend(num_shown, len(labels), has_visible=batch.visible is not None))
     for n, label in enumerate(own):
         left, top = layout.frame(n)
         _draw_frame(drawing, left, top, layout, f"image {n + 1}, label {names[label]}")
@@ -119,9 +119,9 @@ def denormalised(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
 def facts(batch: Batch, n: int, view: int) -> str:
     """Say what a view weighs in the loss and, where the batch knows, how much of the image it shows."""
     text = f"weight {float(batch.weights[n, view]):.2f}"
-    if batch.visible_share is None:
+    if batch.visible is None:
         return text
-    return f"{text}, visible {100 * float(batch.visible_share[n, view]):.0f} %"
+    return f"{text}, visible {100 * float(batch.visible[n, view]):.0f} %"
 
 
 def drawable(names: Sequence[str]) -> list[str]:
@@ -160,9 +160,9 @@ def _empty_sheet(height: float) -> tuple[Figure, Axes]:
     return figure, drawing
 
 
-def _legend(num_shown: int, num_images: int, *, has_visible_share: bool) -> str:
+def _legend(num_shown: int, num_images: int, *, has_visible: bool) -> str:
     images = f"The first {num_shown} of the {num_images} images of the batch"
-    visible = " Visible: how much crop and erased boxes leave of the image." if has_visible_share else ""
+    visible = " Visible: how much crop and erased boxes leave of the image." if has_visible else ""
     return f"{images}, as the model gets them. Weight: of the view in the loss.{visible} Bars: target of the view"
 
 

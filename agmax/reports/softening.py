@@ -9,7 +9,7 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from agmax.augment.soft_crop import visible_share
-from agmax.augment.softening import confidence, counted
+from agmax.augment.targets import confidence, counted
 from agmax.reports import style
 
 POWERS = (1.0, 2.0, 3.0, 4.0)

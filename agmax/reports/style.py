@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from PIL import Image
 
-from agmax.reports import results
+from agmax.experiments import results
 
 COLORS = ("#2c96f2", "#f26100", "#9a24ff", "#a34c34", "#5c6a9a", "#b08c8c")
 """Found by search: each has a contrast of at least 3 to a white and to a dark page, and any two lie at least 27 apart

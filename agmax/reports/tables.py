@@ -1,158 +1,298 @@
-"""Write the tables of a study as CSV, Markdown and LaTeX."""
+"""The tables of a study as plain text: what Markdown, LaTeX and the page show, worded once."""
 
-import csv as csv_module
-import io
-import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from agmax.reports import contents, words
-from agmax.reports.contents import Column, Table
-from agmax.reports.words import plain
-from agmax.studies.analysis import UNITS, Analysis
-
-FIELDS = (
-    "arm",
-    "protocol",
-    "metric",
-    "unit",
-    "mean",
-    "std",
-    "low",
-    "high",
-    "num_replicates",
-    "image_passes",
-    "steps",
-    "minutes",
-    "published",
+from agmax.reports.formatting import (
+    DASH,
+    MINUS,
+    PLUS_MINUS,
+    accuracy_metric,
+    begun,
+    difference,
+    equivalence,
+    is_unequal,
+    marked,
+    mean,
+    measured,
+    named,
+    number,
+    over_images,
+    p_value,
+    plain,
+    published,
+    replicates,
+    times,
+    two_models,
+    unit_of_differences,
 )
-"""Columns of the CSV; low and high are the ends of the 95 % interval, what is not known is empty."""
+from agmax.studies.analysis import HIGHER_IS_BETTER, PROTOCOLS, Analysis, Comparison, Curve
 
-WIDE = 8
-"""Columns above which a LaTeX table is turned on its side."""
+NO_P_VALUE = "no p-value under six replicates"
+MCNEMAR = "McNemar of these two models"
 
-IN_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_\allowbreak{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    words.PLUS_MINUS: r"$\pm$",
-    words.MINUS: "$-$",
-    words.TIMES: r"$\times$",
-    words.DASH: r"\textendash{}",
+TEXTS = {"arm", "arms", "by the interval", "check", "chosen as", "contrast", "expected", "found", "holds?", "verdict"}
+TEXTS |= {"what it controls", MCNEMAR}
+"""Columns of words; all others are of numbers."""
+ALWAYS = {"p, sign flips", "p after Holm"}
+"""Columns that are shown where they hold nothing too; all others are then left out."""
+
+
+class Column(NamedTuple):
+    """The head of a column."""
+
+    title: str
+    is_text: bool = False  # else a number, which is aligned to the right
+
+
+class Table(NamedTuple):
+    """A table whose first column names the rows."""
+
+    name: str  # one word
+    title: str
+    caption: str
+    columns: list[Column]
+    rows: list[list[str]]
+    notes: list[str]  # what marks mean
+
+
+def tables(analysis: Analysis) -> list[Table]:
+    """Return the tables of an analysis that have rows: arms, contrasts, checks, others, what is robust."""
+    made = (arms(analysis), contrasts(analysis), checks(analysis), others(analysis))
+    return [table for table in (*made, *(robustness(analysis, name) for name in ROBUSTNESS)) if table.rows]
+
+
+def _table(name: str, title: str, caption: str, rows: Sequence[dict[str, str]], notes: list[str]) -> Table:
+    """Make a table of rows that map the heads of the columns to cells."""
+    titles = list(rows[0]) if rows else []
+    shown = [head for head in titles if head in ALWAYS or any(row[head] != DASH for row in rows)]
+    columns = [Column(head, head in TEXTS) for head in shown]
+    return Table(name, title, caption, columns, [[row[head] for head in shown] for row in rows], notes)
+
+
+def arms(analysis: Analysis) -> Table:
+    """Return the main table, a row for each arm."""
+    headline = analysis.metrics[0]
+    rows = [
+        {
+            "arm": marked(arm.name, arm.compute),
+            "what it controls": plain(arm.about) or DASH,
+            **{measured(metric): mean(arm.means["final"].get(metric), metric) for metric in analysis.metrics},
+            **{
+                f"{headline}, {words}": mean(arm.means.get(protocol, {}).get(headline), headline)
+                for protocol, words in PROTOCOLS.items()
+                if protocol != "final"
+            },
+            "replicates": replicates(arm),
+            "trials": str(arm.num_trials) if arm.num_trials else DASH,
+            "image passes": f"{arm.image_passes:,}",
+            "of the budget": DASH if arm.compute is None else times(arm.compute),
+            "steps": f"{arm.steps:,}",
+            "minutes": f"{arm.minutes:.1f}",
+            "published": DASH if (paper := published(arm, headline)) is None else number(paper, headline),
+        }
+        for arm in analysis.arms
+    ]
+    return _table("arms", "Results", _caption_of_arms(analysis), rows, _notes_of_arms(analysis))
+
+
+def _caption_of_arms(analysis: Analysis) -> str:
+    protocol = f"at the {PROTOCOLS['final']}, where a column names no other protocol"
+    return (
+        f"{_metrics(analysis.metrics)} on {analysis.num_test_images:,} test images {protocol}: mean of the replicates "
+        f"{PLUS_MINUS} half the width of its 95 % t interval. Each interval is of its arm alone; how far two arms "
+        "differ, which is known better because replicates are paired, is told below. Minutes are the median of a "
+        "cell, training and evaluation."
+    )
+
+
+def _notes_of_arms(analysis: Analysis) -> list[str]:
+    notes = []
+    unequal = [arm.compute for arm in analysis.arms if arm.compute is not None and is_unequal(arm.compute)]
+    if unequal:
+        budget = f"the budget of {analysis.budget:,} image passes"
+        notes.append(f"({times(unequal[0])}) not at equal compute: the arm spends {times(unequal[0])} {budget}")
+    if any(arm.num_trials for arm in analysis.arms):
+        notes.append(
+            "trials: on validation images, from which the arm's settings, or those of the arm it is like, came"
+        )
+    if any(arm.num_replicates == 1 for arm in analysis.arms):
+        notes.append(f"without {PLUS_MINUS}: one replicate")
+    if any(published(arm, analysis.metrics[0]) is not None for arm in analysis.arms):
+        notes.append("published: by the authors' own protocol, which may be another than any here")
+    return notes
+
+
+def contrasts(analysis: Analysis) -> Table:
+    """Return the contrasts with all that is known of each."""
+    found, headline, over_both = analysis.contrasts, analysis.metrics[0], _over_both(analysis)
+    num_tested = sum(item.difference.p_value is not None for item in found)
+    rows = [
+        {
+            "contrast": named(item),
+            "chosen as": plain(item.pair.about) or DASH,
+            "difference": difference(item, headline),
+            "p, sign flips": p_value(item.difference.p_value),
+            "p after Holm": p_value(item.adjusted_p_value),
+            over_both: over_images(item, headline),
+            f"equivalent within {analysis.margin:g}": equivalence(item),
+            MCNEMAR: two_models(item),
+            "verdict": item.verdict,
+            "replicates": str(item.difference.num_replicates),
+            "compute": times(item.compute_ratio),
+        }
+        for item in found
+    ]
+    tests = f", then after Holm over {num_tested}" if num_tested else ""
+    caption = (
+        f"{_difference_caption(analysis)} p: two-sided exact sign-flip test of the replicates{tests}. "
+        f"{begun(over_both)}: 95 % bootstrap interval of the difference, in points; it is no "
+        "test. Equivalent: two one-sided t tests at 5 %, and the larger of their p."
+    )
+    if any(item.two_models for item in found):
+        caption += f" {MCNEMAR}: images on which the first alone and the second alone is right; of no other models."
+    notes = _notes_of_comparisons(found)
+    if any(item.difference.p_value is None for item in found):
+        notes.insert(0, f"{DASH} {NO_P_VALUE}")
+    return _table("contrasts", "Contrasts", caption, rows, notes)
+
+
+def checks(analysis: Analysis) -> Table:
+    """Return the checks of the study itself: what was expected, what was found."""
+    held = {True: "yes", False: "NO", None: "too few replicates to tell"}
+    rows = [
+        {
+            "check": named(item),
+            "expected": item.pair.expect,
+            "found": item.verdict,
+            "difference": difference(item, analysis.metrics[0]),
+            "holds?": held[item.holds],
+            "replicates": str(item.difference.num_replicates),
+            "compute": times(item.compute_ratio),
+        }
+        for item in analysis.checks
+    ]
+    caption = (
+        f"Pairs of which it is known beforehand how they compare. {_difference_caption(analysis)} A check holds where "
+        "the interval is as expected."
+    )
+    return _table("checks", "Checks", caption, rows, _notes_of_comparisons(analysis.checks))
+
+
+def others(analysis: Analysis) -> Table:
+    """Return the other arms beside the reference: estimates and intervals."""
+    over_both = _over_both(analysis)
+    rows = [
+        {
+            "arms": named(item),
+            "difference": difference(item, analysis.metrics[0]),
+            over_both: over_images(item, analysis.metrics[0]),
+            "by the interval": item.verdict,
+            "replicates": str(item.difference.num_replicates),
+            "compute": times(item.compute_ratio),
+        }
+        for item in analysis.others
+    ]
+    caption = (
+        f"Described, not tested: no p-values, and intervals that are not widened for their number. "
+        f"{_difference_caption(analysis)} {begun(over_both)}: 95 % bootstrap interval of the difference, in points."
+    )
+    return _table("others", "The other arms", caption, rows, _notes_of_comparisons(analysis.others))
+
+
+class Robustness(NamedTuple):
+    """How a measure of robustness is worded."""
+
+    title: str
+    axis: str  # what grows, with its unit
+    images: str  # what is done to them
+
+
+ROBUSTNESS = {
+    "occlusion": Robustness(
+        "When less is visible: occlusion",
+        "occluded by a square (% of the area)",
+        "with a square of each image hidden, at a place of its own that is the same for all arms",
+    ),
+    "offsets": Robustness(
+        "When less is visible: windows aside",
+        "window aside (pixels)",
+        "seen through windows that far up, down, left or right, averaged over the four",
+    ),
 }
+"""By the name in a record."""
 
 
-def csv(analysis: Analysis) -> str:
-    """Return every mean in full precision, a line for each arm, protocol and metric."""
-    text = io.StringIO()
-    writer = csv_module.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    for arm in analysis.arms:
-        for protocol, by_metric in arm.means.items():
-            for metric, mean in by_metric.items():
-                low, high = mean.interval or (None, None)
-                writer.writerow(
-                    {
-                        "arm": arm.name,
-                        "protocol": protocol,
-                        "metric": metric,
-                        "unit": UNITS[metric],
-                        "mean": mean.mean,
-                        "std": mean.std,
-                        "low": low,
-                        "high": high,
-                        "num_replicates": mean.num_replicates,
-                        "image_passes": arm.image_passes,
-                        "steps": arm.steps,
-                        "minutes": round(arm.minutes, 3),
-                        "published": words.published(arm, metric),
-                    }
-                )
-    return text.getvalue()
+def robustness(analysis: Analysis, name: str) -> Table:
+    """Return the error, or top1, of every arm as less of the images is visible."""
+    metric = accuracy_metric(analysis.metrics[0])
+    curves = {arm.name: arm.robustness[name] for arm in analysis.arms if name in arm.robustness}
+    places = dict.fromkeys(
+        f"{place:.3g}" for place in sorted({place for curve in curves.values() for place in curve.at})
+    )
+    rows = []
+    for arm, curve in curves.items():
+        cells = dict(zip((f"{at:.3g}" for at in curve.at), _points(shown(curve, analysis), metric), strict=True))
+        rows.append({"arm": plain(arm), **{place: cells.get(place, DASH) for place in places}})
+    words = ROBUSTNESS[name]
+    caption = (
+        f"{begun(measured(metric))} on {robustness_images(analysis, name)}. Columns: {words.axis}. Mean of the "
+        f"replicates {PLUS_MINUS} half the width of its 95 % t interval."
+    )
+    return _table(name, words.title, caption, rows, [])
 
 
-def markdown(analysis: Analysis) -> str:
-    """Return all tables and the notes as Markdown with tables (GitHub's)."""
-    lines = [f"# {in_markdown(analysis.title)}", ""]
-    lines += [in_markdown(analysis.about), ""] if analysis.about else []
-    for table in contents.tables(analysis):
-        lines += [f"## {table.title}", "", in_markdown(table.caption), ""]
-        lines += [_markdown_row([column.title for column in table.columns])]
-        lines += ["|" + "|".join("---" if column.is_text else "---:" for column in table.columns) + "|"]
-        lines += [_markdown_row(row) for row in table.rows]
-        lines += ["", *(f"{in_markdown(note)}  " for note in table.notes), ""] if table.notes else [""]
-    if analysis.notes:
-        lines += ["## Notes", "", *(f"- {in_markdown(note)}" for note in analysis.notes), ""]
-    return "\n".join(lines).rstrip("\n") + "\n"
+def robustness_images(analysis: Analysis, name: str) -> str:
+    """Say on which images a measure of robustness is."""
+    counts = analysis.num_robustness_images
+    number_of = f"{min(counts):,} test images" if len(counts) == 1 else "test images"
+    return f"{number_of} {ROBUSTNESS[name].images}"
 
 
-def _markdown_row(cells: list[str]) -> str:
-    return f"| {' | '.join(in_markdown(cell) for cell in cells)} |"
+def shown(curve: Curve, analysis: Analysis) -> Curve:
+    """Return a curve of top1 in what is shown: top1 or error."""
+    if accuracy_metric(analysis.metrics[0]) == "top1":
+        return curve
+    mean, low, high = ([100 - value for value in values] for values in (curve.mean, curve.high, curve.low))
+    return curve._replace(mean=mean, low=low, high=high)
 
 
-def in_markdown(text: str) -> str:
-    """Escape what Markdown or HTML would take for markup; an underscore inside a word is none."""
-    text = re.sub(r"([\\`*~|])", r"\\\1", plain(text))
-    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\_", text)
-    text = re.sub(r"\](?=[(\[:])", r"\]", text)  # a link needs it
-    text = re.sub(r"^(?=#|[+=-](\s|$))", r"\\", text)
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def latex(analysis: Analysis) -> str:
-    """Return all tables and the notes as LaTeX for the packages booktabs and rotating.
-
-    A table wider than the text is made smaller.
-    """
-    lines = [f"% {plain(analysis.title)}", r"% \usepackage{booktabs, rotating}", ""]
-    for table in contents.tables(analysis):
-        lines += [*_latex_table(table), ""]
-    if analysis.notes:
-        lines += [r"\begin{itemize}", *(rf"\item {in_latex(note)}" for note in analysis.notes), r"\end{itemize}", ""]
-    return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _latex_table(table: Table) -> list[str]:
-    environment = "sidewaystable" if len(table.columns) > WIDE else "table"
+def _points(curve: Curve, metric: str) -> list[str]:
     return [
-        rf"\begin{{{environment}}}",
-        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
-        rf"\caption{{{in_latex(table.caption)}}}",
-        rf"\label{{tab:{table.name}}}",
-        r"\sbox0{%",
-        rf"\begin{{tabular}}{{@{{}}{''.join(_latex_column(column) for column in table.columns)}@{{}}}}",
-        r"\toprule",
-        " & ".join(_latex_head(column) for column in table.columns) + r" \\",
-        r"\midrule",
-        *(" & ".join(in_latex(cell) for cell in row) + r" \\" for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}}%",
-        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-        *(rf"\par\smallskip {in_latex(note)}" for note in table.notes),
-        rf"\end{{{environment}}}",
+        number(middle, metric) + (f" {PLUS_MINUS} {number(high - middle, metric)}" if high > middle else "")
+        for middle, high in zip(curve.mean, curve.high, strict=True)
     ]
 
 
-def _latex_column(column: Column) -> str:
-    return r"p{30mm}" if column.is_text else "r"
+def _over_both(analysis: Analysis) -> str:
+    """Name the bootstrap interval: it is of right and wrong answers, whatever the headline metric."""
+    return f"{accuracy_metric(analysis.metrics[0])} over replicates and images"
 
 
-def _latex_head(column: Column) -> str:
-    """Let a long head of a column of numbers take several lines."""
-    title = in_latex(column.title)
-    return rf"\parbox[b]{{18mm}}{{\raggedleft {title}}}" if len(column.title) > 14 and not column.is_text else title
+def _difference_caption(analysis: Analysis) -> str:
+    metric = analysis.metrics[0]
+    sign = "positive" if metric in HIGHER_IS_BETTER else "negative"
+    return (
+        f"Difference in {metric} ({unit_of_differences(metric)}), first {MINUS} second, on "
+        f"{analysis.num_test_images:,} test images at the {PROTOCOLS['final']}: mean of the paired differences "
+        f"[95 % t interval]; {sign} is better for the first."
+    )
 
 
-def in_latex(text: str) -> str:
-    """Escape what LaTeX would take for markup: two hyphens are no dash, a bracket is no option."""
-    escaped = "".join(IN_LATEX.get(letter, letter) for letter in plain(text))
-    return re.sub(r"-(?=-)|^(?=[\[*])", lambda found: found[0] + "{}", escaped)
+def _notes_of_comparisons(found: Sequence[Comparison]) -> list[str]:
+    unequal = [times(item.compute_ratio) for item in found if is_unequal(item.compute_ratio)]
+    if not unequal:
+        return []
+    return [f"({unequal[0]}) not at equal compute: the first spends {unequal[0]} the image passes of the second"]
+
+
+def _metrics(metrics: Sequence[str]) -> str:
+    """Name metrics and say which way is better: `Error (%, lower is better), nll (nats, lower is better)`."""
+    up = [metric for metric in metrics if metric in HIGHER_IS_BETTER]
+    down = [metric for metric in metrics if metric not in HIGHER_IS_BETTER]
+    listed = [
+        f"{', '.join(measured(metric) for metric in group)} ({word} is better)"
+        for group, word in ((up, "higher"), (down, "lower"))
+        if group
+    ]
+    return begun(", ".join(listed))

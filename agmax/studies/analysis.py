@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from agmax.config import names
 from agmax.config.schema import Config
-from agmax.randomness import generator
+from agmax.core.rng import generator
 from agmax.studies import records
-from agmax.studies.records import Record
-from agmax.studies.statistics import (
+from agmax.studies.intervals import (
     Equivalence,
     Interval,
     McNemar,
@@ -26,6 +25,7 @@ from agmax.studies.statistics import (
     paired_difference,
     verdict,
 )
+from agmax.studies.records import Record
 
 PROTOCOLS = {
     "final": "final epoch",

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agmax import resume
 from agmax.config import names, resolve
 from agmax.config.schema import Config
-from agmax.errors import CheckpointError, UsageError
-from agmax.resume import NOT_THE_RESULT
-from agmax.run import Run, find
+from agmax.core.errors import CheckpointError, UsageError
+from agmax.experiments import start
+from agmax.experiments.run_folder import Run, find
+from agmax.experiments.start import NOT_THE_RESULT
 from agmax.studies import records
 from agmax.studies.analysis import OF_NO_ARM, Analysis, Arm, Pair, analyse
 
@@ -37,7 +37,7 @@ def of_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
     arms: list[Arm] = []
     runs = [_finished(text, runs_dir) for text in texts]
     for run in runs:
-        config = resume.settings_of(run)
+        config = start.settings_of(run)
         assert config is not None, "a finished run has a configuration"
         try:
             record = records.of_run(run)
@@ -138,7 +138,7 @@ def _side(text: str, runs_dir: str) -> Side:
         if not is_name:
             raise
         return Side(text, resolve.resolve(text).config, {})
-    config = resume.settings_of(run)
+    config = start.settings_of(run)
     if config is None and is_name:
         return Side(text, resolve.resolve(text).config, {})
     if config is None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from agmax.config.resolve import with_classes
 from agmax.config.schema import Config
-from agmax.errors import AgmaxError
+from agmax.core.errors import AgmaxError
 from agmax.studies.plan import Cell
 from agmax.studies.records import Record
 
@@ -44,10 +44,10 @@ def seconds(cells: Sequence[Cell], known: Collection[Record]) -> float | None:
 
 
 def _num_images(config: Config) -> int | None:
-    from agmax import build  # here, for it takes seconds, which a study that asks for no estimate spares
+    from agmax import builders  # here, for it takes seconds, which a study that asks for no estimate spares
 
     try:
-        return len(build.split(config, "train").labels)
+        return len(builders.split(config, "train").labels)
     except AgmaxError:
         return None
 
@@ -59,19 +59,26 @@ def seconds_per_image_pass(config: Config) -> float:
     """
     import torch
 
-    from agmax import build, parallel
-    from agmax.batch import Sample
+    from agmax import builders
+    from agmax.core import devices
+    from agmax.core.batch import RawBatch
 
     config = with_classes(config, config.dataset.num_classes or 10)
-    device = parallel.choose_device(config.train.device)
-    parallel.keep_freed_memory()
+    device = devices.choose_device(config.train.device)
+    devices.keep_freed_memory()
     data, num_views = config.dataset, config.objective.num_views
     count = 4 if data.image_size > LARGE else config.train.batch_size
     images = torch.randint(0, 256, (count, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
-    sample = Sample(images.to(device), torch.arange(count).remainder(build.num_classes(config)), torch.arange(count))
-    classifier = build.model(config, with_pretrained=False).to(device)
-    classifier.autocast = parallel.autocast_format(config.train.precision, device)
-    augment, objective, optimizer = build.pipeline(config), build.objective(config), build.optimizer(config, classifier)
+    sample = RawBatch(
+        images.to(device), torch.arange(count).remainder(builders.num_classes(config)), torch.arange(count)
+    )
+    classifier = builders.model(config, with_pretrained=False).to(device)
+    classifier.autocast = devices.autocast_format(config.train.precision, device)
+    augment, objective, optimizer = (
+        builders.pipeline(config),
+        builders.objective(config),
+        builders.optimizer(config, classifier),
+    )
     started = 0.0
     for step in range(3):  # the first also chooses algorithms and fills caches
         if step == 1:

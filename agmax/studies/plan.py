@@ -8,8 +8,8 @@ from typing import NamedTuple
 from agmax.config import names, resolve
 from agmax.config.resolve import Resolved, Setting
 from agmax.config.schema import Config
-from agmax.config.study import Study, Variant
-from agmax.resume import NOT_THE_RESULT
+from agmax.experiments.start import NOT_THE_RESULT
+from agmax.studies.spec import Study, Variant
 
 WHERE_THE_DATA_ARE = ("dataset.root", "dataset.license", "dataset.source")
 

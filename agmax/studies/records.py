@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agmax.config.study import METRICS
-from agmax.errors import DataError, OutputError
-from agmax.run import Run
+from agmax.core.errors import DataError, OutputError
+from agmax.experiments.run_folder import Run
+from agmax.studies.spec import METRICS
 
 Record = dict[str, Any]
 Bits = NDArray[np.bool_]

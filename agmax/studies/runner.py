@@ -14,12 +14,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from agmax import resume
-from agmax.code import fingerprint
 from agmax.config import names, resolve
-from agmax.errors import AgmaxError, OutputError, ResourceError
-from agmax.resume import NOT_THE_RESULT
-from agmax.run import Run, log, runs_of
+from agmax.core.errors import AgmaxError, OutputError, ResourceError
+from agmax.core.logs import log
+from agmax.experiments import start
+from agmax.experiments.run_folder import Run, runs_of
+from agmax.experiments.source_hash import fingerprint
+from agmax.experiments.start import NOT_THE_RESULT
 from agmax.studies.plan import Cell
 
 POLL_SECONDS = 5.0
@@ -180,8 +181,8 @@ def _train(cell: Cell, folder: Path, environment: dict[str, str], children: _Chi
 def _runs(cell: Cell, *, fresh: bool) -> Iterable[Run]:
     """Yield the run folders of a cell's very settings, the newest first; with `fresh` those of the present code."""
     config = cell.config
-    for run in runs_of(config.train.runs_dir, config.name, resume.stem(config)):
-        there = resume.settings_of(run)
+    for run in runs_of(config.train.runs_dir, config.name, start.stem(config)):
+        there = start.settings_of(run)
         environment = run.read_json("environment.json") or {}
         if there is None or (fresh and environment.get("code") != fingerprint()):
             continue

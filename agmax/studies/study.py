@@ -7,16 +7,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from agmax import cli
-from agmax.code import fingerprint
-from agmax.config import study as files
-from agmax.config.study import Study
-from agmax.errors import UsageError
-from agmax.run import log
-from agmax.studies import analysis, estimate, plan, records, runner, slurm, statistics, tuning
+from agmax.cli import parser
+from agmax.core.errors import UsageError
+from agmax.core.logs import log
+from agmax.experiments.source_hash import fingerprint
+from agmax.studies import analysis, estimate, intervals, plan, records, runner, slurm, tuning
+from agmax.studies import spec as files
 from agmax.studies.analysis import Analysis, Arm, Pair
 from agmax.studies.plan import Cell, Typed
 from agmax.studies.records import Record
+from agmax.studies.spec import Study
 from agmax.studies.tuning import Choice, Tuning
 
 Result = dict[str, Any]
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     folder: Path  # for what is made from it
 
 
-def run(request: cli.Request) -> Outcome:
+def run(request: parser.Request) -> Outcome:
     """Run what is missing of a study; with --dry-run, say what that is."""
     study = files.read(files.find(request.named[0]))
     typed = Typed(request.dataset, request.parts, request.settings)
@@ -138,8 +138,8 @@ def too_few_replicates(study: Study) -> list[str]:
         return []
     num_seeds = {name: len(variant.seeds) for name, variant in study.variants.items()}
     counts = [min(num_seeds[item.of], max(num_seeds[name] for name in item.against)) for item in study.contrasts]
-    num_tests = sum(count >= statistics.MIN_REPLICATES_FOR_P for count in counts) or len(counts)
-    needed, most = statistics.replicates_needed(num_tests), max(counts)
+    num_tests = sum(count >= intervals.MIN_REPLICATES_FOR_P for count in counts) or len(counts)
+    needed, most = intervals.replicates_needed(num_tests), max(counts)
     if most >= needed:
         return []
     contrasts = "one contrast" if num_tests == 1 else f"{num_tests} contrasts"

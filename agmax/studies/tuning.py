@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from agmax.config import names, reader
 from agmax.config.resolve import Setting
-from agmax.config.study import Study
-from agmax.errors import OutputError, UsageError
+from agmax.core.errors import OutputError, UsageError
 from agmax.studies import plan
 from agmax.studies.plan import Cell, Typed
 from agmax.studies.records import Record
+from agmax.studies.spec import Study
 
 
 class Choice(NamedTuple):

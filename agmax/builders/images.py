@@ -1,0 +1,161 @@
+"""The images of a configuration: its splits, and what delivers them."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from agmax.config.resolve import with_classes
+from agmax.config.schema import Config
+from agmax.core import devices
+from agmax.core.errors import DataError, UsageError
+from agmax.data import datasets, sampler
+from agmax.data.folders import split_folders
+from agmax.data.from_files import Streaming
+from agmax.data.in_memory import Resident
+from agmax.data.source import Source
+from agmax.data.splits import Pixels, Split, joined, partition, subset
+
+
+class Splits(NamedTuple):
+    """The images of a training."""
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+
+
+def split(config: Config, name: str) -> Split:
+    """Load one split of the configured data set, less or more the training images that are kept apart."""
+    if name == "validation" and not config.dataset.validation:
+        return _load(config, name)
+    if name == "test":
+        return _test(config, _parts(config).extra_test if config.dataset.extra_test else None)
+    train, validation, _ = _parts(config)
+    if name == "train":
+        return train
+    assert validation is not None
+    return validation
+
+
+def splits(config: Config) -> Splits:
+    """Load all that a training needs; the configuration has its number of classes.
+
+    Raises:
+        DataError: there is nothing to evaluate on.
+    """
+    train, validation, extra = _parts(config)
+    if validation is None and _brings_validation(config):
+        validation = _load(config, "validation")
+    if not config.evaluation.test:
+        if validation is None:
+            why, remedy = "evaluation.test is false", "Write dataset.validation=0.1 too"
+            raise DataError("no validation images", where=config.dataset.root, why=why, remedy=remedy)
+        return Splits(train, validation, None)
+    return Splits(train, validation, _test(config, extra))
+
+
+def _test(config: Config, extra: Split | None) -> Split:
+    """Load the test images, those that were kept apart of the training images behind them."""
+    test = _load(config, "test")
+    return test if extra is None else joined(test, extra)
+
+
+def _load(config: Config, name: str) -> Split:
+    data = config.dataset
+    return datasets.load(
+        data.name,
+        data.root,
+        split=name,
+        num_classes=data.num_classes,
+        test_share=data.test_share,
+    )
+
+
+class _Parts(NamedTuple):
+    """The training images of a data set, divided."""
+
+    train: Split
+    validation: Split | None
+    extra_test: Split | None
+
+
+def _parts(config: Config) -> _Parts:
+    """Load the training images, and divide them into what is trained on and what is kept apart."""
+    data = config.dataset
+    whole = _load(config, "train")
+    if data.train_limit is None and not data.validation and not data.extra_test:
+        return _Parts(whole, None, None)
+    chosen = partition(
+        whole.labels,
+        limit=data.train_limit,
+        validation=data.validation,
+        extra_test=data.extra_test,
+        seed=config.dataset_seed,
+        split_seed=config.split_seed,
+    )
+    sizes = [len(positions) for positions in chosen]
+    if sizes[0] == 0 or (data.validation and sizes[1] == 0) or (data.extra_test and sizes[2] == 0):
+        why = f"{len(whole.labels)} images are divided into {sizes[0]}, {sizes[1]} and {sizes[2]}"
+        raise DataError("training, validation or extra_test without images", where="dataset.validation", why=why)
+    train, validation, extra = (subset(whole, positions) for positions in chosen)
+    return _Parts(train, validation if data.validation else None, extra if data.extra_test else None)
+
+
+def counted(config: Config, data: Callable[[], Split]) -> Config:
+    """Return the configuration with a number of classes; the data are looked at where it leaves that to them."""
+    return with_classes(config, len(data().class_names)) if config.dataset.num_classes is None else config
+
+
+def _brings_validation(config: Config) -> bool:
+    root = Path(config.dataset.root).expanduser()
+    return config.dataset.name == "folder" and "validation" in split_folders(root)
+
+
+def training_source(config: Config, data: Split, device: torch.device) -> Source:
+    """Make what delivers training samples: from memory, or decoded and cut by workers."""
+    size, augment = config.dataset.image_size, config.augment
+    if isinstance(data, Pixels):
+        if augment.crop == "random_resized":
+            why = "its crops are cut from files"
+            remedy = f"{config.dataset.name} is held in memory: write augment.crop=standard"
+            raise UsageError("crop not possible", where="augment.crop=random_resized", why=why, remedy=remedy)
+        views = None
+        if augment.views == "same_class":
+            num_views, seed = config.objective.num_views, config.train.seed
+            views = partial(sampler.same_class, data.labels, num_views=num_views, seed=seed)
+        return Resident(data, image_size=size, device=device, views=views)
+    if augment.views != "independent":
+        where, why = f"augment.views={augment.views}", f"{config.dataset.name} is read from files as it is needed"
+        remedy = "Write augment.views=independent, or take a data set that is held in memory"
+        raise UsageError("views not possible", where=where, why=why, remedy=remedy)
+    crops = (augment.random_resized.scale, augment.random_resized.ratio)
+    return Streaming(
+        data,
+        image_size=size,
+        channels=config.dataset.channels,
+        num_workers=devices.num_workers(config.train.num_workers),
+        pin_memory=device.type == "cuda",
+        random_resized=crops if augment.crop == "random_resized" else None,
+        scaled_decoding=augment.random_resized.scaled_decoding,
+        exif_rotation=config.dataset.exif_rotation,
+        skip_bad_images=config.dataset.on_bad_image == "skip",
+        num_views=config.objective.num_views,
+        seed=config.train.seed,
+    )
+
+
+def test_source(config: Config, data: Split, device: torch.device) -> Source:
+    """Make what delivers the images of an evaluation."""
+    if isinstance(data, Pixels):
+        return Resident(data, image_size=config.test_image_size, device=device)
+    return Streaming(
+        data,
+        image_size=config.test_image_size,
+        channels=config.dataset.channels,
+        num_workers=devices.num_workers(config.train.num_workers),
+        pin_memory=device.type == "cuda",
+        exif_rotation=config.dataset.exif_rotation,
+    )

@@ -1,0 +1,158 @@
+"""What a configuration minimises, how, and by what it is measured: the training put together."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from agmax.builders.images import Splits, test_source
+from agmax.builders.pipelines import augmentation
+from agmax.config.schema import Config
+from agmax.core import devices
+from agmax.core.errors import DataError
+from agmax.data import sampler
+from agmax.data.source import Source
+from agmax.data.splits import Split, partition, subset
+from agmax.evaluation.predict import Evaluator, predict
+from agmax.evaluation.robustness import MEASURES
+from agmax.experiments.run_folder import Run
+from agmax.losses import objective as objectives
+from agmax.models.classifier import Classifier
+from agmax.optim import lr_schedules, optimizers
+from agmax.training.checkpoint_folder import Store
+from agmax.training.loop import Trainer
+from agmax.training.tensorboard import Board
+
+
+def objective(config: Config) -> objectives.Objective:
+    """Make what training minimises."""
+    settings = config.objective
+    weights = {
+        "classification": settings.classification_weight,
+        "agreement": settings.agreement_weight,
+        "consistency": settings.consistency_weight,
+    }
+    return objectives.objective(
+        settings.name, weights, subtract_entropy=settings.subtract_entropy, focal_gamma=settings.focal_gamma
+    )
+
+
+def optimizer(config: Config, classifier: Classifier) -> torch.optim.Optimizer:
+    """Make the optimizer of all the classifier's parameters."""
+    head = [*classifier.backbone.get_classifier().parameters()]  # type: ignore[operator]
+    head += classifier.q_network.parameters() if classifier.q_network is not None else []
+    return optimizers.optimizer(classifier, head=head, **config.optimizer.model_dump())
+
+
+def learning_rate(config: Config, steps_per_epoch: int) -> Callable[..., float]:
+    """Make the learning rate, a function of the step."""
+    settings = config.schedule.model_dump(exclude={"patience"})
+    return partial(
+        lr_schedules.learning_rate,
+        base=config.optimizer.lr,
+        epochs=config.train.epochs,
+        steps_per_epoch=steps_per_epoch,
+        **settings,
+    )
+
+
+def evaluator(config: Config, classifier: Classifier, data: Split, device: torch.device) -> Evaluator:
+    """Make what evaluates the classifier on a split, in the precision of evaluations."""
+    return Evaluator(_measuring(predict, config, classifier, data, device))
+
+
+def robustness(config: Config, classifier: Classifier, data: Split, device: torch.device) -> dict[str, Any]:
+    """Measure what the configuration asks for of occlusion and offsets, in the precision of evaluations."""
+    asked = [measure for measure in MEASURES if getattr(config.evaluation, measure)]
+    limit = config.evaluation.robustness_limit
+    if asked and limit is not None and limit < len(data.labels):
+        data = subset(data, partition(data.labels, limit=limit, seed=0).train)
+    size = {"image_size": config.test_image_size}
+    started = time.perf_counter()
+    found: dict[str, Any] = {
+        name: _measuring(MEASURES[name], config, classifier, data, device, **size)() for name in asked
+    }
+    return found | ({"robustness_seconds": time.perf_counter() - started} if asked else {})
+
+
+def _measuring(
+    measure: Callable[..., Any], config: Config, classifier: Classifier, data: Split, device: torch.device, **more: Any
+) -> Callable[[], Any]:
+    """Make what measures the classifier on a split, in the precision of evaluations."""
+    source = test_source(config, data, device)
+    mean, std = config.normalisation
+    number_format = devices.autocast_format(config.evaluation.precision, device)
+    over_all = devices.over_devices(classifier, device)
+    how = {"batch_size": config.evaluation.batch_size, "mean": mean, "std": std, "device": device, **more}
+
+    def answer() -> Any:
+        training_format, classifier.autocast = classifier.autocast, number_format
+        try:
+            return measure(over_all, source, **how)
+        finally:
+            classifier.autocast = training_format
+
+    return answer
+
+
+def num_steps(config: Config, num_images: int) -> int:
+    """Return the steps of an epoch over the training images.
+
+    Raises:
+        DataError: the training images do not make one step.
+    """
+    steps = sampler.num_steps(num_images, config.train.batch_size)
+    if steps == 0:
+        raise DataError("too few training images", where=f"{num_images} in the data set", why="a step needs two")
+    return steps
+
+
+def trainer(
+    config: Config,
+    data: Splits,
+    source: Source,
+    classifier: Classifier,
+    *,
+    device: torch.device,
+    folder: Run,
+    first_step: int = 0,
+) -> Trainer:
+    """Put a training together; `classifier` is on the device, `first_step` is where an interrupted run goes on."""
+    classifier.autocast = devices.autocast_format(config.train.precision, device)
+    checkpoints = Store(folder.checkpoints)
+    checkpoints.sweep()
+    parts = {"validation": data.validation, "test": data.test}
+    steps_per_epoch = num_steps(config, len(data.train.labels))
+    return Trainer(
+        model=classifier,
+        optimizer=optimizer(config, classifier),
+        objective=objective(config),
+        augment=augmentation(config, steps_per_epoch),
+        data=source,
+        batch_size=config.train.batch_size,
+        epochs=config.train.epochs,
+        steps_per_epoch=steps_per_epoch,
+        seed=config.train.seed,
+        learning_rate=learning_rate(config, steps_per_epoch),
+        patience=config.schedule.patience,
+        evaluators={name: evaluator(config, classifier, part, device) for name, part in parts.items() if part},
+        device=device,
+        run=folder,
+        checkpoints=checkpoints,
+        report=Board(folder.path / "tensorboard", first_step=first_step),
+        description=description(config, data.train),
+        save_every_steps=config.train.save_every_steps,
+        log_every_steps=config.train.log_every_steps,
+        evaluate_every=config.evaluation.every_epochs,
+    )
+
+
+def description(config: Config, data: Split) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, in plain types."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "class_names": list(data.class_names),
+        "num_images": len(data.labels),
+    }

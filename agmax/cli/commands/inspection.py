@@ -1,0 +1,120 @@
+"""Look at a model, and at what it is trained on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from agmax import builders
+from agmax.cli import parser
+from agmax.cli.commands.shared import Result, print_notes
+from agmax.core import devices
+from agmax.core.errors import UsageError
+from agmax.core.logs import log
+from agmax.data import sampler
+from agmax.experiments import results, start
+from agmax.reports import preview as sheets
+from agmax.reports import softening, style
+
+
+def summary(request: parser.Request) -> Result:
+    """Show the model's layers and parameters, and the operations that one image takes."""
+    typed = start.resolved(request)
+    print_notes(request, typed)
+    config = typed.config
+    classifier = builders.model(config).eval()
+    size = config.test_image_size
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        classifier(torch.zeros(1, 1, config.input_channels, size, size))
+    count = {name: sum(p.numel() for p in child.parameters()) for name, child in classifier.named_children()}
+    result: Result = {
+        "mode": "summary",
+        "config": config.name,
+        "dataset": config.dataset.name,
+        "parameters": sum(count.values()),
+        "backbone_parameters": count["backbone"],
+        "q_network_parameters": count.get("q_network", 0),
+        "image_size": size,
+        "flops_per_image": counter.get_total_flops(),
+    }
+    if not request.as_json:
+        print(classifier)
+        print(
+            f"{result['parameters']:,} parameters: {count['backbone']:,} in the backbone with its classifier, "
+            f"{result['q_network_parameters']:,} in the Q network, which only training uses\n"
+            f"{result['flops_per_image'] / 1e6:,.1f} million floating-point operations for an image of {size}x{size}, "
+            "a multiply-add counted as two"
+        )
+    return result
+
+
+def preview(request: parser.Request) -> Result:
+    """Draw what the model is trained on."""
+    return PREVIEWS[request.what](request)
+
+
+def preview_batch(request: parser.Request) -> Result:
+    """Draw the batch of a training's first step, as the model gets it."""
+    typed = start.resolved(request)
+    device = devices.choose_device(typed.config.train.device)
+    name, dataset = typed.config.name, typed.config.dataset.name
+    path = Path(request.output or f"preview-{name}-{dataset}.png")
+    results.probe(path)
+    print_notes(request, typed)
+    data = builders.split(typed.config, "train")
+    config = builders.counted(typed.config, lambda: data)
+    seed, num_views = config.train.seed, config.objective.num_views
+    augment = builders.augmentation(config, builders.num_steps(config, len(data.labels)))
+    batches = sampler.shuffled(len(data.labels), config.train.batch_size, seed=seed, epoch=0)
+    source = builders.training_source(config, data, device)
+    (sample,) = devices.copied_ahead(source.batches(batches[:1], epoch=0), device)
+    batch = augment(sample, step=0)
+    mean, std = config.normalisation
+    views = "1 view" if num_views == 1 else f"{num_views} views"
+    title = f"{name} on {dataset}: seed {seed}, step 0, {views} of each image"
+    sheets.save(sheets.sheet(batch, sample.labels, data.class_names, mean=mean, std=std, title=title), path)
+    num_images = min(len(sample.labels), sheets.NUM_SHOWN)
+    log.info("%s shows %d of the %d images of step 0", path, num_images, len(sample.labels))
+    return {
+        "mode": "preview",
+        "config": name,
+        "dataset": dataset,
+        "num_images": num_images,
+        "num_views": num_views,
+        "step": 0,
+        "file": str(path),
+    }
+
+
+def preview_curves(request: parser.Request) -> Result:
+    """Draw how the targets soften, and how much of the images is visible."""
+    typed = start.resolved(request)
+    name, dataset = typed.config.name, typed.config.dataset.name
+    path = Path(request.output or f"softening-{name}-{dataset}.png")
+    results.probe(path)
+    print_notes(request, typed)
+    config = builders.counted(typed.config, lambda: builders.split(typed.config, "train"))
+    drawn = builders.softening_shares(config)
+    if drawn is None:
+        why, remedy = "no part of it softens targets", "Name soft_crop, soft_cutout or soft_random_erasing"
+        raise UsageError("nothing to draw", where=name, why=why, remedy=remedy)
+    settings = config.augment.softening
+    num_classes = builders.num_classes(config)
+    curve = softening.Curve(num_classes, settings.power, settings.max_confidence, settings.visibility)
+    window_size = config.dataset.image_size if config.augment.crop == "soft" else None
+    title = f"{name} on {dataset}: {num_classes} classes, {len(drawn):,} views drawn"
+    style.save(softening.figure(curve, drawn, window_size=window_size, title=title), path)
+    log.info("%s shows the softening of %s", path, name)
+    return {
+        "mode": "preview",
+        "config": name,
+        "dataset": dataset,
+        "mean_visible_share": float(drawn.mean()),
+        "mean_confidence": float(curve.at(drawn).mean()),
+        "file": str(path),
+    }
+
+
+PREVIEWS: dict[str, Callable[[parser.Request], Result]] = {"batch": preview_batch, "curves": preview_curves}
+"""The words of --preview."""

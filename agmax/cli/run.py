@@ -1,0 +1,75 @@
+"""One function per mode: what the user asked for -> its result, said to people and returned for --json."""
+
+import importlib
+import os
+from typing import Any
+
+from agmax.cli import parser
+from agmax.core.errors import ResourceError, UsageError
+
+SMALLEST_TORCH = (2, 10)
+"""Older releases load checkpoints unsafely (CVE-2025-32434, CVE-2026-24747)."""
+
+MODES = {
+    "train": "training.train",
+    "eval": "training.evaluate",
+    "print-config": "settings.print_config",
+    "list": "settings.list_all",
+    "summary": "inspection.summary",
+    "preview": "inspection.preview",
+    "benchmark": "comparisons.benchmark",
+    "study": "comparisons.study",
+    "compare": "comparisons.compare",
+    "diff": "comparisons.diff",
+    "predict": "weights.predict",
+    "export": "weights.export",
+    "download": "weights.download",
+}
+"""Mode -> module and function. Modules are imported when asked for: settings are shown without torch."""
+
+
+def answer(request: parser.Request) -> dict[str, Any]:
+    """Do what was asked for."""
+    if request.mode in ("train", "study") and os.environ.get("WORLD_SIZE", "1") != "1":
+        why = "each of these processes would train the whole by itself"
+        remedy = "Start one process: it takes all GPUs of CUDA_VISIBLE_DEVICES"
+        raise UsageError("started several times", where="torchrun", why=why, remedy=remedy)
+    module, name = MODES[request.mode].split(".")
+    if module != "settings":
+        _check_torch()
+        from agmax.core.logs import log_to
+
+        log_to([])
+    try:
+        result: dict[str, Any] = getattr(importlib.import_module(f"agmax.cli.commands.{module}"), name)(request)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_full_memory(error):
+            raise
+        why = str(error).partition("\n")[0] or "nothing is left"
+        sizes = "evaluation.batch_size" if request.mode != "train" else "train.batch_size and evaluation.batch_size"
+        remedy = f"Lower {sizes}, or compute in bf16 (train.precision=auto, evaluation.precision=auto)"
+        raise ResourceError("the memory is full", why=why, remedy=remedy) from error
+    return result
+
+
+def _is_full_memory(error: Exception) -> bool:
+    """Tell whether an error says that no more memory can be had, on a GPU or not."""
+    import torch
+
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in FULL)
+
+
+FULL = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED")
+"""What torch's allocator for the CPU, CUDA, cuBLAS and cuDNN say when no memory is left."""
+
+
+def _check_torch() -> None:
+    """Check the library that loads checkpoints, before any data is touched."""
+    import torch
+
+    found = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if found < SMALLEST_TORCH:
+        needed = ".".join(map(str, SMALLEST_TORCH))
+        remedy = "Run python3 -m pip install -r requirements.txt"
+        raise UsageError("torch is too old", where=torch.__version__, why=f"{needed} or newer is needed", remedy=remedy)

@@ -1,0 +1,197 @@
+"""Image files: decoded in the right colours and the right way up, and squares cut out of them."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg, read_file
+from torchvision.transforms.v2 import functional
+
+from agmax.core.errors import DataError
+
+Box = tuple[int, int, int, int]
+"""Left, upper, right and lower edge, in pixels."""
+
+NO_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+"""What Pillow raises, with a text for people, on a file that is no image, damaged or far too large."""
+
+RESIZE_MARGIN = 32
+"""Pixels by which the shorter side is larger than the centre crop (AgMax, its test transform)."""
+
+ORIENTATION_TAG = 0x0112
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How each value of EXIF's tag Orientation is undone; ImageOps.exif_transpose fails where another tag is damaged."""
+
+LYING = tuple(UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+"""Those that exchange width and height."""
+
+
+class UnreadableError(DataError):
+    """A file that cannot be decoded to an image of 8 bits."""
+
+
+def decoded(path: str, channels: int, *, exif_rotation: bool = True) -> Image.Image:
+    """Decode a file to RGB (3 channels) or gray (1), 8 bits each.
+
+    With `exif_rotation` a photograph is turned upright as its EXIF tag says.
+
+    Raises:
+        UnreadableError: the file is no image, damaged, or of more pixels than Pillow's Image.MAX_IMAGE_PIXELS.
+    """
+    with opened(path) as image:
+        return in_colours(image, channels, exif_rotation=exif_rotation)
+
+
+def decoded_pixels(path: str, channels: int, *, exif_rotation: bool = True, shrink: int = 1) -> Tensor:
+    """Decode a file as `decoded` does, to uint8 [C, H, W]; a JPEG's sides are divided by `shrink` (1, 2, 4 or 8).
+
+    A JPEG file that asks for nothing else goes straight from the decoder into a tensor: equal pixels, and a quarter of
+    the time less.
+
+    Raises:
+        UnreadableError: as `decoded`.
+    """
+    with opened(path) as image:
+        is_plain = image.format == "JPEG" and image.mode in (("RGB", "L") if channels == 3 else ("L",))
+        if is_plain and shrink == 1 and not (exif_rotation and _orientation(image) in UPRIGHT):
+            mode = ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY
+            with suppress(RuntimeError, AttributeError):  # Pillow judges what is damaged; not all torchvisions have it
+                plain: Tensor = decode_jpeg(read_file(path), mode=mode)
+                return plain
+        if shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))  # rounded up
+        pixels: Tensor = functional.pil_to_tensor(in_colours(image, channels, exif_rotation=exif_rotation))
+        return pixels
+
+
+def shrinkable_size(path: str, *, exif_rotation: bool = True) -> tuple[int, int] | None:
+    """Return the width and height of a JPEG file from its header; None where it cannot be shrunk.
+
+    That is every other format, and a photograph to be turned whose sides 8 does not divide: the decoder rounds up at
+    the far edges, which turning makes the near ones.
+
+    Raises:
+        UnreadableError: as `decoded`.
+    """
+    with opened(path) as image:
+        if image.format not in ("JPEG", "MPO"):
+            return None
+        turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
+        if turn is not None and (image.width % 8 or image.height % 8):
+            return None
+        return image.size[::-1] if turn in LYING else image.size
+
+
+def largest_shrink(boxes: list[Box], size: int) -> int:
+    """Return by what a JPEG decoder may divide both sides so that every box keeps `size` pixels on both: 1, 2, 4, 8."""
+    shortest = min(min(right - left, lower - upper) for left, upper, right, lower in boxes)
+    return next((shrink for shrink in (8, 4, 2) if shortest >= shrink * size), 1)
+
+
+def cut(pixels: Tensor, box: Box, size: int) -> Tensor:
+    """Resize what is inside `box` of pixels uint8 [C, H, W] to a square [C, size, size], bilinear with antialiasing.
+
+    Torchvision's kernel for tensors: it differs from Pillow's by a gray level here and there and takes half the time.
+    """
+    left, upper, right, lower = box
+    square: Tensor = functional.resized_crop(
+        pixels, upper, left, lower - upper, right - left, [size, size], antialias=True
+    )
+    return square
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to size + 32 and cut the centre out, as torchvision does it with Pillow, bilinear.
+
+    Rows first, whatever the version of Pillow: 13 begins a tall image with its columns, which changes a gray level
+    here and there. Between the passes the columns outside the centre are dropped, and a third of the second with them.
+
+    Raises:
+        ValueError: it is so narrow that its other side would get too long.
+    """
+    shorter, longer = sorted(image.size)
+    resized_shorter, resized_longer = size + RESIZE_MARGIN, (size + RESIZE_MARGIN) * longer // shorter
+    if resized_shorter**2 * longer > (Image.MAX_IMAGE_PIXELS or math.inf) * shorter:
+        raise ValueError(f"it is too narrow: {image.width} by {image.height} pixels")
+    is_tall = image.height > image.width
+    width, height = (resized_shorter, resized_longer) if is_tall else (resized_longer, resized_shorter)
+    left, upper = round((width - size) / 2), round((height - size) / 2)
+    rows_done = image.resize((width, image.height), Image.Resampling.BILINEAR)
+    strip = rows_done.crop((left, 0, left + size, image.height))
+    return strip.resize((size, height), Image.Resampling.BILINEAR).crop((0, upper, size, upper + size))
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """Return the pixels of an RGB or gray image, uint8 [C, H, W]; torchvision's pil_to_tensor takes twice the time."""
+    values = np.asarray(image)
+    return torch.from_numpy((values[None] if values.ndim == 2 else values.transpose(2, 0, 1)).copy())
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Image.Image]:
+    """Open a file whose pixels are not decoded yet; whatever goes wrong with the image names the file.
+
+    Raises:
+        UnreadableError: it is no image, damaged, or nothing can be made of it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF data, for one: the pixels are sound
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                yield image
+    except MemoryError:
+        raise
+    except Exception as error:
+        why = f"decode raised {type(error).__name__}: {error}"
+        if isinstance(error, UnidentifiedImageError):
+            why = "Pillow knows no such format"
+        elif isinstance(error, NO_IMAGE):
+            why = getattr(error, "strerror", None) or str(error) or why
+        raise UnreadableError("image cannot be read", where=path, why=why) from None
+
+
+def in_colours(image: Image.Image, channels: int, *, exif_rotation: bool = True) -> Image.Image:
+    """Return an image, decoded where it was only opened, as RGB (3 channels) or gray (1), and upright if asked for."""
+    image.load()  # a PNG's EXIF data may stand behind its pixels
+    turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
+    colored = _in_8_bits(image, channels)
+    return colored if turn is None else colored.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the value of the EXIF tag; 1, upright, where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(ORIENTATION_TAG)
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF data raise almost anything, and the pixels may be sound
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _in_8_bits(image: Image.Image, channels: int) -> Image.Image:
+    """Return the colours as RGB or gray; 16 bits are divided by 257, and transparency is dropped."""
+    mode = "RGB" if channels == 3 else "L"
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose range is not known")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int32)  # [H, W]
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its pixels have more than 16 bits")
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    return image if image.mode == mode else image.convert(mode)

@@ -1,0 +1,119 @@
+"""Images in folders, one folder a class: ImageNet's layout and the user's own."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from agmax.core.errors import DataError, UsageError
+from agmax.data.splits import Files, partition, subset
+
+VALIDATION_FOLDERS = ("val", "valid", "validation")
+"""How the user's own tree may call its validation images; without a folder test they are the test set."""
+
+
+def imagenet(root: Path, train: bool) -> Files:
+    """List ImageNet's training or validation images; evaluation needs <root>/val alone."""
+    files = _tree(root / ("train" if train else "val"))
+    if not train and (root / "train").is_dir():
+        _check_classes(files, root / "val", root / "train")
+    return files
+
+
+def imagenet_v2(root: Path, train: bool) -> Files:
+    """List ImageNet-V2, whose folders are the classes' numbers."""
+    if train:
+        raise UsageError("no training split", where="imagenet-v2", why="it is a test set", remedy="Use it with --eval")
+    return _tree(root, class_names=[str(k) for k in range(1000)])
+
+
+def folder(root: Path, split: str, *, test_share: float) -> Files:
+    """Read the user's own tree; of a flat one, a share of every class is the test set, the same for every seed."""
+    folders = split_folders(root)
+    if split == "validation" and split not in folders:
+        why = "a folder val is the validation set only beside train and test"
+        remedy = "Set dataset.validation to a share, e.g. 0.1"
+        raise UsageError("no validation split", where=root, why=why, remedy=remedy)
+    if not folders:
+        whole = _tree(root)
+        parts = partition(whole.labels, validation=test_share, seed=0)
+        chosen = subset(whole, parts.train if split == "train" else parts.validation)
+        assert isinstance(chosen, Files)
+        return chosen
+    if split not in folders:
+        names = "train" if split == "train" else " or ".join(("test", *VALIDATION_FOLDERS))
+        raise DataError(f"no {split} images", where=root.resolve(), why=f"expected a folder {names}")
+    files = _tree(folders[split])
+    if split != "train" and "train" in folders:
+        _check_classes(files, folders[split], folders["train"])
+    return files
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """Return the folders of `train`, `validation` and `test` of the user's own tree, none of them for a flat one.
+
+    A tree is flat where none of its folders is called like a split. A folder val is the test set where there is no
+    test, and test alone is enough to evaluate.
+    """
+    there = [name for name in ("train", "test", *VALIDATION_FOLDERS) if (root / name).is_dir()]
+    if "train" not in there:
+        classes = sorted(set(_class_folders(root)) - set(there))
+        if there and classes:
+            why = f"it holds {', '.join(there)} beside {', '.join(classes[:3])}, and no train"
+            remedy = "Keep splits (train, test, val) or classes there, not both"
+            raise DataError("splits and classes in one folder", where=root.resolve(), why=why, remedy=remedy)
+        if not there:
+            return {}
+    found: dict[str, Path] = {name: root / name for name in ("train", "test") if name in there}
+    others = [root / name for name in there if name not in found]
+    if others:
+        found["validation" if len(found) == 2 else "test"] = others[0]
+    return found
+
+
+def _check_classes(files: Files, folder: Path, training: Path) -> None:
+    """Compare the classes of `folder` with those of the training images: labels are positions in their list."""
+    names = _class_folders(training)
+    if names and list(files.class_names) != names:
+        differ = ", ".join(sorted(set(names) ^ set(files.class_names))[:5])
+        why = f"{len(names)} in {training.name}, {len(files.class_names)} in {folder.name}; they differ in {differ}"
+        raise DataError(f"classes of {training.name} and {folder.name} differ", where=folder.resolve(), why=why)
+
+
+def _class_folders(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        expected = f"expected {folder}/<class>/<image>"
+        raise DataError(
+            "data folder not found" if isinstance(error, FileNotFoundError) else "data folder not readable",
+            where=folder.resolve(),
+            why=f"{error.strerror}; {expected}",
+            remedy="Set dataset.root to the folder that holds it",
+        ) from error
+
+
+def _tree(folder: Path, class_names: Sequence[str] | None = None) -> Files:
+    """List <folder>/<class>/**/<image>; classes in alphabetical order unless given."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    present = _class_folders(folder)
+    names = list(class_names) if class_names is not None else present
+    if not present:
+        raise DataError("no class folders", where=folder.resolve(), why=f"expected {folder}/<class>/<image>")
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        found = sorted(
+            os.path.join(base, file)
+            for base, _, files in os.walk(folder / name, followlinks=True)
+            for file in files
+            if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith(".")
+        )
+        if not found:
+            extensions = " ".join(IMG_EXTENSIONS)
+            raise DataError("class without images", where=(folder / name).resolve(), why=f"looked for {extensions}")
+        paths += found
+        labels += [label] * len(found)
+    return Files(tuple(paths), torch.tensor(labels, dtype=torch.int64), tuple(names))

@@ -1,0 +1,129 @@
+"""The images of a split, and how some of them are chosen: class by class, from a seed."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from agmax.core.errors import DataError
+from agmax.core.rng import generator
+
+
+class Pixels(NamedTuple):
+    """Images of one split, whole in memory."""
+
+    images: Tensor  # uint8 [N, C, H, W]
+    labels: Tensor  # int64 [N]
+    class_names: tuple[str, ...]
+    indices: Tensor | None = None  # int64 [N], positions in the files of the split; None is 0 to N - 1
+
+
+class Files(NamedTuple):
+    """Images of one split, as files to decode."""
+
+    paths: tuple[str, ...]
+    labels: Tensor  # int64 [N]
+    class_names: tuple[str, ...]
+    indices: Tensor | None = None  # as in Pixels
+
+
+Split = Pixels | Files
+
+
+def subset(data: Split, chosen: Tensor) -> Split:
+    """Return the images at the positions `chosen` [M], in that order; they keep their indices."""
+    labels, indices = data.labels[chosen], indices_of(data)[chosen]
+    if isinstance(data, Pixels):
+        return data._replace(images=data.images[chosen], labels=labels, indices=indices)
+    return data._replace(paths=tuple(data.paths[i] for i in chosen.tolist()), labels=labels, indices=indices)
+
+
+def indices_of(data: Split) -> Tensor:
+    """Return where each image [N] stands in the files of its split."""
+    return torch.arange(len(data.labels)) if data.indices is None else data.indices
+
+
+class Partition(NamedTuple):
+    """Positions in a data set, int64, each set in rising order; no image is in two of them."""
+
+    train: Tensor
+    validation: Tensor
+    extra_test: Tensor
+
+
+def partition(
+    labels: Tensor,
+    *,
+    limit: int | None = None,
+    validation: float = 0.0,
+    extra_test: float = 0.0,
+    seed: int,
+    split_seed: int | None = None,
+) -> Partition:
+    """Choose what to train on, and what is kept apart for validation and for testing.
+
+    Kept apart are the same share of every class; `validation` and `extra_test` are shares below 1 or numbers of
+    images. To train on are `limit` of the others, equally many of each class, or all of them. The first choice depends
+    on `split_seed`, the second on `seed`, where None is the same, and both on the labels [N]. `validation` changes with
+    the size of no other part; with one seed for both choices and no `extra_test`, `train` does not either while every
+    class has images enough.
+
+    Raises:
+        DataError: there are not enough images for all.
+    """
+    order = _shuffled(labels, seed)
+    split_order = order if split_seed is None else _shuffled(labels, split_seed)
+    sizes = [round(size if size >= 1 else size * len(labels)) for size in (validation, extra_test)]
+    if sum(sizes) + (limit or 0) > len(labels):
+        why = f"{limit or 0} to train on and {sum(sizes)} to keep apart are asked of {len(labels)} images"
+        raise DataError("too few images", where="dataset.train_limit", why=why)
+    held_out = _take(labels, split_order.flip(0), _shares(labels, sizes[0]))
+    is_free = torch.ones(len(labels), dtype=torch.bool)
+    is_free[held_out] = False
+    split_order = split_order[is_free[split_order]]
+    extra = _take(labels, split_order, _shares(labels[is_free], sizes[1]))
+    is_free[extra] = False
+    if limit is None:
+        return Partition(is_free.nonzero().flatten(), held_out, extra)
+    available = torch.bincount(labels[is_free], minlength=int(labels.max()) + 1)
+    return Partition(_take(labels, order[is_free[order]], _equal(available, limit)), held_out, extra)
+
+
+def joined(first: Split, second: Split) -> Split:
+    """Return the images of both, one after another; indices of the second follow those of the first."""
+    labels = torch.cat([first.labels, second.labels])
+    indices = torch.cat([indices_of(first), len(first.labels) + indices_of(second)])
+    if isinstance(first, Pixels) and isinstance(second, Pixels):
+        return first._replace(images=torch.cat([first.images, second.images]), labels=labels, indices=indices)
+    assert isinstance(first, Files) and isinstance(second, Files)
+    return first._replace(paths=first.paths + second.paths, labels=labels, indices=indices)
+
+
+def _shuffled(labels: Tensor, seed: int) -> Tensor:
+    return torch.from_numpy(generator(seed, "subset").permutation(len(labels)))
+
+
+def _take(labels: Tensor, order: Tensor, wanted: Tensor) -> Tensor:
+    """Return the first `wanted[k]` positions of each class k in `order`, sorted."""
+    counts = torch.bincount(labels[order], minlength=len(wanted))
+    grouped = order[labels[order].argsort(stable=True)].split(counts.tolist())
+    chosen = [group[:count] for group, count in zip(grouped, wanted.tolist(), strict=True)]
+    return torch.cat(chosen).sort().values if chosen else torch.empty(0, dtype=torch.int64)
+
+
+def _shares(labels: Tensor, total: int) -> Tensor:
+    """Split `total` over the classes in proportion to their sizes, by largest remainder."""
+    exact, whole = torch.bincount(labels) * total, max(len(labels), 1)  # in whole numbers, so that ties are ties
+    counts = exact // whole
+    counts[(exact % whole).argsort(descending=True, stable=True)[: total - int(counts.sum())]] += 1
+    return counts
+
+
+def _equal(available: Tensor, total: int) -> Tensor:
+    """Split `total` as evenly over the classes as what is available allows; the first classes get what is left over."""
+    level = total // len(available)
+    while int(available.clamp(max=level + 1).sum()) <= total and level < int(available.max()):
+        level += 1
+    counts = available.clamp(max=level)
+    counts[(available > level).nonzero().flatten()[: total - int(counts.sum())]] += 1
+    return counts

@@ -1,0 +1,53 @@
+"""What a result can depend on beside its configuration: versions, machine, commit, code."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from agmax.core.errors import without_secrets
+from agmax.experiments.source_hash import fingerprint
+
+
+def environment(**more: Any) -> dict[str, Any]:
+    """Describe what results can depend on: versions, processor, commit."""
+    packages = ("torch", "torchvision", "timm", "numpy", "pydantic")
+    return {
+        "agmax": _version("agmax"),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "platform": platform.platform(),
+        "command": [without_secrets(word) for word in sys.argv],
+        **_commit(),
+        "code": fingerprint(),
+        **more,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        import agmax
+
+        return agmax.__version__
+
+
+def _commit() -> dict[str, Any]:
+    """Return the commit of the source tree and whether it was clean, both None outside a repository.
+
+    What a study adds to its own records does not count.
+    """
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain", "--", ":/", ":(top,exclude)configs/study/results")
+    return {"commit": git("rev-parse", "HEAD"), "clean": None if status is None else status == ""}

@@ -1,0 +1,132 @@
+"""Classify image files with a trained model."""
+
+import csv
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import torch
+from timm.data import ImageNetInfo
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from tqdm import tqdm
+
+from agmax.core.errors import DataError
+from agmax.data.decode import UnreadableError, opened
+from agmax.experiments.model import Model
+
+
+class Prediction(NamedTuple):
+    """The likeliest classes of a file, the first the likeliest."""
+
+    path: str
+    classes: list[str]
+    probabilities: list[float]
+
+
+class Predictions(NamedTuple):
+    """What was found of all files."""
+
+    found: list[Prediction]
+    unreadable: dict[str, str]  # path -> why
+
+
+def files_of(paths: Sequence[str]) -> list[Path]:
+    """Return the files that are named, and the images in the folders that are, by name.
+
+    Raises:
+        DataError: a path is not there, or there is no image in any.
+    """
+    found: list[Path] = []
+    for text in paths:
+        path = Path(text).expanduser()
+        if not path.exists():
+            raise DataError("nothing to classify", where=path, why="there is no such file or folder")
+        if path.is_file():
+            found.append(path)
+            continue
+        if not path.is_dir():
+            raise DataError("nothing to classify", where=path, why="it is neither a file nor a folder")
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            images = [name for name in sorted(names) if name.lower().endswith(IMG_EXTENSIONS) and name[0] != "."]
+            found += [file for file in (Path(folder) / name for name in images) if file.is_file()]
+    if not found:
+        raise DataError(
+            "nothing to classify", where=", ".join(paths), why=f"no file ends in {' '.join(IMG_EXTENSIONS)}"
+        )
+    return list(dict.fromkeys(found))
+
+
+@torch.inference_mode()
+def classify(model: Model, paths: Sequence[Path], *, top_k: int, batch_size: int, num_workers: int) -> Predictions:
+    """Return the `top_k` likeliest classes of each file, at most all; a file that is no image is kept apart."""
+    device = next(model.parameters()).device
+    names = class_names(model)
+
+    def prepared(path: Path) -> Tensor | UnreadableError:
+        try:
+            with opened(str(path)) as image:
+                return model.preprocess(image)
+        except UnreadableError as error:
+            return error
+
+    result = Predictions([], {})
+    with (
+        ThreadPoolExecutor(max(1, num_workers)) as pool,
+        tqdm(total=len(paths), desc="predict", leave=False, disable=None) as bar,
+    ):
+        for first in range(0, len(paths), batch_size):
+            part = paths[first : first + batch_size]
+            images = dict(zip(part, pool.map(prepared, part), strict=True))
+            bad = {path: image for path, image in images.items() if isinstance(image, UnreadableError)}
+            good = {path: image for path, image in images.items() if isinstance(image, Tensor)}
+            result.unreadable.update({str(path): str(error) for path, error in bad.items()})
+            if good:
+                shares = model(torch.stack(list(good.values())).to(device)).softmax(-1)
+                top = shares.topk(min(top_k, len(names)))
+                for path, values, places in zip(good, top.values.tolist(), top.indices.tolist(), strict=True):
+                    result.found.append(Prediction(str(path), [names[place] for place in places], values))
+            bar.update(len(part))
+    return result
+
+
+def class_names(model: Model) -> tuple[str, ...]:
+    """Return the names of a model's classes: those saved with it, ImageNet's, or their numbers."""
+    if model.class_names:
+        return model.class_names
+    data = model.config.dataset
+    if (data.name, data.num_classes) == ("imagenet", 1000):  # files of the AgMax program know no names
+        known = ImageNetInfo()
+        return tuple(known.index_to_description(k) for k in range(1000))
+    return tuple(f"class {k}" for k in range(data.num_classes or 0))
+
+
+def as_mapping(predictions: Predictions) -> dict[str, Any]:
+    """Return predictions in plain types, for --json."""
+    return {
+        "predictions": [
+            {
+                "file": item.path,
+                "classes": [
+                    {"class": name, "probability": share}
+                    for name, share in zip(item.classes, item.probabilities, strict=True)
+                ],
+            }
+            for item in predictions.found
+        ],
+        "unreadable": predictions.unreadable,
+    }
+
+
+def write_csv(predictions: Predictions, file: TextIO) -> None:
+    """Write a line for each file: its path, then class and probability, the likeliest first."""
+    num_classes = max((len(item.classes) for item in predictions.found), default=0)
+    writer = csv.writer(file, lineterminator="\n")
+    head = [f"{word}_{k}" for k in range(1, num_classes + 1) for word in ("class", "probability")]
+    writer.writerow(["file", *head])
+    for item in predictions.found:
+        pairs = zip(item.classes, item.probabilities, strict=True)
+        writer.writerow([item.path, *(cell for name, share in pairs for cell in (name, f"{share:.6f}"))])

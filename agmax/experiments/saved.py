@@ -1,0 +1,198 @@
+"""Checkpoints by what names them, and what they hold: this program's and the AgMax program's, checked before use."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, NamedTuple
+
+from agmax import builders
+from agmax.checkpoints import agmax_format
+from agmax.checkpoints.read import checked, named_tensors, opened, read, tensors_in
+from agmax.config import names, resolve
+from agmax.config.resolve import Setting
+from agmax.config.schema import Config
+from agmax.core.download import fetch
+from agmax.core.errors import CheckpointError, DataError, UsageError, printable, without_secrets
+from agmax.core.logs import log
+from agmax.experiments.run_folder import find
+from agmax.training.checkpoint_folder import Store
+
+KINDS: dict[str, Any] = {
+    "step": int,
+    "class_names": (list, NoneType),
+    "num_images": (int, NoneType),
+    "optimizer": (dict, NoneType),
+    "plateau": (list, tuple),
+    "sums": dict,
+}
+"""What a checkpoint holds beside settings and weights."""
+
+MOST_OF_WEIGHTS = 4
+"""Times the bytes of the weights that all tensors of a checkpoint may take; with Adam's they take three."""
+
+CHECKPOINTS = Path("checkpoints")
+"""Where downloaded files are, below the folder that the program is started in."""
+
+
+class Saved(NamedTuple):
+    """A checkpoint that was loaded."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def config(self) -> Config:
+        """Return the settings that it was saved with.
+
+        Raises:
+            CheckpointError: it lacks some of what a checkpoint holds, or its settings are none of this program.
+        """
+        missing = sorted({"config", "model", *KINDS} - self.state.keys())
+        if missing or not isinstance(self.state["config"], dict):
+            why = f"it lacks {', '.join(missing) or 'settings'}"
+            raise CheckpointError("not a whole checkpoint", where=self.path, why=why)
+        try:
+            return resolve.from_mapping(self.state["config"], str(self.path))
+        except UsageError as error:
+            why = f"its settings are of another release: {error.lines[0]}"
+            raise CheckpointError("checkpoint not understood", where=self.path, why=why) from error
+
+    @property
+    def run_folder(self) -> str | None:
+        """Return the run folder that the file lies in."""
+        folder = self.path.parent.parent
+        return str(folder) if (folder / "config.yaml").is_file() else None
+
+
+def located(text: str, runs_dir: str) -> Path:
+    """Return what --resume names: a path, or a file that is downloaded into checkpoints/ where it is not there yet.
+
+    Raises:
+        CheckpointError: there is nothing of this name.
+        DownloadError: it is an address or a released file, and cannot be had.
+    """
+    if text.lower().startswith(("https://", "http://")):
+        if text.removeprefix(agmax_format.URL) in agmax_format.RELEASED:
+            return agmax_format.fetched(text.removeprefix(agmax_format.URL), CHECKPOINTS)
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", text.partition("?")[0].rpartition("/")[2])[-100:] or "file.pth"
+        path = CHECKPOINTS / hashlib.sha256(text.encode()).hexdigest()[:8] / name  # of this address alone
+        if path.is_file():
+            log.info("note: %s is there, from %s", path, without_secrets(text))
+            return path
+        return fetch(text, path)
+    name_of_release = agmax_format.named(text)
+    if name_of_release is None:
+        return find(text, runs_dir)
+    there = [path for path in (Path(text).expanduser(), CHECKPOINTS / name_of_release) if path.is_file()]
+    return there[0] if there else agmax_format.fetched(name_of_release, CHECKPOINTS)
+
+
+def loaded(path: Path) -> Saved:
+    """Load a checkpoint file, of the AgMax program too, or the newest of a run folder.
+
+    Raises:
+        CheckpointError: it is not there, damaged, or its weights are not those of the network that it names.
+    """
+    if not path.is_dir():
+        with opened(path) as file:
+            state = read(file, path, check=lambda outline: _check_outline(outline, path))
+            found = _saved(state, path)
+            if agmax_format.is_of_agmax(state):
+                found.state["sha256"] = agmax_format.hash_of(file, path)
+        return found
+    store = Store(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
+    newest = store.newest()
+    if newest is None:
+        raise CheckpointError("no checkpoint in the folder", where=store.folder)
+    return Saved(*newest)
+
+
+def _saved(state: dict[str, Any], path: Path) -> Saved:
+    return Saved(path, _of_agmax(state, path) if agmax_format.is_of_agmax(state) else checked(state, path))
+
+
+def _check_outline(outline: dict[str, Any], path: Path) -> None:
+    """Compare what a file would take of the memory with the network that it names; its tensors hold no numbers yet.
+
+    Raises:
+        CheckpointError: something is missing or of another kind, the weights are of another network, or there is far
+            more beside them than an optimizer keeps.
+    """
+    saved = _saved(outline, path)
+    config = saved.config
+    wrong = [key for key, kinds in KINDS.items() if not isinstance(saved.state[key], kinds)]
+    names = saved.state["class_names"] or []
+    if wrong or not all(isinstance(name, str) for name in names) or config.dataset.num_classes is None:
+        what = ", ".join(wrong) or "the classes"
+        raise CheckpointError("not a whole checkpoint", where=path, why=f"what it says of {what} is of another kind")
+    weights = named_tensors(saved.state["model"], path)
+    try:
+        builders.check_fit(config, weights, where=path)
+    except UsageError as error:
+        raise CheckpointError("checkpoint not understood", where=path, why=error.lines[0]) from error
+    storages = {
+        storage._cdata: storage.nbytes() for item in tensors_in(outline) for storage in [item.untyped_storage()]
+    }
+    of_weights = sum(value.numel() * value.element_size() for value in weights.values())
+    if sum(storages.values()) > MOST_OF_WEIGHTS * of_weights + 2**20:
+        why = f"its tensors take {sum(storages.values()):,} bytes, the weights {of_weights:,} of them"
+        raise CheckpointError("not a checkpoint", where=path, why=why)
+
+
+def check_classes(config: Config, class_names: Sequence[str], *, known: Sequence[str] | None, dataset: str) -> None:
+    """Compare the classes of the data with those that the weights know, of the data set that they were trained on.
+
+    Raises:
+        DataError: the same data set has other classes.
+    """
+    if not known or list(class_names) == list(known):  # the AgMax program does not keep them
+        return
+    here, there = described(class_names), described(known)
+    if config.dataset.name == dataset:
+        raise DataError("classes have changed", where=config.dataset.root, why=f"{here}, the weights know {there}")
+    log.info("note: classes are matched by their place: %s here, the weights know %s", here, there)
+
+
+def described(class_names: Sequence[str]) -> str:
+    """Say how many classes there are, and what the first are called."""
+    first = ", ".join(class_names[:3])
+    return printable(f"{len(class_names)} classes ({first}{', ...' if len(class_names) > 3 else ''})")
+
+
+def _of_agmax(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return what a checkpoint of the AgMax program holds, as one of this program that has only weights.
+
+    The network is read from the file, its name only suggests the data set; the images are normalised as there.
+    """
+    found = agmax_format.contents(state, path)
+    by_classes = {10: "cifar10", 100: "cifar100", 1000: "imagenet"}
+    told = [name for name in names.files("dataset") if path.name.startswith(f"{name}-") and name != "folder"]
+    dataset = max(told, key=len, default=by_classes.get(found.num_classes, "imagenet"))
+    values: dict[str, int | str] = {
+        "dataset.num_classes": found.num_classes,
+        "model.channels": found.channels,
+        "objective.num_views": found.num_views,
+        "objective.hidden_units": found.hidden_units,
+    }
+    if names.dataset_fragment(dataset).settings["dataset"].get("agmax_mean"):
+        values["dataset.statistics"] = "agmax"
+    name = f"{found.part}-standard{'-agmax' if found.hidden_units else ''}"
+    settings = [Setting(key, value, str(path)) for key, value in values.items()]
+    try:
+        config = resolve.resolve(name, dataset=dataset, settings=settings).config
+    except UsageError as error:
+        raise CheckpointError("not a network of the AgMax program", where=path, why=error.lines[0]) from error
+    return {
+        "config": config.model_dump(mode="json"),
+        "class_names": None,
+        "num_images": None,
+        "model": found.weights,
+        "step": 0,
+        "optimizer": None,
+        "plateau": (),
+        "sums": {},
+        "epoch_of_agmax": found.epoch,
+        "is_dataset_guessed": True,
+    }

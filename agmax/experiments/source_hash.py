@@ -1,0 +1,49 @@
+"""Tell whether two results were made by the same program."""
+
+import ast
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent
+
+DECIDES = (
+    "core/batch.py",
+    "core/devices.py",
+    "core/rng.py",
+    "augment/*.py",
+    "builders/*.py",
+    "config/augmentation.py",
+    "config/schema.py",
+    "data/*.py",
+    "evaluation/*.py",
+    "losses/*.py",
+    "models/*.py",
+    "optim/*.py",
+    "training/loop.py",
+)
+"""The files that a training's numbers go through."""
+
+
+@lru_cache
+def fingerprint() -> str:
+    """Return 12 hexadecimal digits for the code that decides results; comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for pattern in DECIDES:
+        for path in sorted(PACKAGE.glob(pattern)):
+            text = ast.unparse(_without_texts(ast.parse(path.read_bytes())))
+            digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n{text}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _without_texts(tree: ast.Module) -> ast.Module:
+    """Remove the statements that are nothing but a text, which are docstrings."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [
+                item
+                for item in body
+                if not (isinstance(item, ast.Expr) and isinstance(getattr(item.value, "value", None), str))
+            ]
+    return tree

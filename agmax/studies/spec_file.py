@@ -1,0 +1,149 @@
+"""The shape of a study file, and what is wrong with a file of another shape."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from agmax.config import names
+from agmax.config.reader import Document
+from agmax.config.section import Count, Positive, Section, Seed
+from agmax.core.errors import ConfigErrors, UsageError
+
+Metric = Literal["error", "top1", "top5", "nll", "ece"]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=60)]
+
+
+def _as_seeds(value: Any) -> Any:
+    """Read a number of replicates as the seeds from 0 on."""
+    if type(value) is int and value >= 1:
+        return list(range(value))
+    if not isinstance(value, list):
+        raise PydanticCustomError("replicates", "it must be how many there are, or a list of their seeds")
+    return value
+
+
+def _as_arm(value: Any) -> Any:
+    """Read one line of text as the parts of an arm, and nothing as an arm that adds nothing to the base."""
+    if isinstance(value, str):
+        return {"parts": value}
+    if not isinstance(value, dict | None):
+        raise PydanticCustomError("arm", "it must be parts of a name, or a section of settings")
+    return value or {}
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1), BeforeValidator(_as_seeds)]
+
+
+class Arm(Section):
+    """What a study file says of one arm; other keys than these are settings."""
+
+    model_config = ConfigDict(extra="allow")
+
+    about: str = ""
+    parts: str = ""
+    like: Word | None = None
+    replicates: Count | None = None
+    seed_offset: Seed = 0
+    paper: dict[Metric, float] = {}
+
+
+class Contrast(Section):
+    """Two arms to compare, fixed before the results are known."""
+
+    of: Word
+    against: Annotated[list[Word], Field(min_length=1)]
+    """The comparator, or several of which the one with the best validation in the tuning is taken."""
+
+
+class Check(Section):
+    """Two arms of which it is known beforehand how they compare: they test the study itself."""
+
+    of: Word
+    against: Word
+    expect: Literal["no difference", "a difference", "no gain"]
+
+
+class Tune(Section):
+    """How each arm's settings are chosen: by the mean top1 on the validation images."""
+
+    replicates: Annotated[list[Seed], Field(min_length=1)]
+    """Seeds of the trials, none of them a replicate of the study."""
+    trials: Annotated[
+        dict[Word, Annotated[list[dict[str, Any]], Field(min_length=2)]],
+        Field(min_length=1),
+    ]
+    """For each arm the settings of its trials, equally many for all."""
+    unequal: str = ""
+    """Why some arms have fewer trials than others; the report says so."""
+
+
+class File(Section):
+    """What a study file says."""
+
+    about: str = ""
+    base: str
+    dataset: str | None = None
+    settings: dict[str, Any] = {}
+    variants: Annotated[dict[Word, Annotated[Arm, BeforeValidator(_as_arm)]], Field(min_length=1)]
+    replicates: Seeds = [0]
+    metrics: Annotated[list[Metric], Field(min_length=1)] = ["error", "nll", "ece"]
+    budget: Count | None = None
+    margin: Positive = 0.2
+    contrasts: list[Contrast] = []
+    checks: list[Check] = []
+    tune: Tune | None = None
+
+
+SECTIONS: dict[str, type[Section]] = {"contrasts": Contrast, "checks": Check, "tune": Tune}
+
+WHY = {
+    "dict_type": "it must be a section, `key: value`",
+    "model_type": "it must be a section, `key: value`",
+    "list_type": "it must be a list, `[one, another]`",
+    "int_type": "it must be a whole number",
+    "float_type": "it must be a number",
+    "string_type": "it must be text",
+    "string_pattern_mismatch": "letters, digits and _ . - make a name",
+    "string_too_long": "60 letters at most make a name",
+}
+"""What pydantic's errors mean to whom wrote the file."""
+
+
+def checked(document: Document) -> File:
+    """Return what a study file says; a key with nothing behind it says nothing.
+
+    Raises:
+        UsageError: it has another shape; every error that was found is reported.
+    """
+    try:
+        return File.model_validate({key: value for key, value in document.mapping.items() if value is not None})
+    except ValidationError as failure:
+        raise ConfigErrors([_explained(item, document) for item in failure.errors()]) from failure
+
+
+def _explained(item: Any, document: Document) -> UsageError:
+    """Turn one of pydantic's errors into ours: key, value, line, what is allowed."""
+    path = [word for word in item["loc"] if word != "[key]"]
+    where = document.where(".".join(map(str, path)))
+    key, entry = ".".join(map(str, path)), ""
+    for place, word in enumerate(path):
+        if isinstance(word, int):
+            key, entry = ".".join(map(str, path[place + 1 :])), f" in entry {word + 1} of {'.'.join(path[:place])}"
+    if item["type"] == "missing":
+        return UsageError(f"{key} is missing{entry}", where=where, remedy="See configs/study for examples")
+    if item["type"] == "extra_forbidden":
+        section = SECTIONS[path[0]] if len(path) > 1 else File
+        remedy = names.nearest(str(path[-1]), section.model_fields)
+        return UsageError(f"unknown key {key}{entry}", where=where, remedy=remedy)
+    why, remedy = WHY.get(item["type"], item["msg"].replace("Input should be", "it must be")), ""
+    if item["type"] == "too_short":
+        why = f"it must hold {item['ctx']['min_length']} or more"
+    if item["type"] == "literal_error":
+        close = names.nearest(str(item["input"]), re.findall("'([^']+)'", why))
+        remedy = close if close.startswith("Did") else ""
+    value = repr(item["input"]) if len(repr(item["input"])) <= 60 else repr(item["input"])[:57] + "..."
+    is_of_key = item["loc"][-1] == "[key]"  # the key itself is wrong, and stands last in its name
+    what = f"wrong name {key}" if is_of_key else f"wrong value {key}={value}" if key else f"wrong value {value}"
+    return UsageError(f"{what}{entry}", where=where, why=why, remedy=remedy)

@@ -1,0 +1,294 @@
+"""The training loop: one step serves every method, and any step of it can be continued bit for bit."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, optim
+from tqdm import tqdm
+
+from agmax.core.batch import Batch, RawBatch
+from agmax.core.devices import copied_ahead, over_devices
+from agmax.core.errors import DivergedError
+from agmax.core.logs import log
+from agmax.core.rng import seed_for
+from agmax.data import sampler
+from agmax.data.source import Source
+from agmax.losses.cross_entropy import row_entropy
+from agmax.losses.objective import Objective
+from agmax.models.classifier import Classifier
+from agmax.optim.lr_schedules import Plateau, plateau_after
+
+TIMED_STEPS = 10
+"""Steps after which the remaining minutes are estimated."""
+
+
+class Journal(Protocol):
+    """Where the rows of metrics go."""
+
+    def rows(self) -> list[dict[str, Any]]: ...
+
+    def append(self, row: dict[str, Any]) -> None: ...
+
+    def would_be_best(self, row: dict[str, Any]) -> bool: ...
+
+
+class Checkpoints(Protocol):
+    """Where the states go."""
+
+    def path(self, step: int) -> Path: ...
+
+    def saved(self) -> list[Path]: ...
+
+    def save(self, step: int, state: dict[str, Any]) -> None: ...
+
+    def keep_best(self, step: int) -> None: ...
+
+
+class Evaluates(Protocol):
+    """Measures the model on one split, and keeps what it answered."""
+
+    def __call__(self) -> dict[str, float]: ...
+
+    def latest(self) -> Any: ...
+
+
+class Trainer:
+    """Train a classifier, evaluating and saving after every epoch."""
+
+    def __init__(
+        self,
+        *,
+        model: Classifier,
+        optimizer: optim.Optimizer,
+        objective: Objective,
+        augment: Callable[..., Batch],
+        data: Source,
+        batch_size: int,
+        epochs: int,
+        steps_per_epoch: int,
+        seed: int,
+        learning_rate: Callable[..., float],
+        patience: int,
+        evaluators: Mapping[str, Evaluates],
+        device: torch.device,
+        run: Journal,
+        checkpoints: Checkpoints,
+        description: dict[str, Any],
+        report: Callable[[dict[str, Any]], None],
+        save_every_steps: int | None = None,
+        log_every_steps: int = 50,
+        evaluate_every: int = 1,
+    ) -> None:
+        """`evaluators` has one for each split to measure, every `evaluate_every` epochs and after the last.
+
+        `learning_rate` takes the step and `num_reductions`, those of the plateau. `description` is what a checkpoint
+        says of itself, in plain types; `report` is called with every row.
+        """
+        self.classifier, self.model = model, over_devices(model, device)
+        self.optimizer, self.objective, self.augment = optimizer, objective, augment
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.learning_rate, self.patience = learning_rate, patience
+        self.evaluators, self.device = evaluators, device
+        self.run, self.checkpoints, self.description = run, checkpoints, description
+        self.report = report
+        self.save_every_steps, self.log_every_steps = save_every_steps, log_every_steps
+        self.evaluate_every = evaluate_every
+        self.step = 0
+        self.plateau = Plateau()
+        self.sums: dict[str, float | Tensor] = {}
+        self.augment_seconds = 0.0  # of the present epoch
+        self._first_step, self._started = 0, 0.0
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Return the size of a checkpoint: weights, and what the optimizer keeps of each parameter."""
+        weights: int = sum(value.nbytes for value in self.classifier.state_dict().values())
+        kept = 1 if isinstance(self.optimizer, optim.SGD) else 2
+        return weights + kept * sum(value.nbytes for value in self.classifier.parameters())
+
+    def fit(self) -> None:
+        """Train from the present step to the last epoch."""
+        self._first_step, self._started = self.step, time.perf_counter()
+        is_last_of_epoch = bool(self.sums) and self.step % self.steps_per_epoch == 0
+        if is_last_of_epoch and all(row["step"] != self.step for row in self.run.rows()):
+            self.finish_epoch(seconds=0.0, num_images=0)  # it was interrupted between its last step and its row
+        while self.step < self.total_steps:
+            started = time.perf_counter()
+            num_images = self.train_epoch()
+            self.finish_epoch(seconds=time.perf_counter() - started, num_images=num_images)
+
+    def train_epoch(self) -> int:
+        """Train from the present step to the end of its epoch, save, and return the number of images seen."""
+        epoch, start = divmod(self.step, self.steps_per_epoch)
+        if start == 0:
+            if self.sums:  # those of the epoch before
+                self.plateau = plateau_after(self.plateau, self.means()["classification"], patience=self.patience)
+            self.sums = {}
+        self.augment_seconds = 0.0
+        self.model.train()
+        batches = sampler.shuffled(len(self.data), self.batch_size, seed=self.seed, epoch=epoch, start=start)
+        num_images = 0
+        with closing(copied_ahead(self.data.batches(batches, epoch=epoch), self.device)) as samples:
+            for sample in self._progress(samples, epoch, start):
+                self._add(self.train_step(sample), len(sample.labels))
+                num_images += len(sample.labels)
+                self.step += 1
+                is_last = self.step % self.steps_per_epoch == 0
+                if self.step % self.log_every_steps == 0:
+                    self.means()  # ends a training that diverged
+                if not is_last and self.save_every_steps and self.step % self.save_every_steps == 0:
+                    self.save()
+        self.save()
+        return num_images
+
+    def train_step(self, sample: RawBatch) -> dict[str, Tensor]:
+        """Make one step of gradient descent and return the named terms of its loss."""
+        lr = self.learning_rate(self.step, num_reductions=self.plateau.num_reductions)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_factor", 1.0)
+        torch.manual_seed(seed_for(self.seed, "step", self.step))  # dropout and whatever else the model draws
+        started = time.perf_counter()
+        batch = self.augment(sample, step=self.step)
+        self.augment_seconds += time.perf_counter() - started  # on a GPU, what it takes to launch
+        outputs = self.model(batch.images)
+        losses = self.objective(outputs, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(losses.values(), start=torch.zeros((), device=self.device)).backward()
+        self.optimizer.step()
+        return {name: value.detach() for name, value in losses.items()} | {
+            "target_entropy": row_entropy(batch.targets).mean()
+        }
+
+    def finish_epoch(self, *, seconds: float, num_images: int) -> None:
+        """Evaluate where it is time to, keep the best weights, and write the epoch's row."""
+        epoch = self.step // self.steps_per_epoch
+        means = self.means()
+        target_entropy = means.pop("target_entropy")
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "step": self.step,
+            "lr": self.learning_rate(self.step - 1, num_reductions=self.plateau.num_reductions),
+            "train_loss": sum(means.values()),
+            **means,
+            "target_entropy": target_entropy,
+        }
+        started = time.perf_counter()
+        is_evaluated = epoch % self.evaluate_every == 0 or epoch == self.epochs
+        for split, evaluate in self.evaluators.items() if is_evaluated else ():
+            row |= {f"{split}_{name}": value for name, value in evaluate().items()}
+        losses = {name: value for name, value in row.items() if name.endswith("nll")}
+        self._refuse_broken([f"{name}={value}" for name, value in losses.items() if not math.isfinite(value)])
+        row["timing"] = {
+            "train_seconds": seconds,
+            "augment_seconds": self.augment_seconds,
+            "images_per_second": num_images / seconds if seconds else None,
+            "evaluation_seconds": time.perf_counter() - started,
+        }
+        if is_evaluated and self.run.would_be_best(row):
+            self.checkpoints.keep_best(self.step)
+        self.run.append(row)
+        self.report(row)
+        self._say(row)
+
+    # --- state -----------------------------------------------------------------------------------------------
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each named term over the images of this epoch so far.
+
+        Raises:
+            DivergedError: one of them is no finite number.
+        """
+        sums = {name: float(value) for name, value in self.sums.items()}
+        num_images = sums.pop("num_images", 1.0)
+        means = {name: value / num_images for name, value in sums.items()}
+        self._refuse_broken([f"{name}={value}" for name, value in means.items() if not math.isfinite(value)])
+        return means
+
+    def _refuse_broken(self, broken: list[str]) -> None:
+        if broken:
+            saved = self.checkpoints.saved()
+            remedy = f"Lower optimizer.lr; the last good weights are {saved[-1]}" if saved else "Lower optimizer.lr"
+            raise DivergedError("training diverged", where=f"step {self.step}", why=", ".join(broken), remedy=remedy)
+
+    def save(self) -> None:
+        """Save the state after the present step.
+
+        Raises:
+            DivergedError: a loss or a weight is no finite number; such weights never push out good ones.
+        """
+        self.means()
+        values = {name: value for name, value in self.classifier.state_dict().items() if value.is_floating_point()}
+        is_finite = torch.stack([value.isfinite().all() for value in values.values()])
+        if not is_finite.all():
+            self._refuse_broken(
+                [f"{name} is not finite" for name, good in zip(values, is_finite, strict=True) if not good][:3]
+            )
+        self.checkpoints.save(self.step, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a continued training needs, in tensors and plain types."""
+        return {
+            **self.description,
+            "step": self.step,
+            "model": self.classifier.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "plateau": list(self.plateau),
+            "sums": {name: float(value) for name, value in self.sums.items()},
+        }
+
+    def restore(self, state: dict[str, Any], *, with_optimizer: bool, with_sums: bool) -> None:
+        """Continue after the step of `state`, whose weights are in the model already.
+
+        What the optimizer remembers of each parameter is taken over, its settings are those it was made with.
+        `with_sums` also takes over the sums of the epoch, which belong to this very training.
+        """
+        self.step = state["step"]
+        self.plateau = Plateau(*state["plateau"])
+        self.sums = dict(state["sums"]) if with_sums else {}
+        if with_optimizer:
+            own = self.optimizer.state_dict()
+            self.optimizer.load_state_dict({**own, "state": state["optimizer"]["state"]})
+
+    def _add(self, losses: dict[str, Tensor], num_images: int) -> None:
+        """Add to the running sums, in float64 and on the device, so that no step waits for the result."""
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.double() * num_images
+        self.sums["num_images"] = self.sums.get("num_images", 0.0) + num_images
+
+    # --- text ------------------------------------------------------------------------------------------------
+
+    def _progress(self, samples: Iterable[RawBatch], epoch: int, start: int) -> Iterator[RawBatch]:
+        title = f"epoch {epoch + 1}/{self.epochs}"
+        bar = tqdm(samples, title, self.steps_per_epoch, initial=start, leave=False, disable=None)
+        for done, sample in enumerate(bar, start=start + 1):
+            yield sample
+            self._estimate()
+            if bar.disable and done % self.log_every_steps == 0:
+                log.info("%s step %d/%d", title, done, self.steps_per_epoch)
+
+    def _estimate(self) -> None:
+        """Say once, after ten steps, how long it will take."""
+        if self.step - self._first_step == TIMED_STEPS:
+            seconds = (time.perf_counter() - self._started) / TIMED_STEPS
+            minutes = (self.total_steps - self.step) * seconds / 60
+            log.info("about %.1f minutes of training left, at %.0f ms a step", minutes, 1000 * seconds)
+
+    def _say(self, row: dict[str, Any]) -> None:
+        parts = [f"epoch {row['epoch']}/{self.epochs}", f"loss {row['train_loss']:.4f}"]
+        for split in (split for split in self.evaluators if f"{split}_top1" in row):
+            parts.append(f"{split} top1 {row[f'{split}_top1']:.2f} nll {row[f'{split}_nll']:.4f}")
+        speed = row["timing"]["images_per_second"]
+        parts.append(f"lr {row['lr']:.3g}")
+        if speed:
+            parts.append(f"{speed:.0f} images/s")
+        log.info("  ".join(parts))
