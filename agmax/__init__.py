@@ -1,18 +1,42 @@
 """Train and evaluate image classifiers with AgMax and Soft Augmentation, from configuration files."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agmax.experiments.model import evaluate, from_config, load_model
+    from agmax.config.schema import Config
+    from agmax.core.errors import AgmaxError
+    from agmax.experiments.api import augmentation, evaluate, load_config, load_model, model_from_config, train
+    from agmax.experiments.model import Model
+    from agmax.experiments.results import Metrics, Result
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "from_config", "load_model"]
+__all__ = [
+    "AgmaxError",
+    "Config",
+    "Metrics",
+    "Model",
+    "Result",
+    "augmentation",
+    "evaluate",
+    "load_config",
+    "load_model",
+    "model_from_config",
+    "train",
+]
+
+_PLACES = {
+    "AgmaxError": "core.errors",
+    "Config": "config.schema",
+    "Metrics": "experiments.results",
+    "Model": "experiments.model",
+    "Result": "experiments.results",
+}
+"""Where a public name is defined, those of experiments/api.py apart."""
 
 
 def __getattr__(name: str) -> Any:
     """Import what other programs use when they ask for it: it needs torch, and the command line often does not."""
     if name not in __all__:
         raise AttributeError(f"module 'agmax' has no attribute {name!r}")
-    from agmax.experiments import model
-
-    return getattr(model, name)
+    return getattr(import_module(f"agmax.{_PLACES.get(name, 'experiments.api')}"), name)

@@ -26,7 +26,6 @@ from agmax.config.resolve import Setting
 from agmax.config.schema import Config
 from agmax.core.batch import RawBatch
 from agmax.data.splits import Pixels
-from agmax.experiments.run_folder import Run as RunFolder
 
 SIZES = (16, 16, 5)
 """Images of steps 0, 1 and the last, short one."""
@@ -119,20 +118,26 @@ def augmented(config: Config) -> list[dict[str, str | None]]:
 
 def trained(config: Config) -> dict[str, str]:
     """Return the initial weights, and those after three steps."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder.create(folder, "bits", "run")
-        classifier = builders.model(config)
-        before = sha_of_weights(classifier.state_dict())
-        images = torch.zeros(sum(SIZES), 1, 8, 8, dtype=torch.uint8)
-        data = Pixels(images, torch.zeros(sum(SIZES), dtype=torch.int64), ("a", "b"))
-        trainer = builders.trainer(
-            config, Splits(data, None, None), data, classifier, device=torch.device("cpu"), folder=run
-        )  # type: ignore[arg-type]
-        trainer.model.train()
-        for sample in samples(config):
-            trainer.train_step(sample)
-            trainer.step += 1
-        return {"initial": before, "trained": sha_of_weights(classifier.state_dict())}
+    classifier = builders.model(config)
+    before = sha_of_weights(classifier.state_dict())
+    images = torch.zeros(sum(SIZES), 1, 8, 8, dtype=torch.uint8)
+    data = Pixels(images, torch.zeros(sum(SIZES), dtype=torch.int64), ("a", "b"))
+    unused: Any = None
+    trainer = builders.trainer(
+        config,
+        Splits(data, None, None),
+        unused,
+        classifier,
+        device=torch.device("cpu"),
+        metrics_log=unused,
+        checkpoints=unused,
+        report=unused,
+    )
+    trainer.model.train()
+    for sample in samples(config):
+        trainer.train_step(sample)
+        trainer.step += 1
+    return {"initial": before, "trained": sha_of_weights(classifier.state_dict())}
 
 
 def with_chunks(values: int, make: Callable[[], Any]) -> Any:

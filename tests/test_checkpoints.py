@@ -15,7 +15,7 @@ from agmax.checkpoints.read import load, load_weights, opened, read
 from agmax.checkpoints.write import copy, save, sweep
 from agmax.core.errors import CheckpointError, OutputError
 from agmax.experiments.saved import loaded as loaded_from
-from agmax.training.checkpoint_folder import Store
+from agmax.training.checkpoint_folder import CheckpointFolder
 
 
 def state(value: float = 1.0) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def test_leftovers_of_a_killed_save_are_swept(tmp_path: Path) -> None:
 
 
 def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = CheckpointFolder(tmp_path)
     for step in (5, 10, 15, 20):
         store.save(step, state(step))
         if step == 5:
@@ -216,7 +216,7 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_newest_whole_checkpoint_is_taken_and_none_is_an_error(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = CheckpointFolder(tmp_path)
     assert store.newest() is None
     store.save(5, state(5))
     store.save(10, state(10))

@@ -1,5 +1,6 @@
 """The command line: the 74 flags of the AgMax program, overrides, modes, and what is printed where."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,10 +13,12 @@ import pytest
 import torch
 from conftest import REPOSITORY, Answer
 
-from agmax.cli import parser
-from agmax.cli import run as modes
-from agmax.cli.commands import inspection, settings, training
+from agmax.cli import modes, parser
+from agmax.cli.commands import list as listing
+from agmax.cli.commands import preview
+from agmax.cli.commands import train as training
 from agmax.config import names
+from agmax.experiments import export
 
 Run = Callable[..., Answer]
 
@@ -276,8 +279,8 @@ def test_overrides_and_flags_may_stand_in_any_order(run: Run) -> None:
 
 def test_a_resume_value_of_the_form_of_a_setting_is_an_override() -> None:
     request = parser.parse(["--train", "--resume", "train.epochs=5", "optimizer.lr=0.2"])
-    assert request.resume == ""
-    assert [(setting.key, setting.value) for setting in request.settings] == [
+    assert request.ask.resume == ""
+    assert [(setting.key, setting.value) for setting in request.ask.settings] == [
         ("train.epochs", 5),
         ("optimizer.lr", 0.2),
     ]
@@ -287,19 +290,19 @@ def test_a_resume_value_of_the_form_of_a_setting_is_an_override() -> None:
     "value", ["runs/a/b", "imagenet-agmax-79.12-mlp-2048.pth", "model.pth", "a=b.pth", "dir.d/x=1.pth"]
 )
 def test_any_other_resume_value_is_what_to_resume(value: str) -> None:
-    assert parser.parse(["--eval", "--resume", value]).resume == value
+    assert parser.parse(["--eval", "--resume", value]).ask.resume == value
 
 
 @pytest.mark.parametrize(("mode", "word"), [("--list", "configs"), ("--preview", "batch")])
 def test_a_mode_without_its_word_takes_no_override_for_one(mode: str, word: str) -> None:
     request = parser.parse(["--config=ResNet8", mode, "train.epochs=5"])
-    assert (request.mode, request.what) == (mode[2:], word)
-    assert [(setting.key, setting.value) for setting in request.settings] == [("train.epochs", 5)]
+    assert (request.mode, request.options["word"]) == (mode[2:], word)
+    assert [(setting.key, setting.value) for setting in request.ask.settings] == [("train.epochs", 5)]
 
 
 def test_resume_without_value_is_the_newest_run_and_none_is_none() -> None:
-    assert parser.parse(["--train", "--resume"]).resume == ""
-    assert parser.parse(["--train"]).resume is None
+    assert parser.parse(["--train", "--resume"]).ask.resume == ""
+    assert parser.parse(["--train"]).ask.resume is None
 
 
 @pytest.mark.parametrize("word", ["--conf=ResNet8", "--epoch=3", "--agmax-m", "--print", "--frobnicate", "-x"])
@@ -324,7 +327,8 @@ def test_a_misspelt_flag_is_answered_with_the_nearest(run: Run) -> None:
 def test_the_home_folder_is_put_in_where_no_shell_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     words = ["--eval", "--resume", "x.pth", "--output=~/seen.png", "--predictions=~/p.npz"]
-    assert parser.parse(words).output == "/home/me/seen.png" and parser.parse(words).predictions == "/home/me/p.npz"
+    options = parser.parse(words).options
+    assert options["output"] == "/home/me/seen.png" and options["predictions"] == "/home/me/p.npz"
 
 
 @pytest.mark.parametrize(
@@ -339,7 +343,7 @@ def test_the_home_folder_is_put_in_where_no_shell_does(monkeypatch: pytest.Monke
 def test_full_memory_is_told_in_one_line(
     attempt: Callable[[], Any], why: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "train_once", lambda request: attempt())
+    monkeypatch.setattr(training, "train", lambda start, remarks: attempt())
     answer = run("--config=ResNet8", "--train", "--dataset=digits")
     assert answer.status == 8 and answer.err.count("\n") == 1
     assert why in answer.err and "Lower train.batch_size and evaluation.batch_size" in answer.err
@@ -350,7 +354,7 @@ def _raise(error: Exception) -> None:
 
 
 def test_another_fault_of_torch_is_no_full_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "train_once", lambda request: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(training, "train", lambda start, remarks: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         run("--config=ResNet8", "--train", "--dataset=digits")
 
@@ -374,9 +378,19 @@ def test_a_flag_whose_value_is_two_dashes_has_none(flag: str, run: Run) -> None:
 
 
 def test_every_mode_and_every_word_of_one_has_its_function() -> None:
-    assert {*parser.MODES, *parser.WORDS, *parser.NAMED} == set(modes.MODES)
-    assert set(parser.LISTS) == set(settings.LISTINGS)
-    assert set(parser.PREVIEWS) == set(inspection.PREVIEWS)
+    folder = Path(listing.__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "shared"} == {
+        mode.module.rpartition(".")[2] for mode in modes.MODES.values()
+    }
+    assert all(callable(importlib.import_module(mode.module).run) for mode in modes.MODES.values())
+    assert set(modes.MODES["list"].words) == set(listing.LISTINGS)
+    assert set(modes.MODES["preview"].words) == set(preview.PREVIEWS)
+    assert set(modes.MODES["export"].words) == set(export.FORMATS)
+
+
+def test_every_flag_of_a_mode_is_in_the_table_and_goes_with_one() -> None:
+    named = [option for mode in modes.MODES.values() for option in mode.options]
+    assert set(named) == set(modes.OPTIONS)
 
 
 @pytest.mark.parametrize("words", [[], ["--config=ResNet8"], ["--json"], ["--resume"], ["optimizer.lr=0.1"]])
@@ -404,7 +418,7 @@ FIRST_AND_SOME = {
 }
 
 
-@pytest.mark.parametrize("what", parser.LISTS)
+@pytest.mark.parametrize("what", modes.MODES["list"].words)
 def test_each_list_is_printed_for_people_and_as_json(what: str, run: Run) -> None:
     as_text, as_json = run("--list", what), run("--list", what, "--json").json
     assert set(as_json) == {"mode", what}
@@ -529,6 +543,6 @@ def test_a_bug_of_ours_is_not_called_a_missing_package(monkeypatch: pytest.Monke
     def broken(request: parser.Request) -> None:
         raise ModuleNotFoundError("No module named 'agmax.gone'", name="agmax.gone")
 
-    monkeypatch.setattr(settings, "list_all", broken)
+    monkeypatch.setattr(listing, "run", broken)
     with pytest.raises(ModuleNotFoundError, match=r"agmax\.gone"):
         run("--list")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import Answer
 
-from agmax.cli.commands import comparisons
+from agmax.cli.commands import compare as compare_command
 from agmax.config import resolve
 from agmax.studies import records
 from main import main
@@ -57,7 +57,7 @@ def runs(trained: Path, run: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[
 @pytest.fixture
 def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no figures, which takes seconds."""
-    monkeypatch.setattr(comparisons, "_reported", lambda said, folder: [])
+    monkeypatch.setattr(compare_command, "report", lambda said, folder: [])
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_runs_that_differ_in_their_seeds_alone_are_replicates_of_one_arm(runs: C
 
 def test_the_same_runs_in_any_order_have_one_folder(runs: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Path] = []
-    monkeypatch.setattr(comparisons, "_reported", lambda said, folder: seen.append(folder) or [])
+    monkeypatch.setattr(compare_command, "report", lambda said, folder: seen.append(folder) or [])
     first, second, third = *of(STANDARD, "digits-s0", "digits-s1"), *of(SMOOTHED, "digits-s0")
     for paths in ((first, third), (third, str(Path(first).absolute())), (first, second)):
         assert runs("--compare", *paths).status == 0

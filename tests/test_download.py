@@ -24,7 +24,7 @@ from agmax.core.download import fetch
 from agmax.core.errors import BusyError, DownloadError, OutputError, without_secrets
 from agmax.data import datasets
 from agmax.data.splits import Pixels
-from agmax.experiments import saved as loading
+from agmax.experiments import saved as saving
 
 Run = Callable[..., Answer]
 
@@ -487,7 +487,7 @@ def test_a_file_keeps_its_name_which_suggests_its_data(
     """An address of svhn weights; another of a released file, changed on the way."""
     torch.save(file_of("WideResNet40-2", classes=10), tmp_path / "made.pth")
     monkeypatch.setattr(Server, "body", (tmp_path / "made.pth").read_bytes())
-    saved = loading.loaded(loading.located(f"{server}/ok/svhn-standard-WideResNet40-2.pth", "runs"))
+    saved = saving.load(saving.locate(f"{server}/ok/svhn-standard-WideResNet40-2.pth", "runs"))
     assert saved.config.dataset.name == "svhn"
     monkeypatch.setitem(agmax_format.RELEASED, NAME, agmax_format.RELEASED[NAME]._replace(sha256="0" * 64))
     answer = run("--eval", f"--resume={server}/ok/{NAME}")

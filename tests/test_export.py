@@ -17,6 +17,7 @@ from test_training import train
 
 import agmax
 from agmax.experiments import export
+from agmax.experiments.model import with_initial_weights
 
 Run = Callable[..., Answer]
 
@@ -46,7 +47,7 @@ def test_timm_takes_the_weights_of_its_own_networks(run: Run, tmp_path: Path) ->
     answer = run("--export=safetensors", "--config=RegNetX002", "--dataset=cifar10", "--output=w.safetensors", "--json")
     assert answer.status == 0, answer.err
     model = timm.create_model("regnetx_002", num_classes=10, checkpoint_path=str(tmp_path / "w.safetensors"))
-    ours = agmax.from_config("RegNetX002", "cifar10")
+    ours = with_initial_weights(agmax.load_config("RegNetX002", dataset="cifar10"))
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(model.eval()(images), ours(images))

@@ -360,7 +360,7 @@ def test_a_picture_that_cannot_be_kept_leaves_nothing(tmp_path: Path) -> None:
 def test_output_goes_with_what_draws(mode: str, run: Run) -> None:
     answer = run(mode, "--config=ResNet8", "--output=a.png")
     assert answer.status == 2
-    assert answer.err == "error: flag not followed (--output): it goes with --preview or --eval or --export\n"
+    assert answer.err == "error: flag not followed (--output): it goes with --eval, --preview or --export\n"
 
 
 # --- how targets soften ----------------------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ def test_every_command_is_understood_and_its_configuration_resolves(command: str
     words = shlex.split(command)
     request = parser.parse(words[words.index("main.py") + 1 :])
     assert request.mode in modes.MODES
-    if request.source and not request.source.endswith(".yaml"):
-        resolve.resolve(request.source, dataset=request.dataset, parts=request.parts, settings=request.settings)
+    if request.ask.source and not request.ask.source.endswith(".yaml"):
+        resolve.lay(request.ask).resolve()
 
 
 def test_the_commands_on_digits_run_one_after_the_other(run: Callable[..., Answer]) -> None:

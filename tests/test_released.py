@@ -27,7 +27,7 @@ from agmax.checkpoints.write import save
 from agmax.cli.parser import parse
 from agmax.config import names, resolve
 from agmax.core.errors import CheckpointError
-from agmax.experiments import saved as loading
+from agmax.experiments import saved as saving
 from agmax.experiments import start
 
 Run = Callable[..., Answer]
@@ -81,7 +81,7 @@ def file_of(
 
 def loaded(path: Path) -> Any:
     """Return the classifier of a file, as an evaluation makes it."""
-    saved = loading.loaded(path)
+    saved = saving.load(path)
     classifier = builders.model(saved.config)
     load_weights(classifier, saved.state["model"], where=path, saved="the file", wanted="the model")
     return classifier.eval(), saved.config
@@ -138,7 +138,7 @@ def test_every_network_is_told_by_its_keys_and_shapes(part: str, hidden_units: i
     assert (found.part, found.num_classes, found.channels) == (part, 7, 3)
     assert (found.hidden_units, found.num_views) == (hidden_units, 2 if hidden_units else 1)
     assert found.epoch == 270
-    mapping = loading._of_agmax(state, Path("imagenet-standard-ResNet50.pth"))["config"]
+    mapping = saving._of_agmax(state, Path("imagenet-standard-ResNet50.pth"))[0]["config"]
     classifier = builders.model(resolve.from_mapping(mapping, "test"))
     load_weights(classifier, found.weights, where=Path("a.pth"), saved="the file", wanted="the model")
     dead = 2 if part.startswith(("RegNet", "EfficientNet")) else 0
@@ -169,7 +169,7 @@ def test_the_released_files_are_configurations_of_this_program(name: str) -> Non
 )
 def test_the_name_of_a_file_suggests_its_data_set(name: str, classes: int, expected: str) -> None:
     state = file_of("WideResNet40-2", classes=classes)
-    config = resolve.from_mapping(loading._of_agmax(state, Path(name))["config"], name)
+    _, config = saving._of_agmax(state, Path(name))
     assert config.dataset.name == expected
     assert config.dataset.num_classes == classes
     assert config.dataset.statistics == "agmax"  # as the weights have learnt
@@ -187,9 +187,9 @@ def test_a_data_set_that_is_typed_says_how_large_and_how_normalised_images_are(
     torch.save(file_of("WideResNet40-2", hidden_units=8, classes=10), tmp_path / "what.pth")
     words = ["--eval", f"--resume={tmp_path / 'what.pth'}", f"--dataset={dataset}", "dataset.num_classes=10"]
     words += ["--config=WideResNet40-2-cutmix-agmax"] if is_named else []
-    resolved, saved = start.evaluation_start(parse(words), lambda config: config)
-    config = resolved.config
-    assert saved is not None
+    found = start.find_weights(parse(words).ask)
+    config = found.resolved.config
+    assert found.checkpoint is not None
     assert (config.dataset.name, config.dataset.image_size, config.test_image_size) == (dataset, size, size)
     assert config.normalisation[0][0] == pytest.approx(mean)
     assert (config.objective.hidden_units, config.objective.num_views) == (8, 2)
@@ -352,7 +352,7 @@ CRAFTED = {
 OPEN_ALL = """
 import json, resource, sys
 from main import main
-import agmax.cli.commands.training
+import agmax.cli.commands.eval
 in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**28, -1))
 for path in sys.argv[1:]:

@@ -32,10 +32,7 @@ def config_of(text: str) -> Any:
     """Resolve the command as it would be typed."""
     python, program, *words = shlex.split(text)
     assert (python, program) == ("python3", "main.py")
-    request = parse(words)
-    assert request.source is not None
-    found = resolve.resolve(request.source, dataset=request.dataset, parts=request.parts, settings=request.settings)
-    return found.config
+    return resolve.lay(parse(words).ask).resolve().config
 
 
 def test_other_numbers_become_settings() -> None:

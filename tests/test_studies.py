@@ -24,13 +24,15 @@ from hypothesis import strategies as st
 
 from agmax import builders
 from agmax.cli import parser
-from agmax.cli.commands import comparisons
+from agmax.cli.commands import study as study_command
 from agmax.config import resolve
-from agmax.core import logs
+from agmax.config.resolve import Ask
 from agmax.core.errors import AgmaxError, DataError
 from agmax.core.logs import log
-from agmax.experiments import environment, source_hash, train
+from agmax.experiments import environment, source_hash
 from agmax.experiments.run_folder import Run
+from agmax.experiments.start import find_start
+from agmax.experiments.train import train
 from agmax.reports import writers
 from agmax.studies import plan, records, runner, slurm, study, tuning
 from agmax.studies import spec as files
@@ -94,7 +96,7 @@ def folders(runs: Path = Path("runs")) -> list[str]:
 
 def table() -> str:
     """Return the tables of the finished study in this folder, without its times."""
-    said = study.run(parser.parse(["--study", "./tiny.yaml"])).analysis
+    said = study.run(files.read(files.find("./tiny.yaml"))).analysis
     assert said is not None
     return writers.markdown(said._replace(arms=[arm._replace(minutes=0.0) for arm in said.arms]))
 
@@ -106,19 +108,23 @@ class InThisProcess:
 
     def __init__(self, words: Sequence[str], **files: Any) -> None:
         type(self).num_started += 1
-        self.words, self.output = words[len(runner.program()) :], files["stdout"]
+        self.words, self.output = words[len(runner.program()) :], files["stderr"]
+        self.returncode = 0
 
-    def wait(self) -> int:
+    def communicate(self) -> tuple[bytes, None]:
         handlers, log.handlers = log.handlers, []
         try:
-            train.train_once(parser.parse(self.words))
+            return json.dumps(self.train(parser.parse(self.words).ask)).encode(), None
         except AgmaxError as error:
             self.output.write(f"error: {error}\n".encode())
-            return error.exit_code
+            self.returncode = error.exit_code
+            return b"", None
         finally:
-            logs.log_to([])
             log.handlers = handlers
-        return 0
+
+    def train(self, ask: Ask) -> dict[str, Any]:
+        with find_start(ask) as start:
+            return train(start).to_dict()
 
     def terminate(self) -> None: ...
 
@@ -126,7 +132,7 @@ class InThisProcess:
 def stand_in(monkeypatch: pytest.MonkeyPatch, kind: type) -> Any:
     """Let another class stand for the processes of cells, and count them anew."""
     counted: Any = type("Counted", (kind,), {"num_started": 0})
-    monkeypatch.setattr(runner, "subprocess", SimpleNamespace(Popen=counted, DEVNULL=subprocess.DEVNULL))
+    monkeypatch.setattr(runner, "subprocess", SimpleNamespace(Popen=counted, DEVNULL=None, PIPE=None))
     return counted
 
 
@@ -143,7 +149,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparisons, "_reported", lambda said, folder: [])
+        patch.setattr(study_command, "report", lambda said, folder: [])
         patch.chdir(folder)
         stand_in(patch, InThisProcess)
         assert main(["--study", "./tiny.yaml"]) == 0
@@ -153,7 +159,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no figures, which takes seconds."""
-    monkeypatch.setattr(comparisons, "_reported", lambda said, folder: [])
+    monkeypatch.setattr(study_command, "report", lambda said, folder: [])
 
 
 @pytest.fixture
@@ -181,9 +187,8 @@ def make_up(monkeypatch: pytest.MonkeyPatch, finished: Path) -> Any:
     top1: dict[tuple[str, float, int], float] = {}
 
     class MadeUp(InThisProcess):
-        def wait(self) -> int:
-            request = parser.parse(self.words)
-            resolved = resolve.resolve(str(request.source))
+        def train(self, ask: Ask) -> dict[str, Any]:
+            resolved = resolve.resolve(str(ask.source))
             config = resolved.config
             path = Run.create(config.train.runs_dir, config.name, f"digits-s{config.train.seed}").path
             time.sleep(0.02)
@@ -195,9 +200,10 @@ def make_up(monkeypatch: pytest.MonkeyPatch, finished: Path) -> Any:
             row |= {"validation_top1": value, "test_top1": value}
             (path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
             (path / "config.yaml").write_text(resolve.as_yaml(resolved))
-            result = json.loads((template / "result.json").read_text()) | {"seed": config.train.seed}
+            result = json.loads((template / "result.json").read_text())
+            result |= {"seed": config.train.seed, "run_folder": str(path)}
             (path / "result.json").write_text(json.dumps(result))
-            return 0
+            return result
 
     counted = stand_in(monkeypatch, MadeUp)
     counted.top1 = top1
@@ -329,9 +335,10 @@ def test_the_reason_of_a_failure_is_what_the_last_attempt_said(
     run: Call, monkeypatch: pytest.MonkeyPatch, said: str, status: int, code: int, reason: str
 ) -> None:
     class Failing(InThisProcess):
-        def wait(self) -> int:
+        def communicate(self) -> tuple[bytes, None]:
             self.output.write(said.encode())
-            return status
+            self.returncode = status
+            return b"", None
 
     Path("tiny.yaml").write_text(TINY.replace("replicates: 2", "replicates: 1"))
     cell = plan.results(files.read(Path("tiny.yaml")), Typed(), {})[0]
@@ -756,8 +763,8 @@ def test_every_pattern_of_the_fingerprint_finds_a_file() -> None:
 def keys(*words: str, text: str = TINY) -> list[str]:
     """Return the keys of the cells, with words typed beside."""
     Path("tiny.yaml").write_text(text)
-    request = parser.parse(["--study", "./tiny.yaml", *words])
-    typed = Typed(request.dataset, request.parts, request.settings)
+    ask = parser.parse(["--study", "./tiny.yaml", *words]).ask
+    typed = Typed(ask.dataset, ask.parts, ask.settings)
     return [cell.key for cell in plan.results(files.read(Path("tiny.yaml")), typed, {})]
 
 

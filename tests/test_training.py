@@ -1,5 +1,6 @@
 """From --train to --eval: run folders, exact resume, and what the command line answers."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -25,8 +26,8 @@ from agmax.core import devices
 from agmax.core.batch import Batch
 from agmax.evaluation.predict import Predictions
 from agmax.experiments import results
-from agmax.experiments.results import write_predictions
-from agmax.experiments.start import evaluation_start
+from agmax.experiments.results import Result, write_predictions
+from agmax.experiments.start import find_weights
 from agmax.models import backbones
 from agmax.optim.lr_schedules import Plateau
 from agmax.training.loop import Trainer
@@ -212,9 +213,9 @@ def test_several_runs_are_summarised(run: Run) -> None:
 
 def test_runs_without_a_speed_are_summarised() -> None:
     """A run that was killed after its last step has none."""
-    about = {"mode": "train", "config": "a", "dataset": "b", "split": "test", "num_images": 1, "epochs": 1}
-    scores = dict.fromkeys(results.SUMMARISED, 1.0) | {"seed": 0, "seconds": 0.0}
-    made = [{**about, **scores, "images_per_second": speed} for speed in (None, 3.0)]
+    about = {field.name: None for field in dataclasses.fields(Result)} | {"robustness": {}, "published": {}}
+    scores, more = dict.fromkeys(results.SUMMARISED, 1.0), {"seed": 0, "seconds": 0.0}
+    made = [Result(**{**about, **more, "scores": scores, "images_per_second": speed}) for speed in (None, 3.0)]  # type: ignore[arg-type]
     assert results.summary(made)["images_per_second"] == 3.0
     assert results.summary(made[:1] * 2)["images_per_second"] is None
 
@@ -791,10 +792,10 @@ def test_another_data_set_is_seen_as_the_weights_have_learnt_it(run: Run) -> Non
     trained = train(run, "ResNet8-standard", "dataset.mean=[0.4]", "train.epochs=1")
     for words in ((), ("--config=ResNet8-standard",)):
         request = parse(["--eval", "--dataset=fashion_mnist", "--resume", trained["checkpoint"], *words])
-        config = evaluation_start(request, lambda config: config)[0].config
+        config = find_weights(request.ask).resolved.config
         assert (config.dataset.name, config.dataset.mean, config.dataset.image_size) == ("fashion_mnist", [0.4], 8)
     request = parse(["--eval", "--dataset=fashion_mnist", "dataset.mean=[0.7]", "--resume", trained["checkpoint"]])
-    assert evaluation_start(request, lambda config: config)[0].config.dataset.mean == [0.7]
+    assert find_weights(request.ask).resolved.config.dataset.mean == [0.7]
 
 
 def test_settings_of_the_evaluation_do_not_hide_the_run(run: Run) -> None:

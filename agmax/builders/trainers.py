@@ -17,13 +17,10 @@ from agmax.data.source import Source
 from agmax.data.splits import Split, partition, subset
 from agmax.evaluation.predict import Evaluator, predict
 from agmax.evaluation.robustness import MEASURES
-from agmax.experiments.run_folder import Run
 from agmax.losses import objective as objectives
 from agmax.models.classifier import Classifier
 from agmax.optim import lr_schedules, optimizers
-from agmax.training.checkpoint_folder import Store
-from agmax.training.loop import Trainer
-from agmax.training.tensorboard import Board
+from agmax.training.loop import Checkpoints, MetricsLog, Trainer
 
 
 def objective(config: Config) -> objectives.Objective:
@@ -116,13 +113,12 @@ def trainer(
     classifier: Classifier,
     *,
     device: torch.device,
-    folder: Run,
-    first_step: int = 0,
+    metrics_log: MetricsLog,
+    checkpoints: Checkpoints,
+    report: Callable[[dict[str, Any]], None],
 ) -> Trainer:
-    """Put a training together; `classifier` is on the device, `first_step` is where an interrupted run goes on."""
+    """Put a training together; `classifier` is on the device, `report` is called with every row of metrics."""
     classifier.autocast = devices.autocast_format(config.train.precision, device)
-    checkpoints = Store(folder.checkpoints)
-    checkpoints.sweep()
     parts = {"validation": data.validation, "test": data.test}
     steps_per_epoch = num_steps(config, len(data.train.labels))
     return Trainer(
@@ -139,9 +135,9 @@ def trainer(
         patience=config.schedule.patience,
         evaluators={name: evaluator(config, classifier, part, device) for name, part in parts.items() if part},
         device=device,
-        run=folder,
+        metrics_log=metrics_log,
         checkpoints=checkpoints,
-        report=Board(folder.path / "tensorboard", first_step=first_step),
+        report=report,
         description=description(config, data.train),
         save_every_steps=config.train.save_every_steps,
         log_every_steps=config.train.log_every_steps,

@@ -1,47 +1,30 @@
-"""One function per mode: what the user asked for -> its result, said to people and returned for --json."""
+"""Do what was asked for: find the mode, check the machine, explain a full memory."""
 
 import importlib
 import os
 from typing import Any
 
-from agmax.cli import parser
+from agmax.cli.modes import MODES
+from agmax.cli.parser import Request
 from agmax.core.errors import ResourceError, UsageError
+from agmax.core.logs import to_stderr
 
 SMALLEST_TORCH = (2, 10)
 """Older releases load checkpoints unsafely (CVE-2025-32434, CVE-2026-24747)."""
 
-MODES = {
-    "train": "training.train",
-    "eval": "training.evaluate",
-    "print-config": "settings.print_config",
-    "list": "settings.list_all",
-    "summary": "inspection.summary",
-    "preview": "inspection.preview",
-    "benchmark": "comparisons.benchmark",
-    "study": "comparisons.study",
-    "compare": "comparisons.compare",
-    "diff": "comparisons.diff",
-    "predict": "weights.predict",
-    "export": "weights.export",
-    "download": "weights.download",
-}
-"""Mode -> module and function. Modules are imported when asked for: settings are shown without torch."""
 
-
-def answer(request: parser.Request) -> dict[str, Any]:
+def answer(request: Request) -> dict[str, Any]:
     """Do what was asked for."""
     if request.mode in ("train", "study") and os.environ.get("WORLD_SIZE", "1") != "1":
         why = "each of these processes would train the whole by itself"
         remedy = "Start one process: it takes all GPUs of CUDA_VISIBLE_DEVICES"
         raise UsageError("started several times", where="torchrun", why=why, remedy=remedy)
-    module, name = MODES[request.mode].split(".")
-    if module != "settings":
+    mode = MODES[request.mode]
+    if mode.needs_torch:
         _check_torch()
-        from agmax.core.logs import log_to
-
-        log_to([])
+        to_stderr()
     try:
-        result: dict[str, Any] = getattr(importlib.import_module(f"agmax.cli.commands.{module}"), name)(request)
+        result: dict[str, Any] = importlib.import_module(mode.module).run(request)
     except (MemoryError, RuntimeError) as error:
         if not _is_full_memory(error):
             raise

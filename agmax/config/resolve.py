@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from agmax.config import names, reader
-from agmax.config.schema import OPEN_KEYS, Config, choices, sections_and_keys
+from agmax.config.schema import OPEN_KEYS, Config, choices, default, sections_and_keys
 from agmax.core.errors import AgmaxError, ConfigErrors, UsageError, printable
 
 DEFAULT_DATASET = "cifar10"
@@ -21,6 +21,16 @@ class Setting(NamedTuple):
     key: str
     value: Any
     origin: str
+
+
+class Ask(NamedTuple):
+    """What is to be trained or evaluated, as somebody has typed it."""
+
+    source: str | Config | None = None  # a configuration's name or path, or its checked settings
+    dataset: str | None = None
+    parts: tuple[str, ...] = ()  # added to the configuration as if they stood in its name
+    settings: tuple[Setting, ...] = ()  # they win over everything, later ones over earlier
+    resume: str | None = None  # a checkpoint, a run folder or a name; "" is the newest run of the configuration
 
 
 class Resolved(NamedTuple):
@@ -43,50 +53,96 @@ class _Stack(NamedTuple):
     typed: frozenset[str] = frozenset()  # the keys of the user's own files
 
 
+class Laid(NamedTuple):
+    """Settings laid over one another that are not checked yet, so that more can be laid between them."""
+
+    stack: _Stack
+    dataset: str | None
+    settings: tuple[Setting, ...]
+
+    @property
+    def typed(self) -> frozenset[str]:
+        """Return the keys that the user set: in a file, by a flag or an override."""
+        return self.stack.typed | {setting.key for setting in self.settings}
+
+    @property
+    def names_data(self) -> bool:
+        """Tell whether the user named a data set, by a flag, an override or in a file."""
+        return self.dataset is not None or "dataset.name" in self.typed
+
+    def value(self, key: str) -> Any:
+        """Return a setting as it stands, or its default; nothing has checked it."""
+        chosen, _ = self._layers(())
+        return chosen[key].value if key in chosen else default(key)
+
+    def section(self, key: str) -> dict[str, Any]:
+        """Return what stands in a section whose keys are the user's own."""
+        chosen, _ = self._layers(())
+        whole = dict(chosen[key].value) if key in chosen else {}
+        return whole | {name[len(key) + 1 :]: one.value for name, one in chosen.items() if name.startswith(f"{key}.")}
+
+    def resolve(self, more: Sequence[Setting] = ()) -> Resolved:
+        """Check everything, with `more` laid just below what was typed on the command line.
+
+        Raises:
+            UsageError: settings are unknown or do not fit; all of them are reported together.
+        """
+        chosen, notes = self._layers(more)
+        _derive(chosen)
+        config = _validate(chosen)
+        origins = {key: setting.origin for key, setting in chosen.items()}
+        return Resolved(config, origins, [*notes, *config.remarks], self.typed | {setting.key for setting in more})
+
+    def _layers(self, more: Sequence[Setting]) -> tuple[dict[str, Setting], list[str]]:
+        """Lay the data set under, or over, what a name or a file stands for, and the settings on top."""
+        stack, notes, settings = self.stack, list(self.stack.notes), (*more, *self.settings)
+        named = [str(setting.value) for setting in settings if setting.key == "dataset.name"]
+        name = [DEFAULT_DATASET, *filter(None, (stack.dataset, self.dataset)), *named][-1]
+        fragment = names.dataset_fragment(stack.dataset or name)
+        layers = [_layer(fragment.settings, fragment.document), *stack.layers]
+        if name != fragment.part:
+            other = names.dataset_fragment(name)
+            layers = [_without_data(layer, fragment) for layer in layers]
+            layers.append(_layer(other.settings, other.document))
+            notes.append(f"the data set {name} replaces {fragment.part} of the file, with {other.document.path}")
+        layers.append([Setting("name", stack.name, "the name of the configuration")])
+        layers.append(list(settings))
+        return {setting.key: setting for layer in layers for setting in layer}, notes
+
+
+def lay(ask: Ask) -> Laid:
+    """Lay what was typed over the data set: a name's parts, or a file.
+
+    Layers, later wins: defaults, data set, model, augment, method, the user's file, settings.
+
+    Raises:
+        UsageError: nothing was typed, or the name is unknown.
+    """
+    if isinstance(ask.source, Config):
+        return lay_over(ask.source.model_dump(mode="json"), "the configuration", ask)
+    if ask.source is None:
+        or_run = ", or --resume RUN" if ask.resume == "" else ""
+        raise UsageError("no configuration", remedy=f"Give --config NAME{or_run}; see --list")
+    return Laid(_with_parts(ask.source, ask.parts), ask.dataset, ask.settings)
+
+
+def lay_over(mapping: dict[str, Any], origin: str, ask: Ask) -> Laid:
+    """Lay what was typed over settings that are there already, such as a checkpoint carries."""
+    layer = [Setting(key, value, origin) for key, value in names.leaves(mapping) if key != "name"]
+    return Laid(_Stack(mapping["name"], [layer], [], mapping["dataset"]["name"], []), ask.dataset, ask.settings)
+
+
 def resolve(
     source: str, *, dataset: str | None = None, parts: Sequence[str] = (), settings: Sequence[Setting] = ()
 ) -> Resolved:
     """Resolve a configuration name or file.
 
     `parts` are added to it as if they stood in its name, `settings` win over everything, later ones over earlier.
-    Layers, later wins: defaults, data set, model, augment, method, the user's file, settings.
 
     Raises:
         UsageError: the name is unknown, or settings are; all of them are reported together.
     """
-    return _lay(_with_parts(source, parts), dataset, settings)
-
-
-def resolve_saved(
-    mapping: dict[str, Any], origin: str, *, dataset: str | None = None, settings: Sequence[Setting] = ()
-) -> Resolved:
-    """Resolve the settings that a checkpoint carries, under those that were typed."""
-    layer = [Setting(key, value, origin) for key, value in names.leaves(mapping) if key != "name"]
-    return _lay(_Stack(mapping["name"], [layer], [], mapping["dataset"]["name"], []), dataset, settings)
-
-
-def _lay(stack: _Stack, dataset: str | None, settings: Sequence[Setting]) -> Resolved:
-    """Lay the data set under, or over, what a name or a file stands for, and the settings on top."""
-    notes = list(stack.notes)
-    for setting in settings:
-        if setting.key == "dataset.name":
-            dataset = str(setting.value)
-    name = dataset or stack.dataset or DEFAULT_DATASET
-    fragment = names.dataset_fragment(stack.dataset or name)
-    layers = [_layer(fragment.settings, fragment.document), *stack.layers]
-    if name != fragment.part:
-        other = names.dataset_fragment(name)
-        layers = [_without_data(layer, fragment) for layer in layers]
-        layers.append(_layer(other.settings, other.document))
-        notes.append(f"the data set {name} replaces {fragment.part} of the file, with {other.document.path}")
-    layers.append([Setting("name", stack.name, "the name of the configuration")])
-    layers.append(list(settings))
-    chosen = {setting.key: setting for layer in layers for setting in layer}
-    _derive(chosen)
-    config = _validate(chosen)
-    origins = {key: setting.origin for key, setting in chosen.items()}
-    notes += config.remarks
-    return Resolved(config, origins, notes, stack.typed | {setting.key for setting in settings})
+    return lay(Ask(source, dataset, tuple(parts), tuple(settings))).resolve()
 
 
 def _without_data(layer: list[Setting], fragment: names.Fragment) -> list[Setting]:

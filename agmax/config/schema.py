@@ -359,6 +359,16 @@ def sections_and_keys(model: type[BaseModel] = Config, prefix: str = "") -> tupl
     return sections, keys
 
 
+def default(key: str) -> Any:
+    """Return the default of a setting, None where it has none."""
+    model: Any = Config
+    *path, last = key.split(".")
+    for name in path:
+        model = model.model_fields[name].annotation
+    field = model.model_fields[last]
+    return None if field.is_required() else field.get_default()
+
+
 def choices(key: str) -> tuple[str, ...]:
     """Return the words a setting can take, empty where it is no choice."""
     model: Any = Config

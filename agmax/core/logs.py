@@ -1,8 +1,9 @@
-"""The program's text: one logger, to stderr and to files."""
+"""The program's text: one logger, whose lines the command line sends to stderr and each training to a file too."""
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agmax.core.errors import OutputError
@@ -10,23 +11,33 @@ from agmax.core.errors import OutputError
 log = logging.getLogger("agmax")
 
 
-def log_to(paths: Sequence[Path]) -> None:
-    """Send the program's text to stderr and to these files.
-
-    Raises:
-        OutputError: a file cannot be written.
-    """
+def to_stderr() -> None:
+    """Send the program's text to stderr alone; a program that imports this one leaves that to its own logging."""
     log.setLevel(logging.INFO)
     log.propagate = False
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    for path in paths:
-        try:
-            handlers.append(logging.FileHandler(path, encoding="utf-8"))
-        except OSError as error:
-            raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
+    log.addHandler(logging.StreamHandler(sys.stderr))
+
+
+@contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Send the program's text to a file too, behind what is there.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        log.setLevel(before)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import torch
 from timm.data import ImageNetInfo
@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from agmax.core.errors import DataError
 from agmax.data.decode import UnreadableError, opened
-from agmax.experiments.model import Model
+
+if TYPE_CHECKING:
+    from agmax.experiments.model import Model
 
 
 class Prediction(NamedTuple):
@@ -61,7 +63,7 @@ def files_of(paths: Sequence[str]) -> list[Path]:
 
 
 @torch.inference_mode()
-def classify(model: Model, paths: Sequence[Path], *, top_k: int, batch_size: int, num_workers: int) -> Predictions:
+def classify(model: "Model", paths: Sequence[Path], *, top_k: int, batch_size: int, num_workers: int) -> Predictions:
     """Return the `top_k` likeliest classes of each file, at most all; a file that is no image is kept apart."""
     device = next(model.parameters()).device
     names = class_names(model)
@@ -93,7 +95,7 @@ def classify(model: Model, paths: Sequence[Path], *, top_k: int, batch_size: int
     return result
 
 
-def class_names(model: Model) -> tuple[str, ...]:
+def class_names(model: "Model") -> tuple[str, ...]:
     """Return the names of a model's classes: those saved with it, ImageNet's, or their numbers."""
     if model.class_names:
         return model.class_names

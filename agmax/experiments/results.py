@@ -5,30 +5,89 @@ import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
 from agmax.core.errors import OutputError
-from agmax.evaluation.metrics import metrics, per_class
 from agmax.evaluation.predict import Predictions
-
-Result = dict[str, Any]
 
 FLOAT16_RANGE = (-65504.0, 65504.0)
 
 SUMMARISED = ("top1", "top5", "nll", "ece")
 
+ROBUSTNESS, PUBLISHED = ("occlusion", "offsets", "robustness_seconds"), ("published_top1", "sha256")
+"""Keys of what only some evaluations have: what was asked for of robustness, what is known of a released file."""
 
-def scores(predictions: Predictions, class_names: Sequence[str]) -> Result:
-    """Return the metrics of a split: num_images, top1, top5 (percent), nll (nats), ece (share), per_class (percent)."""
-    logits, labels, _ = predictions
-    return {
-        "num_images": len(labels),
-        **metrics(logits, labels),
-        "per_class": per_class(logits, labels, class_names),
-    }
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What an evaluation of one split came to."""
+
+    mode: ClassVar[str] = "eval"
+
+    config: str
+    dataset: str
+    split: str
+    num_images: int
+    scores: dict[str, float]  # top1 and top5 in percent, nll in nats, ece as a share
+    per_class: dict[str, float | None]  # top1 of each class in percent
+    robustness: dict[str, Any]  # of ROBUSTNESS, what was asked for
+    seed: int
+    epochs: int
+    run_folder: str | None
+    checkpoint: str | None
+    images_per_second: float | None
+    seconds: float
+    published: dict[str, Any] = field(default_factory=dict)  # of PUBLISHED, where it is a released file
+
+    @property
+    def top1(self) -> float:
+        return self.scores["top1"]
+
+    @property
+    def top5(self) -> float:
+        return self.scores["top5"]
+
+    @property
+    def nll(self) -> float:
+        return self.scores["nll"]
+
+    @property
+    def ece(self) -> float:
+        return self.scores["ece"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object of --json: plain types, each score under its own key, null for what is not finite."""
+        flat: dict[str, Any] = {"mode": self.mode}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            flat |= value if each.name in ("scores", "robustness", "published") else {each.name: value}
+        return {key: or_none(value) for key, value in flat.items()}
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` has made an object of."""
+        values: dict[str, Any] = {each.name: mapping[each.name] for each in fields(cls) if each.name in mapping}
+        for name, keys in (("scores", SUMMARISED), ("robustness", ROBUSTNESS), ("published", PUBLISHED)):
+            values[name] = {key: mapping[key] for key in keys if key in mapping}
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Metrics):
+    """What a training came to: the metrics of its final epoch, and how it got there."""
+
+    mode: ClassVar[str] = "train"
+
+    run_folder: str
+    checkpoint: str  # holds exactly the weights that were measured
+    steps: int
+    num_training_images: int
+    image_passes: int
+    best: dict[str, Any]  # the epoch that a selection would have chosen, and on what
 
 
 def or_none(value: Any) -> Any:
@@ -40,16 +99,28 @@ def or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def line(result: Result) -> str:
-    """Say a result in one line; top5 is named by what it is where there are fewer classes."""
-    k = min(5, len(result["per_class"]))
-    return (
-        f"{result['split']} of {result['dataset']}, {result['num_images']} images: top1 {result['top1']:.2f} %, "
-        f"top{k} {result['top5']:.2f} %, nll {result['nll']:.4f}, ece {result['ece']:.4f}"
-    )
+def lines(found: Metrics) -> list[str]:
+    """Say what was measured: the scores in one line, what is robust in others.
+
+    Top5 is named by what it is where there are fewer classes.
+    """
+    k = min(5, len(found.per_class))
+    said = [
+        f"{found.split} of {found.dataset}, {found.num_images} images: top1 {found.top1:.2f} %, "
+        f"top{k} {found.top5:.2f} %, nll {found.nll:.4f}, ece {found.ece:.4f}"
+    ]
+    if "occlusion" in found.robustness:
+        table = found.robustness["occlusion"]
+        pairs = [f"{100 * at:.0f} % top1 {top1:.2f}" for at, top1 in zip(table["share"], table["top1"], strict=True)]
+        said.append(f"occluded: {', '.join(pairs)}")
+    if "offsets" in found.robustness:
+        table = found.robustness["offsets"]["along_axes"]
+        pairs = [f"{at} px top1 {top1:.2f}" for at, top1 in zip(table["pixels"], table["top1"], strict=True)]
+        said.append(f"aside: {', '.join(pairs)}")
+    return said
 
 
-def training_times(rows: Sequence[Mapping[str, Any]]) -> Result:
+def training_times(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the seconds spent training and the images a second (median of the epochs)."""
     timings = [row["timing"] for row in rows]
     speeds = [timing["images_per_second"] for timing in timings if timing["images_per_second"]]
@@ -59,12 +130,14 @@ def training_times(rows: Sequence[Mapping[str, Any]]) -> Result:
     }
 
 
-def summary(results: Sequence[Result]) -> Result:
+def summary(results: Sequence[Result]) -> dict[str, Any]:
     """Summarise runs that differ in their seed alone: mean, sample standard deviation, min and max of each metric."""
-    shared = ("mode", "config", "dataset", "split", "num_images", "epochs")
-    made: Result = {key: results[0][key] for key in shared}
+    objects = [result.to_dict() for result in results]
+    made: dict[str, Any] = {
+        key: objects[0][key] for key in ("mode", "config", "dataset", "split", "num_images", "epochs")
+    }
     for metric in SUMMARISED:
-        values = [result[metric] for result in results]
+        values = [result.scores[metric] for result in results]
         made[metric] = statistics.mean(values)
         made[f"{metric}_spread"] = {
             "mean": statistics.mean(values),
@@ -72,16 +145,16 @@ def summary(results: Sequence[Result]) -> Result:
             "min": min(values),
             "max": max(values),
         }
-    speeds = [result["images_per_second"] for result in results if result["images_per_second"]]
+    speeds = [result.images_per_second for result in results if result.images_per_second]
     return {
         **made,
-        "seed": results[0]["seed"],
-        "seeds": [result["seed"] for result in results],
+        "seed": results[0].seed,
+        "seeds": [result.seed for result in results],
         "run_folder": None,
         "checkpoint": None,
         "images_per_second": statistics.median(speeds) if speeds else None,
-        "seconds": sum(result["seconds"] for result in results),
-        "runs": list(results),
+        "seconds": sum(result.seconds for result in results),
+        "runs": objects,
     }
 
 

@@ -131,6 +131,12 @@ class Run:
         return {"chosen_on": chosen_on, "epoch": row["epoch"], key: row[key], "test_top1": row.get("test_top1")}
 
 
+def run_folder_of(checkpoint: Path) -> str | None:
+    """Return the run folder that a checkpoint lies in."""
+    folder = checkpoint.parent.parent
+    return str(folder) if (folder / "config.yaml").is_file() else None
+
+
 def best_key(row: dict[str, Any]) -> str:
     """Return the metric by which the best epoch is chosen: on validation images where there are any."""
     return "validation_top1" if "validation_top1" in row else "test_top1"

@@ -17,7 +17,7 @@ from agmax.core.download import fetch
 from agmax.core.errors import CheckpointError, DataError, UsageError, printable, without_secrets
 from agmax.core.logs import log
 from agmax.experiments.run_folder import find
-from agmax.training.checkpoint_folder import Store
+from agmax.training.checkpoint_folder import CheckpointFolder
 
 KINDS: dict[str, Any] = {
     "step": int,
@@ -41,32 +41,27 @@ class Saved(NamedTuple):
 
     path: Path
     state: dict[str, Any]
-
-    @property
-    def config(self) -> Config:
-        """Return the settings that it was saved with.
-
-        Raises:
-            CheckpointError: it lacks some of what a checkpoint holds, or its settings are none of this program.
-        """
-        missing = sorted({"config", "model", *KINDS} - self.state.keys())
-        if missing or not isinstance(self.state["config"], dict):
-            why = f"it lacks {', '.join(missing) or 'settings'}"
-            raise CheckpointError("not a whole checkpoint", where=self.path, why=why)
-        try:
-            return resolve.from_mapping(self.state["config"], str(self.path))
-        except UsageError as error:
-            why = f"its settings are of another release: {error.lines[0]}"
-            raise CheckpointError("checkpoint not understood", where=self.path, why=why) from error
-
-    @property
-    def run_folder(self) -> str | None:
-        """Return the run folder that the file lies in."""
-        folder = self.path.parent.parent
-        return str(folder) if (folder / "config.yaml").is_file() else None
+    config: Config  # the settings that it was saved with
 
 
-def located(text: str, runs_dir: str) -> Path:
+def whole(state: dict[str, Any], path: Path) -> Saved:
+    """Check the settings of a checkpoint of this program.
+
+    Raises:
+        CheckpointError: it lacks some of what a checkpoint holds, or its settings are none of this program.
+    """
+    missing = sorted({"config", "model", *KINDS} - state.keys())
+    if missing or not isinstance(state["config"], dict):
+        why = f"it lacks {', '.join(missing) or 'settings'}"
+        raise CheckpointError("not a whole checkpoint", where=path, why=why)
+    try:
+        return Saved(path, state, resolve.from_mapping(state["config"], str(path)))
+    except UsageError as error:
+        why = f"its settings are of another release: {error.lines[0]}"
+        raise CheckpointError("checkpoint not understood", where=path, why=why) from error
+
+
+def locate(text: str, runs_dir: str) -> Path:
     """Return what --resume names: a path, or a file that is downloaded into checkpoints/ where it is not there yet.
 
     Raises:
@@ -89,38 +84,44 @@ def located(text: str, runs_dir: str) -> Path:
     return there[0] if there else agmax_format.fetched(name_of_release, CHECKPOINTS)
 
 
-def loaded(path: Path) -> Saved:
-    """Load a checkpoint file, of the AgMax program too, or the newest of a run folder.
+def load(path: Path) -> Saved:
+    """Load a checkpoint file, of the AgMax program too, or the newest of a folder of checkpoints or a run folder.
 
     Raises:
         CheckpointError: it is not there, damaged, or its weights are not those of the network that it names.
     """
-    if not path.is_dir():
-        with opened(path) as file:
-            state = read(file, path, check=lambda outline: _check_outline(outline, path))
-            found = _saved(state, path)
-            if agmax_format.is_of_agmax(state):
-                found.state["sha256"] = agmax_format.hash_of(file, path)
+    if path.is_dir():
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        found = newest(folder)
+        if found is None:
+            raise CheckpointError("no checkpoint in the folder", where=folder)
         return found
-    store = Store(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
-    newest = store.newest()
-    if newest is None:
-        raise CheckpointError("no checkpoint in the folder", where=store.folder)
-    return Saved(*newest)
+    outlines: list[Saved] = []
+    with opened(path) as file:
+        state = read(file, path, check=lambda outline: outlines.append(_outline(outline, path)))
+        if not agmax_format.is_of_agmax(state):
+            return Saved(path, checked(state, path), outlines[0].config)
+        state = _of_agmax(state, path)[0] | {"sha256": agmax_format.hash_of(file, path)}
+        return Saved(path, state, outlines[0].config)
 
 
-def _saved(state: dict[str, Any], path: Path) -> Saved:
-    return Saved(path, _of_agmax(state, path) if agmax_format.is_of_agmax(state) else checked(state, path))
+def newest(folder: Path) -> Saved | None:
+    """Load the newest whole checkpoint of a folder, or return None where it has none yet."""
+    found = CheckpointFolder(folder).newest()
+    return whole(found[1], found[0]) if found else None
 
 
-def _check_outline(outline: dict[str, Any], path: Path) -> None:
+def _outline(outline: dict[str, Any], path: Path) -> Saved:
     """Compare what a file would take of the memory with the network that it names; its tensors hold no numbers yet.
 
     Raises:
         CheckpointError: something is missing or of another kind, the weights are of another network, or there is far
             more beside them than an optimizer keeps.
     """
-    saved = _saved(outline, path)
+    if agmax_format.is_of_agmax(outline):
+        saved = Saved(path, *_of_agmax(outline, path))
+    else:
+        saved = whole(checked(outline, path), path)
     config = saved.config
     wrong = [key for key, kinds in KINDS.items() if not isinstance(saved.state[key], kinds)]
     names = saved.state["class_names"] or []
@@ -139,6 +140,7 @@ def _check_outline(outline: dict[str, Any], path: Path) -> None:
     if sum(storages.values()) > MOST_OF_WEIGHTS * of_weights + 2**20:
         why = f"its tensors take {sum(storages.values()):,} bytes, the weights {of_weights:,} of them"
         raise CheckpointError("not a checkpoint", where=path, why=why)
+    return saved
 
 
 def check_classes(config: Config, class_names: Sequence[str], *, known: Sequence[str] | None, dataset: str) -> None:
@@ -155,13 +157,28 @@ def check_classes(config: Config, class_names: Sequence[str], *, known: Sequence
     log.info("note: classes are matched by their place: %s here, the weights know %s", here, there)
 
 
+def check_data(saved: Saved, config: Config, class_names: Sequence[str], num_images: int | None = None) -> None:
+    """Compare the classes with those that the weights know, and the images with those that a run began with.
+
+    Raises:
+        DataError: the same data set has other classes or, where `num_images` is given, another number of images.
+    """
+    check_classes(config, class_names, known=saved.state["class_names"], dataset=saved.config.dataset.name)
+    if num_images not in (None, saved.state["num_images"]):
+        why = f"{num_images} images to train on, there were {saved.state['num_images']}"
+        remedy = "Restore them, or start a new run from the weights: --resume with the path of a checkpoint"
+        raise DataError(
+            "the data set has changed since the run began", where=config.dataset.root, why=why, remedy=remedy
+        )
+
+
 def described(class_names: Sequence[str]) -> str:
     """Say how many classes there are, and what the first are called."""
     first = ", ".join(class_names[:3])
     return printable(f"{len(class_names)} classes ({first}{', ...' if len(class_names) > 3 else ''})")
 
 
-def _of_agmax(state: dict[str, Any], path: Path) -> dict[str, Any]:
+def _of_agmax(state: dict[str, Any], path: Path) -> tuple[dict[str, Any], Config]:
     """Return what a checkpoint of the AgMax program holds, as one of this program that has only weights.
 
     The network is read from the file, its name only suggests the data set; the images are normalised as there.
@@ -184,7 +201,7 @@ def _of_agmax(state: dict[str, Any], path: Path) -> dict[str, Any]:
         config = resolve.resolve(name, dataset=dataset, settings=settings).config
     except UsageError as error:
         raise CheckpointError("not a network of the AgMax program", where=path, why=error.lines[0]) from error
-    return {
+    made = {
         "config": config.model_dump(mode="json"),
         "class_names": None,
         "num_images": None,
@@ -196,3 +213,4 @@ def _of_agmax(state: dict[str, Any], path: Path) -> dict[str, Any]:
         "epoch_of_agmax": found.epoch,
         "is_dataset_guessed": True,
     }
+    return made, config

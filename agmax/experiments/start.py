@@ -1,17 +1,19 @@
 """What --resume names: the weights to start from, and the run folder to continue in."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from agmax.cli.parser import Request
+from agmax import builders
 from agmax.config import resolve
-from agmax.config.resolve import Resolved, Setting
+from agmax.config.resolve import Ask, Laid, Resolved, Setting
 from agmax.config.schema import Config
-from agmax.core.errors import CheckpointError, UsageError
-from agmax.experiments.run_folder import Run, runs_of
-from agmax.experiments.saved import Saved, loaded, located
-from agmax.training.checkpoint_folder import Store
+from agmax.core import devices
+from agmax.core.errors import BusyError, CheckpointError, OutputError, UsageError
+from agmax.core.logs import log
+from agmax.experiments.run_folder import Run, probe, runs_of
+from agmax.experiments.saved import Saved, load, locate, newest
 
 NOT_THE_RESULT = (
     "name",
@@ -28,71 +30,122 @@ OF_THE_INPUT = ("image_size", "test_image_size", "mean", "std", "statistics", "a
 """Settings of the data set that belong to the weights: they tell what images must be like."""
 
 
-def resolved(request: Request) -> Resolved:
-    """Resolve the configuration that was typed.
+class Start(NamedTuple):
+    """Where a training or an evaluation begins."""
+
+    resolved: Resolved
+    checkpoint: Saved | None  # None: fresh weights
+    run: Run | None = None  # the folder to continue in, locked; None: a new one
+
+
+@contextmanager
+def find_start(ask: Ask, *, or_new: bool = False) -> Iterator[Start]:
+    """Find where a training begins; the folder that it continues in is locked until it ends.
+
+    The checkpoint is located, read and resolved with once. `or_new` starts a new run where `--resume` without a value
+    finds none.
 
     Raises:
-        UsageError: none was typed, or it is wrong.
+        UsageError: the configuration is wrong.
+        CheckpointError: there is nothing of this name to resume, or no run is equal.
+        BusyError: another program trains in the folder to continue in.
+        OutputError: the run folders cannot be written.
     """
-    if request.source is None:
-        or_run = ", or --resume RUN" if request.resume == "" else ""
-        raise UsageError("no configuration", remedy=f"Give --config NAME{or_run}; see --list")
-    return resolve.resolve(request.source, dataset=request.dataset, parts=request.parts, settings=request.settings)
+    with ExitStack() as held:
+        if ask.resume:
+            start = _named(ask, held)
+        else:
+            resolved = _ready(resolve.lay(ask).resolve())
+            start = Start(resolved, None)
+            if ask.resume == "":
+                run = _newest_run(resolved.config, remedy="Leave --resume out to start a new run", or_none=or_new)
+                if run is not None:
+                    held.enter_context(run.locked())
+                    start = Start(resolved, newest(run.checkpoints), run)
+        if start.run is None and (twin := unfinished_twin(start.resolved.config)):
+            log.info("note: %s has these settings and is not finished; --resume without value continues it", twin)
+        yield start
 
 
-def training_start(request: Request) -> tuple[Resolved, Saved | None]:
-    """Return the configuration to train, and the checkpoint to start from where `--resume X` names one."""
-    if not request.resume:
-        return resolved(request), None
-    path = located(request.resume, runs_dir(request))
-    if path.is_dir() and not Store(path / "checkpoints").saved() and (path / "config.yaml").is_file():
-        source = request.source or str(path / "config.yaml")
-        return resolved(request._replace(source=source)), None  # interrupted before its first checkpoint
-    saved = loaded(path)
-    before = saved.config
-    typed = resolved(request) if request.source else _of_saved(request, saved)
-    settings = request.settings
-    if typed.config.dataset_seed != before.dataset_seed and "dataset.seed" not in typed.typed:
-        pinned = Setting("dataset.seed", before.dataset_seed, str(saved.path))
-        settings = (pinned, *settings)  # with another split, images trained on would be validated on
-    asked = request._replace(settings=settings)
-    if request.source is None:
-        return _of_saved(asked, saved), saved
-    return resolved(asked if _names_data(typed, request) else asked._replace(dataset=before.dataset.name)), saved
-
-
-def run_to_continue(request: Request, config: Config, *, ignore: tuple[str, ...] = NOT_THE_RESULT) -> Run | None:
-    """Return the run folder that --resume continues: the one named, or the newest of an equal configuration.
-
-    None stands for a new folder: there is no --resume, or it names weights to start from with other settings.
-
-    Raises:
-        CheckpointError: --resume has no value and no run is equal.
-    """
-    if request.resume is None:
-        return None
-    if request.resume:
-        path = located(request.resume, config.train.runs_dir)
-        candidates = [Run(path)] if path.is_dir() else []
+def _named(ask: Ask, held: ExitStack) -> Start:
+    """Return the start that `--resume X` names: a run to continue in, or weights for a new one."""
+    assert ask.resume
+    place = locate(ask.resume, runs_dir(ask))
+    run = Run(place) if (place / "config.yaml").is_file() else None
+    refused: BusyError | OutputError | None = None
+    if run is not None:
+        try:
+            held.enter_context(run.locked())
+        except (BusyError, OutputError) as error:  # its weights may be taken all the same
+            refused = error
+    saved = newest(run.checkpoints) if run is not None else load(place)
+    if saved is None:  # interrupted before its first checkpoint
+        assert run is not None
+        resolved = _ready(resolve.lay(ask._replace(source=ask.source or str(run.path / "config.yaml"))).resolve())
+        before = settings_of(run)
     else:
-        candidates = list(runs_of(config.train.runs_dir, config.name, stem(config)))
+        resolved, before = _ready(_with_data_of(saved, ask)), saved.config
+    if run is not None and before is not None and not differences(before, resolved.config):
+        if refused is not None:
+            raise refused
+        return Start(resolved, saved, run)
+    held.close()
+    return Start(resolved, saved)
+
+
+def _with_data_of(saved: Saved, ask: Ask) -> Resolved:
+    """Resolve what was typed for a training from a checkpoint, on the data of the checkpoint unless others are named.
+
+    With another split of the same data, images trained on would be validated on.
+    """
+    before, laid = saved.config, _over(saved, ask)
+    more = []
+    if ask.source is not None and not laid.names_data:
+        more.append(Setting("dataset.name", before.dataset.name, str(saved.path)))
+    seed = laid.value("dataset.seed")
+    own_seed = laid.value("train.seed") if seed is None else seed
+    if own_seed != before.dataset_seed and "dataset.seed" not in laid.typed:
+        more.append(Setting("dataset.seed", before.dataset_seed, str(saved.path)))
+    return laid.resolve(more)
+
+
+def _over(saved: Saved, ask: Ask) -> Laid:
+    """Lay what was typed over the configuration that was typed or, where none was, over the checkpoint's settings."""
+    return resolve.lay_over(saved.state["config"], str(saved.path), ask) if ask.source is None else resolve.lay(ask)
+
+
+def _ready(resolved: Resolved) -> Resolved:
+    """Find out before the data are looked at whether a training can run here, then count the classes."""
+    config = resolved.config
+    devices.choose_device(config.train.device)
+    probe(config.train.runs_dir)
+    return resolved._replace(config=builders.counted(config, lambda: builders.split(config, "train")))
+
+
+def _newest_run(
+    config: Config, *, remedy: str, or_none: bool = False, ignore: tuple[str, ...] = NOT_THE_RESULT
+) -> Run | None:
+    """Return the newest run folder of an equal configuration.
+
+    Raises:
+        CheckpointError: there is none, unless `or_none` says that there need not be.
+    """
     nearest: tuple[list[str], Path] | None = None
-    for candidate in candidates:
+    for candidate in runs_of(config.train.runs_dir, config.name, stem(config)):
         there = settings_of(candidate)
         if there is None:
             continue
-        differing = resolve.differences(there, config, ignore=ignore)
+        differing = differences(there, config, ignore=ignore)
         if not differing:
             return candidate
         if nearest is None or len(differing) < len(nearest[0]):
             nearest = differing, candidate.path
-    if request.resume or request.num_runs > 1:
+    if or_none:
         return None
     looked = Path(config.train.runs_dir) / config.name / f"{stem(config)}[-n]"
     why = "no run has this configuration"
     if nearest:
         why += f"; {nearest[1]} differs in {', '.join(nearest[0][:5])}"
-    remedy = "Leave --resume out to start a new run" if request.mode == "train" else "Give --resume RUN or CHECKPOINT"
     raise CheckpointError("nothing to resume", where=looked, why=why, remedy=remedy)
 
 
@@ -100,17 +153,22 @@ def unfinished_twin(config: Config) -> Path | None:
     """Return the newest unfinished run folder of an equal configuration."""
     for run in runs_of(config.train.runs_dir, config.name, stem(config)):
         there = settings_of(run)
-        is_equal = there is not None and not resolve.differences(there, config, ignore=NOT_THE_RESULT)
-        if is_equal and run.read_json("result.json") is None:
+        if there is not None and not differences(there, config) and run.read_json("result.json") is None:
             return run.path
     return None
 
 
 def settings_of(run: Run) -> Config | None:
+    """Return the settings of a run folder, None where it has none that can be read."""
     try:
         return resolve.resolve(str(run.path / "config.yaml")).config
     except UsageError:
         return None
+
+
+def differences(old: Config, new: Config, *, ignore: tuple[str, ...] = NOT_THE_RESULT) -> list[str]:
+    """Describe the settings that differ and change what a training computes."""
+    return resolve.differences(old, new, ignore=ignore)
 
 
 def stem(config: Config) -> str:
@@ -118,93 +176,83 @@ def stem(config: Config) -> str:
     return f"{config.dataset.name}-s{config.train.seed}"
 
 
-def newest(run: Run) -> Saved | None:
-    """Load the newest whole checkpoint of a run, or return None where it has none yet."""
-    found = Store(run.checkpoints).newest()
-    return Saved(*found) if found else None
+def runs_dir(ask: Ask) -> str:
+    """Return the folder of runs that was typed, or the default; nothing checks the other settings."""
+    if ask.source is not None:
+        return str(resolve.lay(ask).value("train.runs_dir"))
+    typed = [str(setting.value) for setting in ask.settings if setting.key == "train.runs_dir"]
+    return typed[-1] if typed else "runs"
 
 
-def evaluation_start(request: Request, count: Callable[[Config], Config]) -> tuple[Resolved, Saved | None]:
-    """Return what to evaluate: the settings saved with the weights, under what was typed.
+# --- for evaluations ---------------------------------------------------------------------------------------------
 
-    `count` fills in the number of classes of a configuration that leaves it to the data.
+
+def find_weights(ask: Ask, *, split: str = "train") -> Start:
+    """Find what to evaluate: the settings saved with the weights, under what was typed.
+
+    Where `--resume` has no value and a configuration leaves its number of classes to the data, `split` is looked at.
 
     Raises:
         UsageError: there is nothing to evaluate.
         CheckpointError: the checkpoint is not there, or not whole.
     """
-    if request.resume is None:
-        typed = resolved(request)
+    if ask.resume is None:
+        typed = resolve.lay(ask).resolve()
         if typed.config.model.pretrained:
-            return typed, None
+            return Start(typed, None)
         raise UsageError("nothing to evaluate", remedy="Give --resume CHECKPOINT, or model.pretrained=true")
-    if request.resume:
-        saved = loaded(located(request.resume, runs_dir(request)))
+    if ask.resume:
+        saved = load(locate(ask.resume, runs_dir(ask)))
     else:
-        run = run_to_continue(request, count(resolved(request).config), ignore=(*NOT_THE_RESULT, "evaluation."))
+        config = resolve.lay(ask).resolve().config
+        counted = builders.counted(config, lambda: builders.split(config, split))
+        ignore = (*NOT_THE_RESULT, "evaluation.")
+        run = _newest_run(counted, remedy="Give --resume RUN or CHECKPOINT", ignore=ignore)
         assert run is not None
-        found = newest(run)
+        found = newest(run.checkpoints)
         if found is None:
             raise CheckpointError("no checkpoint yet", where=run.checkpoints, remedy="Train on with --train --resume")
         saved = found
-    return _with_input_of(saved, request), saved
+    return Start(_with_input_of(saved, ask), saved)
 
 
-def _with_input_of(saved: Saved, request: Request) -> Resolved:
+def _with_input_of(saved: Saved, ask: Ask) -> Resolved:
     """Resolve what was typed, for weights that were trained with what is saved.
 
     Without --config the saved settings stand below what was typed. With it the data set is still the saved one unless
     another is typed, images are sized and normalised as the weights have learnt them, and a network of the same name
     is the saved one in all that was not typed.
     """
-    before, mapping = saved.config, saved.state["config"]
-    typed = resolved(request) if request.source else _of_saved(request, saved)
-    if saved.state.get("is_dataset_guessed") and _names_data(typed, request):
-        return _of_agmax_on(typed, saved, request)
-    is_same_data = not _names_data(typed, request) or typed.config.dataset.name == before.dataset.name
+    before, mapping, laid = saved.config, saved.state["config"], _over(saved, ask)
+    if saved.state.get("is_dataset_guessed") and laid.names_data:
+        return _of_agmax_on(laid, saved, ask)
+    is_same_data = not laid.names_data or laid.value("dataset.name") == before.dataset.name
     keys = tuple(mapping["dataset"]) if is_same_data else OF_THE_INPUT
-    if not is_same_data and typed.config.dataset.channels != before.dataset.channels:
+    if not is_same_data and laid.value("dataset.channels") != before.dataset.channels:
         keys = ()
     values = {f"dataset.{key}": mapping["dataset"][key] for key in keys}
     if is_same_data:
         values |= {"dataset.seed": before.dataset_seed, "dataset.name": before.dataset.name}
-    if (typed.config.model.backbone, typed.config.model.arguments) == (before.model.backbone, before.model.arguments):
+    network = laid.value("model.backbone"), laid.section("model.arguments")
+    if network == (before.model.backbone, before.model.arguments):
         values |= {"model.channels": before.input_channels}
         values |= {f"objective.{key}": value for key, value in mapping["objective"].items()}
     values |= {"train.seed": before.train.seed, "train.epochs": before.train.epochs}
-    settings = [Setting(key, value, str(saved.path)) for key, value in values.items() if key not in typed.typed]
-    asked = request._replace(settings=(*settings, *request.settings))
-    return resolved(asked) if request.source else _of_saved(asked, saved)
+    return laid.resolve(
+        [Setting(key, value, str(saved.path)) for key, value in values.items() if key not in laid.typed]
+    )
 
 
-def _of_agmax_on(typed: Resolved, saved: Saved, request: Request) -> Resolved:
+def _of_agmax_on(laid: Laid, saved: Saved, ask: Ask) -> Resolved:
     """Resolve an evaluation of a file of the AgMax program on a data set that was named: it knows none of its own.
 
     Images are sized as the data set asks, and normalised by that program's constants, where it has some.
     """
     values: dict[str, Any] = {f"objective.{key}": value for key, value in saved.state["config"]["objective"].items()}
     values["dataset.num_classes"] = saved.config.dataset.num_classes
-    if typed.config.dataset.agmax_mean is not None:
+    if laid.value("dataset.agmax_mean") is not None:
         values["dataset.statistics"] = "agmax"
-    if request.source is None:
+    if ask.source is None:
         values |= {f"model.{key}": saved.state["config"]["model"][key] for key in ("backbone", "arguments", "channels")}
-    settings = [Setting(key, value, str(saved.path)) for key, value in values.items() if key not in typed.typed]
-    source = request.source or saved.config.name
-    return resolved(request._replace(source=source, settings=(*settings, *request.settings)))
-
-
-def _names_data(typed: Resolved, request: Request) -> bool:
-    """Tell whether the user named a data set, by a flag, an override or in a file."""
-    return request.dataset is not None or "dataset.name" in typed.typed
-
-
-def _of_saved(request: Request, saved: Saved) -> Resolved:
-    mapping, origin = saved.state["config"], str(saved.path)
-    return resolve.resolve_saved(mapping, origin, dataset=request.dataset, settings=request.settings)
-
-
-def runs_dir(request: Request) -> str:
-    if request.source is not None:
-        return resolved(request).config.train.runs_dir
-    typed = [str(setting.value) for setting in request.settings if setting.key == "train.runs_dir"]
-    return typed[-1] if typed else "runs"
+    more = [Setting(key, value, str(saved.path)) for key, value in values.items() if key not in laid.typed]
+    return resolve.lay(ask._replace(source=ask.source or saved.config.name)).resolve(more)

@@ -1,63 +1,54 @@
-"""One training, from its configuration to its result, in a run folder of its own."""
+"""One training, from its start to its result, in a run folder of its own."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from agmax import builders
-from agmax.cli import parser
+from agmax.builders import Splits
 from agmax.config import resolve
-from agmax.config.resolve import Resolved
 from agmax.config.schema import Config
 from agmax.core import devices
-from agmax.core.errors import DataError, UsageError
-from agmax.core.logs import log, log_to
-from agmax.experiments import results, start
-from agmax.experiments import saved as loading
+from agmax.core.errors import UsageError
+from agmax.core.logs import log, to_file
+from agmax.experiments import results
 from agmax.experiments.environment import environment
-from agmax.experiments.run_folder import Run, probe
-from agmax.experiments.saved import Saved
-from agmax.reports import robustness
+from agmax.experiments.evaluate import scored
+from agmax.experiments.results import Result
+from agmax.experiments.run_folder import Run
+from agmax.experiments.saved import Saved, check_data, described
+from agmax.experiments.start import Start, differences, stem
+from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
-
-Result = dict[str, Any]
-
-
-def train_once(request: parser.Request) -> Result:
-    """Train what was asked for, or continue it, and return its result."""
-    log_to([])
-    resolved, saved = start.training_start(request)
-    device = devices.choose_device(resolved.config.train.device)
-    probe(resolved.config.train.runs_dir)
-    config = builders.counted(resolved.config, lambda: builders.split(resolved.config, "train"))
-    resolved = resolved._replace(config=config)
-    continued = start.run_to_continue(request, config)
-    if continued is None:
-        twin = start.unfinished_twin(config)
-        if twin:
-            log.info("note: %s has these settings and is not finished; --resume without value continues it", twin)
-        return _train_in(None, request, resolved, saved, device)
-    with continued.locked():
-        result: Result | None = continued.read_json("result.json")
-        if result is not None:
-            log.info("%s is finished: %s top1 %.2f %%", continued.path, result["split"], result["top1"])
-            return result
-        return _train_in(continued, request, resolved, start.newest(continued), device)
+from agmax.training.tensorboard import Board
 
 
-def _train_in(
-    continued: Run | None, request: parser.Request, resolved: Resolved, saved: Saved | None, device: torch.device
-) -> Result:
-    """Train in the run folder that is continued, or in a new one, from a checkpoint where there is one."""
-    config = resolved.config
+def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
+    """Train from a start to the last epoch; a run that is finished gives its result again.
+
+    `remarks` are said in the first lines, before what resolving has noted.
+
+    Raises:
+        DataError: the images are not there, too few, or not those that the run began with.
+        CheckpointError: the weights are of another network.
+        OutputError: the run folder cannot be written.
+        DivergedError: a loss or a weight is no finite number.
+        ResourceError: there is no such device, or its memory is full.
+    """
+    if start.run is not None and (finished := start.run.read_json("result.json")) is not None:
+        result = Result.from_dict(finished)
+        log.info("%s is finished: %s top1 %.2f %%", start.run.path, result.split, result.top1)
+        return result
+    config, saved = start.resolved.config, start.checkpoint
+    device = devices.choose_device(config.train.device)
     data = builders.splits(config)
-    class_names = data.train.class_names
-    total_steps = config.train.epochs * builders.num_steps(config, len(data.train.labels))
+    num_images = len(data.train.labels)
+    total_steps = config.train.epochs * builders.num_steps(config, num_images)
     if saved is not None:
-        check_data(saved, config, class_names, len(data.train.labels) if continued else None)
-        if not continued and saved.state["step"] >= total_steps:
+        check_data(saved, config, data.train.class_names, num_images if start.run else None)
+        if start.run is None and saved.state["step"] >= total_steps:
             why = f"{saved.path} is after step {saved.state['step']}, the training ends with step {total_steps}"
             raise UsageError("nothing left to train", where="--resume", why=why, remedy="Raise train.epochs")
     devices.choose_algorithms(deterministic=config.train.deterministic)
@@ -67,59 +58,51 @@ def _train_in(
     else:
         classifier = builders.restored(config, saved.state["model"], where=saved.path, saved=saved.config)
     source = builders.training_source(config, data.train, device)
-    folder = continued or Run.create(config.train.runs_dir, config.name, start.stem(config))
-    with nullcontext() if continued else folder.locked():
-        if continued is None:
-            folder.write_text("config.yaml", resolve.as_yaml(resolved))
-        log_to([folder.path / "train.log"])
-        first_step = saved.state["step"] if saved and continued else 0
+    folder = start.run or Run.create(config.train.runs_dir, config.name, stem(config))
+    with nullcontext() if start.run else folder.locked():
+        if start.run is None:
+            folder.write_text("config.yaml", resolve.as_yaml(start.resolved))
+        checkpoints = CheckpointFolder(folder.checkpoints)
+        checkpoints.sweep()
+        first_step = saved.state["step"] if saved and start.run else 0
         trainer = builders.trainer(
-            config, data, source, classifier.to(device), device=device, folder=folder, first_step=first_step
+            config,
+            data,
+            source,
+            classifier.to(device),
+            device=device,
+            metrics_log=folder,
+            checkpoints=checkpoints,
+            report=Board(folder.path / "tensorboard", first_step=first_step),
         )
-        _announce(
-            request, resolved, trainer, folder, f"{loading.described(class_names)}, on {devices.described(device)}"
-        )
-        if saved is not None:
-            _restore(trainer, saved, config, is_same_run=continued is not None)
-        if continued is not None:
-            folder.forget_after(trainer.step)
-        _record_environment(folder, environment(**devices.machine(device, trainer.classifier.autocast)))
-        with logging_redirect_tqdm([log]):  # lines stand above the bar
-            trainer.fit()
-        measured = builders.robustness(config, trainer.classifier, data.test, device) if data.test else {}
-        for line in robustness.lines(measured):
-            log.info(line)
-        return _finish(config, trainer, folder, class_names, measured)
+        with to_file(folder.path / "train.log"):
+            about = f"{described(data.train.class_names)}, on {devices.described(device)}"
+            _announce([*remarks, *start.resolved.notes], config, trainer, folder, about)
+            if saved is not None:
+                _restore(trainer, saved, config, is_same_run=start.run is not None)
+            if start.run is not None:
+                folder.forget_after(trainer.step)
+            _record_environment(folder, environment(**devices.machine(device, trainer.classifier.autocast)))
+            with logging_redirect_tqdm([log]):  # lines stand above the bar
+                trainer.fit()
+            test = data.test
+            robustness = builders.robustness(config, trainer.classifier, test, device) if test else {}
+            return _finish(config, trainer, folder, data, robustness)
 
 
-def check_data(saved: Saved, config: Config, class_names: tuple[str, ...], num_images: int | None) -> None:
-    """Compare the classes with those that the weights know, and the images with those that a run began with.
-
-    Raises:
-        DataError: the same data set has other classes or, where `num_images` is given, another number of images.
-    """
-    loading.check_classes(config, class_names, known=saved.state["class_names"], dataset=saved.config.dataset.name)
-    if num_images not in (None, saved.state["num_images"]):
-        why = f"{num_images} images to train on, there were {saved.state['num_images']}"
-        remedy = "Restore them, or start a new run from the weights: --resume with the path of a checkpoint"
-        raise DataError(
-            "the data set has changed since the run began", where=config.dataset.root, why=why, remedy=remedy
-        )
-
-
-def _announce(request: parser.Request, resolved: Resolved, trainer: Trainer, folder: Run, more: str) -> None:
+def _announce(notes: Sequence[str], config: Config, trainer: Trainer, folder: Run, about: str) -> None:
     """Say what is about to happen: steps, sizes, classes, device, folder."""
     log.info(
         "%s on %s: %d epochs of %d steps with %d images, checkpoints of %.1f MiB (three at most), %s",
-        resolved.config.name,
-        resolved.config.dataset.name,
+        config.name,
+        config.dataset.name,
         trainer.epochs,
         trainer.steps_per_epoch,
         len(trainer.data),
         trainer.checkpoint_bytes / 2**20,
-        more,
+        about,
     )
-    for note in (*request.remarks, *resolved.notes):
+    for note in notes:
         log.info("note: %s", note)
     log.info("run folder %s", folder.path)
 
@@ -129,7 +112,6 @@ def _restore(trainer: Trainer, saved: Saved, config: Config, *, is_same_run: boo
 
     A new folder begins with a checkpoint of its own: were it killed at once, it would still know where it came from.
     """
-
     layouts = {
         (optimizer.name, optimizer.decay_bias_and_norm, optimizer.backbone_lr_factor != 1)
         for optimizer in (saved.config.optimizer, config.optimizer)
@@ -144,7 +126,7 @@ def _restore(trainer: Trainer, saved: Saved, config: Config, *, is_same_run: boo
         after = "" if epoch is None else f" after its epoch {epoch}"
         log.info("starting from the weights of the AgMax program%s in %s", after, saved.path)
         log.info("not taken over: its optimizer, its schedule and its epoch; this training begins with step 0")
-    for difference in resolve.differences(saved.config, config, ignore=start.NOT_THE_RESULT):
+    for difference in differences(saved.config, config):
         log.info("changed %s", difference)
     if has_optimizer and not has_same_optimizer:
         log.info("the optimizer starts anew")
@@ -152,10 +134,9 @@ def _restore(trainer: Trainer, saved: Saved, config: Config, *, is_same_run: boo
         trainer.save()
 
 
-def _record_environment(folder: Run, environment: Result) -> None:
+def _record_environment(folder: Run, environment: dict[str, Any]) -> None:
     """Write environment.json; where a run goes on elsewhere, say what its bits may depend on."""
-
-    before: Result = folder.read_json("environment.json") or environment
+    before: dict[str, Any] = folder.read_json("environment.json") or environment
     for key in ("torch", *devices.BITS_DEPEND_ON):
         if before.get(key) != environment[key]:
             log.warning("warning: not bit-exact: %s was %s, is %s", key, before.get(key), environment[key])
@@ -163,32 +144,31 @@ def _record_environment(folder: Run, environment: Result) -> None:
     folder.write_json("environment.json", environment | {"code": "+".join(codes) or environment["code"]})
 
 
-def _finish(
-    config: Config, trainer: Trainer, folder: Run, class_names: tuple[str, ...], measured: dict[str, Any]
-) -> Result:
+def _finish(config: Config, trainer: Trainer, folder: Run, data: Splits, robustness: dict[str, Any]) -> Result:
     """Write the predictions and the result of a training that has reached its last epoch."""
-
-    split = "test" if "test" in trainer.evaluators else "validation"
+    split = "test" if data.test is not None else "validation"
+    measured = data.test if data.test is not None else data.validation
+    assert measured is not None
     predictions = {name: evaluator.latest() for name, evaluator in trainer.evaluators.items()}
     results.write_predictions(folder.path / "predictions.npz", predictions)
-    result: Result = {
-        "mode": "train",
-        "config": config.name,
-        "dataset": config.dataset.name,
-        "split": split,
-        **results.scores(predictions[split], class_names),
-        "seed": config.train.seed,
-        "epochs": config.train.epochs,
-        "steps": trainer.total_steps,
-        "num_training_images": len(trainer.data),
-        "image_passes": config.train.epochs * len(trainer.data) * config.objective.num_views,
-        "run_folder": str(folder.path),
-        "checkpoint": str(trainer.checkpoints.path(trainer.step)),
-        **measured,
+    result = Result(
+        config=config.name,
+        dataset=config.dataset.name,
+        split=split,
+        **scored(predictions[split], measured),
+        robustness=robustness,
+        seed=config.train.seed,
+        epochs=config.train.epochs,
+        steps=trainer.total_steps,
+        num_training_images=len(trainer.data),
+        image_passes=config.train.epochs * len(trainer.data) * config.objective.num_views,
+        run_folder=str(folder.path),
+        checkpoint=str(trainer.checkpoints.path(trainer.step)),
         **results.training_times(folder.rows()),
-        "best": folder.best(),
-    }
-    folder.write_json("result.json", result)
-    log.info(results.line(result))
-    log.info("checkpoint %s", result["checkpoint"])
+        best=folder.best(),
+    )
+    folder.write_json("result.json", result.to_dict())
+    for line in results.lines(result):
+        log.info(line)
+    log.info("checkpoint %s", result.checkpoint)
     return result

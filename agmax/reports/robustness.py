@@ -1,4 +1,4 @@
-"""Say and draw how a model's accuracy falls as less of the images is visible."""
+"""Draw how a model's accuracy falls as less of the images is visible."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,20 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agmax.reports import style
-
-
-def lines(result: Mapping[str, Any]) -> list[str]:
-    """Return what an evaluation has measured of occlusion and offsets, as text."""
-    found = []
-    if "occlusion" in result:
-        shares, top1s = result["occlusion"]["share"], result["occlusion"]["top1"]
-        pairs = [f"{100 * share:.0f} % top1 {top1:.2f}" for share, top1 in zip(shares, top1s, strict=True)]
-        found.append(f"occluded: {', '.join(pairs)}")
-    if "offsets" in result:
-        distances, top1s = result["offsets"]["along_axes"]["pixels"], result["offsets"]["along_axes"]["top1"]
-        pairs = [f"{pixels} px top1 {top1:.2f}" for pixels, top1 in zip(distances, top1s, strict=True)]
-        found.append(f"aside: {', '.join(pairs)}")
-    return found
 
 
 def figure(result: Mapping[str, Any]) -> Figure:

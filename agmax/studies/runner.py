@@ -1,6 +1,7 @@
 """Run the cells of a study that are not finished: each in a process of its own, alone in its run folder."""
 
 import fcntl
+import json
 import os
 import platform
 import shlex
@@ -100,20 +101,26 @@ class _Children:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._is_over = False
 
-    def run(self, words: Sequence[str], log_file: Path, environment: dict[str, str], lock: int) -> int:
-        """Run a command whose text goes to a file, and return its exit status, 128 + n after signal n."""
+    def run(self, words: Sequence[str], log_file: Path, environment: dict[str, str], lock: int) -> tuple[int, bytes]:
+        """Run a command whose text goes to a file; return its exit status, 128 + n after signal n, and its answer."""
         with log_file.open("ab") as output:
             output.write(f"$ {shlex.join(words)}\n".encode())
             output.flush()
             child = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, pass_fds=[lock]
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                env=environment,
+                pass_fds=[lock],
             )
             self._running.add(child)
             if self._is_over:  # it was told between two of these lines
                 child.terminate()
-            code = child.wait()
+            answer, _ = child.communicate()
         self._running.discard(child)
-        return code if code >= 0 else 128 - code
+        code = child.returncode
+        return code if code >= 0 else 128 - code, answer
 
     def end(self) -> None:
         """End them; their trainings go on from the last checkpoint next time."""
@@ -166,16 +173,17 @@ def _train(cell: Cell, folder: Path, environment: dict[str, str], children: _Chi
             return Outcome(cell, begun, "", 0)
         config = folder / "cells" / f"{cell.key}.yaml"
         log_file = config.with_suffix(".log")
-        words = [*program(), f"--config={config}", "--train", *([f"--resume={begun.path}"] if begun else [])]
+        words = [*program(), f"--config={config}", "--train", "--json", *([f"--resume={begun.path}"] if begun else [])]
         try:
             config.write_text(resolve.as_yaml(cell.resolved), encoding="utf-8")
-            code = children.run(words, log_file, environment, lock)
+            code, answer = children.run(words, log_file, environment, lock)
         except OSError as error:
             raise OutputError("cannot write", where=config, why=error.strerror or "") from error
-        run = next(iter(_runs(cell, fresh=fresh)), None)
-        if code != 0 or run is None or run.read_json("result.json") is None:
+        try:
+            folder_of_run = json.loads(answer)["run_folder"]
+        except (ValueError, KeyError, TypeError):
             return Outcome(cell, None, _reason(log_file, code), code or 1)
-        return Outcome(cell, run, "", 0)
+        return Outcome(cell, Run(Path(folder_of_run)), "", 0)
 
 
 def _runs(cell: Cell, *, fresh: bool) -> Iterable[Run]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from agmax.cli import parser
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
 from agmax.experiments.source_hash import fingerprint
@@ -31,6 +30,17 @@ class Phase(NamedTuple):
     choices: dict[str, Choice] | None
 
 
+class Options(NamedTuple):
+    """How a study is run."""
+
+    dry_run: bool = False  # say what would be trained, and for how long
+    fresh: bool = False  # repeat the cells that other code has made
+    jobs: int | None = None  # cells at a time
+    cell: int | None = None  # this one alone, counted from 1
+    print_slurm: bool = False  # write an array job, whose tasks repeat `words`
+    words: tuple[str, ...] = ()
+
+
 class Outcome(NamedTuple):
     """What a run of a study came to."""
 
@@ -39,48 +49,49 @@ class Outcome(NamedTuple):
     folder: Path  # for what is made from it
 
 
-def run(request: parser.Request) -> Outcome:
-    """Run what is missing of a study; with --dry-run, say what that is."""
-    study = files.read(files.find(request.named[0]))
-    typed = Typed(request.dataset, request.parts, request.settings)
+def run(study: Study, typed: Typed = Typed(), options: Options = Options()) -> Outcome:  # noqa: B008  both frozen
+    """Run what is missing of a study; what was typed beside it holds for every cell.
+
+    Raises:
+        UsageError: a setting is the study's own to set, there is no such cell, or nothing is left to submit.
+        CellError: the training of some cells failed; the others are finished.
+    """
     for setting in typed.settings:
         if setting.key in files.OF_A_CELL:
             remedy = files.OF_A_CELL[setting.key]
             raise UsageError(f"{setting.key} is the study's to set", where=setting.origin, remedy=remedy)
     phase = phase_of(study, typed)
     known = records.read(study.results)
-    missing = [cell for cell in phase.cells if _is_missing(cell, known, fresh=request.fresh)]
+    missing = [cell for cell in phase.cells if _is_missing(cell, known, fresh=options.fresh)]
     wanted = missing
-    if request.cell is not None:
-        if request.cell > len(phase.cells):
-            raise UsageError("no such cell", where=f"--cell={request.cell}", why=f"there are {len(phase.cells)}")
-        wanted = [cell for cell in missing if cell is phase.cells[request.cell - 1]]
+    if options.cell is not None:
+        if options.cell > len(phase.cells):
+            raise UsageError("no such cell", where=f"--cell={options.cell}", why=f"there are {len(phase.cells)}")
+        wanted = [cell for cell in missing if cell is phase.cells[options.cell - 1]]
     folder = runner.folder_of(study.name, phase.cells[0].config.train.runs_dir)
-    if request.print_slurm:
+    if options.print_slurm:
         if not wanted:
             why = f"all {len(phase.cells)} cells are finished"
             raise UsageError(
                 "nothing to submit", where=study.name, why=why, remedy="--study without it writes the report"
             )
         numbers = [number for number, cell in enumerate(phase.cells, start=1) if cell in wanted]
-        script = slurm.script(study.name, _words(request.words), numbers)
-        if not request.as_json:
-            print(script, end="")
+        script = slurm.script(study.name, options.words, numbers)
         return Outcome({**_answer(study, phase, wanted), "script": script}, None, folder)
     is_on_cpu = all(cell.config.train.device == "cpu" for cell in phase.cells)
     gpus = [] if is_on_cpu else runner.visible_gpus()
-    jobs = runner.jobs_for(None if request.cell else request.jobs, gpus)
+    jobs = runner.jobs_for(None if options.cell else options.jobs, gpus)
     num_done = len(phase.cells) - len(missing)
     alike = {cell.key: known[cell.key] for cell in (*phase.tuned.cells, *phase.cells) if cell.key in known}
-    seconds = _announce(study, phase, wanted, alike, jobs, num_done=num_done, is_timed=request.dry_run)
-    if request.dry_run:
+    seconds = _announce(study, phase, wanted, alike, jobs, num_done=num_done, is_timed=options.dry_run)
+    if options.dry_run:
         return Outcome({**_answer(study, phase, wanted), "estimated_seconds": seconds}, None, folder)
     if wanted:
         records.probe(study.results)
-        _train(study, phase, wanted, folder, num_done=num_done, jobs=jobs, gpus=gpus, fresh=request.fresh)
+        _train(study, phase, wanted, folder, num_done=num_done, jobs=jobs, gpus=gpus, fresh=options.fresh)
         known = records.read(study.results)
     answer = _answer(study, phase, [])
-    if request.cell is not None:
+    if options.cell is not None:
         return Outcome(answer, None, folder)
     if phase.name == "tuning":
         _freeze(phase.tuned, known)
@@ -278,11 +289,6 @@ def _answer(study: Study, phase: Phase, missing: Sequence[Cell]) -> Result:
             {"key": cell.key, "variant": cell.variant, "seed": cell.seed, "trial": cell.trial} for cell in missing
         ],
     }
-
-
-def _words(typed: Sequence[str]) -> list[str]:
-    """Return the words of the command line that every task of an array job repeats."""
-    return [word for word in typed if word not in ("--print-slurm", "--json")]
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ KEEP = 2
 """Checkpoints kept beside the best."""
 
 
-class Store:
+class CheckpointFolder:
     """The folder `checkpoints/` of a run; what is newest is computed from the files, no pointer can lie."""
 
     def __init__(self, folder: Path) -> None:

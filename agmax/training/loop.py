@@ -27,7 +27,7 @@ TIMED_STEPS = 10
 """Steps after which the remaining minutes are estimated."""
 
 
-class Journal(Protocol):
+class MetricsLog(Protocol):
     """Where the rows of metrics go."""
 
     def rows(self) -> list[dict[str, Any]]: ...
@@ -76,7 +76,7 @@ class Trainer:
         patience: int,
         evaluators: Mapping[str, Evaluates],
         device: torch.device,
-        run: Journal,
+        metrics_log: MetricsLog,
         checkpoints: Checkpoints,
         description: dict[str, Any],
         report: Callable[[dict[str, Any]], None],
@@ -95,7 +95,7 @@ class Trainer:
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.learning_rate, self.patience = learning_rate, patience
         self.evaluators, self.device = evaluators, device
-        self.run, self.checkpoints, self.description = run, checkpoints, description
+        self.metrics_log, self.checkpoints, self.description = metrics_log, checkpoints, description
         self.report = report
         self.save_every_steps, self.log_every_steps = save_every_steps, log_every_steps
         self.evaluate_every = evaluate_every
@@ -120,7 +120,7 @@ class Trainer:
         """Train from the present step to the last epoch."""
         self._first_step, self._started = self.step, time.perf_counter()
         is_last_of_epoch = bool(self.sums) and self.step % self.steps_per_epoch == 0
-        if is_last_of_epoch and all(row["step"] != self.step for row in self.run.rows()):
+        if is_last_of_epoch and all(row["step"] != self.step for row in self.metrics_log.rows()):
             self.finish_epoch(seconds=0.0, num_images=0)  # it was interrupted between its last step and its row
         while self.step < self.total_steps:
             started = time.perf_counter()
@@ -194,9 +194,9 @@ class Trainer:
             "images_per_second": num_images / seconds if seconds else None,
             "evaluation_seconds": time.perf_counter() - started,
         }
-        if is_evaluated and self.run.would_be_best(row):
+        if is_evaluated and self.metrics_log.would_be_best(row):
             self.checkpoints.keep_best(self.step)
-        self.run.append(row)
+        self.metrics_log.append(row)
         self.report(row)
         self._say(row)
 

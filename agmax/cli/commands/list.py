@@ -1,31 +1,20 @@
-"""Say what can be asked for: settings, names."""
+"""--list: the configurations, parts, models or data sets there are."""
 
 from collections.abc import Callable
 
-from agmax.cli import parser
-from agmax.cli.commands.shared import Result, print_notes
-from agmax.config import names, resolve
-from agmax.core.errors import UsageError
+from agmax.cli.commands.shared import Result
+from agmax.cli.parser import Request
+from agmax.config import names
 
 
-def print_config(request: parser.Request) -> Result:
-    """Show every setting and where it came from."""
-    if request.source is None:
-        raise UsageError("no configuration", remedy="Give --config NAME; see --list")
-    resolved = resolve.resolve(request.source, dataset=request.dataset, parts=request.parts, settings=request.settings)
-    print_notes(request, resolved)
-    if not request.as_json:
-        print(resolve.as_yaml(resolved), end="")
-    return resolved.config.model_dump(mode="json")
-
-
-def list_all(request: parser.Request) -> Result:
-    """List the configurations, parts, models or data sets there are."""
-    listing = LISTINGS[request.what]()
+def run(request: Request) -> Result:
+    """List what there is."""
+    word = request.options["word"]
+    listing = LISTINGS[word]()
     if not request.as_json:
         width = max(map(len, listing), default=0)
         print("\n".join(f"{name:<{width}}  {about}".rstrip() for name, about in listing.items()))
-    return {"mode": "list", request.what: listing}
+    return {"mode": "list", word: listing}
 
 
 def _configs() -> dict[str, str]:
@@ -52,3 +41,4 @@ LISTINGS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
     "datasets": lambda: {item.part: item.about for item in names.examples("dataset")},
 }
+"""The words of --list."""

@@ -1,65 +1,31 @@
-"""Look at a model, and at what it is trained on."""
+"""--preview: draw what a model is trained on."""
 
 from collections.abc import Callable
-from pathlib import Path
-
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from agmax import builders
-from agmax.cli import parser
-from agmax.cli.commands.shared import Result, print_notes
+from agmax.cli.commands.shared import Result, picture, print_notes
+from agmax.cli.parser import Request
+from agmax.config import resolve
 from agmax.core import devices
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
 from agmax.data import sampler
-from agmax.experiments import results, start
+from agmax.experiments import results
 from agmax.reports import preview as sheets
 from agmax.reports import softening, style
 
 
-def summary(request: parser.Request) -> Result:
-    """Show the model's layers and parameters, and the operations that one image takes."""
-    typed = start.resolved(request)
-    print_notes(request, typed)
-    config = typed.config
-    classifier = builders.model(config).eval()
-    size = config.test_image_size
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        classifier(torch.zeros(1, 1, config.input_channels, size, size))
-    count = {name: sum(p.numel() for p in child.parameters()) for name, child in classifier.named_children()}
-    result: Result = {
-        "mode": "summary",
-        "config": config.name,
-        "dataset": config.dataset.name,
-        "parameters": sum(count.values()),
-        "backbone_parameters": count["backbone"],
-        "q_network_parameters": count.get("q_network", 0),
-        "image_size": size,
-        "flops_per_image": counter.get_total_flops(),
-    }
-    if not request.as_json:
-        print(classifier)
-        print(
-            f"{result['parameters']:,} parameters: {count['backbone']:,} in the backbone with its classifier, "
-            f"{result['q_network_parameters']:,} in the Q network, which only training uses\n"
-            f"{result['flops_per_image'] / 1e6:,.1f} million floating-point operations for an image of {size}x{size}, "
-            "a multiply-add counted as two"
-        )
-    return result
+def run(request: Request) -> Result:
+    """Draw what is named."""
+    return PREVIEWS[request.options["word"]](request)
 
 
-def preview(request: parser.Request) -> Result:
-    """Draw what the model is trained on."""
-    return PREVIEWS[request.what](request)
-
-
-def preview_batch(request: parser.Request) -> Result:
+def _batch(request: Request) -> Result:
     """Draw the batch of a training's first step, as the model gets it."""
-    typed = start.resolved(request)
+    typed = resolve.lay(request.ask).resolve()
     device = devices.choose_device(typed.config.train.device)
     name, dataset = typed.config.name, typed.config.dataset.name
-    path = Path(request.output or f"preview-{name}-{dataset}.png")
+    path = picture(request.options["output"], f"preview-{name}-{dataset}.png")
     results.probe(path)
     print_notes(request, typed)
     data = builders.split(typed.config, "train")
@@ -87,11 +53,11 @@ def preview_batch(request: parser.Request) -> Result:
     }
 
 
-def preview_curves(request: parser.Request) -> Result:
+def _curves(request: Request) -> Result:
     """Draw how the targets soften, and how much of the images is visible."""
-    typed = start.resolved(request)
+    typed = resolve.lay(request.ask).resolve()
     name, dataset = typed.config.name, typed.config.dataset.name
-    path = Path(request.output or f"softening-{name}-{dataset}.png")
+    path = picture(request.options["output"], f"softening-{name}-{dataset}.png")
     results.probe(path)
     print_notes(request, typed)
     config = builders.counted(typed.config, lambda: builders.split(typed.config, "train"))
@@ -116,5 +82,5 @@ def preview_curves(request: parser.Request) -> Result:
     }
 
 
-PREVIEWS: dict[str, Callable[[parser.Request], Result]] = {"batch": preview_batch, "curves": preview_curves}
+PREVIEWS: dict[str, Callable[[Request], Result]] = {"batch": _batch, "curves": _curves}
 """The words of --preview."""

@@ -1,0 +1,20 @@
+"""--benchmark: time the augmentation, or an evaluation, beside other programs'."""
+
+import sys
+from functools import partial
+
+from agmax.benchmarks import augment, evaluation
+from agmax.cli.commands.shared import Result
+from agmax.cli.parser import Request
+from agmax.core.errors import UsageError
+
+
+def run(request: Request) -> Result:
+    """Time what is named."""
+    ask, word = request.ask, request.options["word"]
+    if ask.source or ask.settings or ask.dataset:
+        why = "the benchmark has data and settings of its own, the same on every machine"
+        raise UsageError("settings not followed", where="--benchmark", why=why, remedy="Leave them out")
+    program = {"augment": augment, "evaluation": evaluation}[word]
+    say = partial(print, file=sys.stderr if request.as_json else sys.stdout, flush=True)
+    return {"mode": "benchmark", "what": word, **program.run(say=say)}

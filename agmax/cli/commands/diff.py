@@ -1,0 +1,19 @@
+"""--diff: the settings and metrics in which two runs differ."""
+
+from agmax.cli.commands.shared import Result
+from agmax.cli.parser import Request
+from agmax.experiments.start import runs_dir
+from agmax.studies import compare
+
+
+def run(request: Request) -> Result:
+    """List what differs."""
+    found = compare.diff(request.options["names"], runs_dir(request.ask))
+    if not request.as_json:
+        rows = {**found["settings"], **found["metrics"]}
+        width = max(map(len, rows), default=0)
+        print(
+            "\n".join(f"{key:<{width}}  {first} -> {second}" for key, (first, second) in rows.items())
+            or "no difference"
+        )
+    return found

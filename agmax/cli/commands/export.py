@@ -1,0 +1,44 @@
+"""--export: write weights for other programs."""
+
+from pathlib import Path
+from typing import Any
+
+from agmax.cli.commands.shared import Result, print_notes
+from agmax.cli.parser import Request
+from agmax.config import resolve
+from agmax.core.errors import UsageError
+from agmax.core.logs import log
+from agmax.experiments import export, model, results
+from agmax.experiments.start import Start, find_weights
+
+
+def run(request: Request) -> Result:
+    """Write the weights of a checkpoint, or the fresh ones of a configuration."""
+    options = request.options
+    word, is_normalised = options["word"], options["normalise"]
+    if is_normalised and word != "onnx":
+        raise UsageError("flag not followed", where="--normalise", why="only a graph, --export onnx, can normalise")
+    write, ending = export.FORMATS[word]
+    is_fresh = request.ask.resume is None
+    start = Start(resolve.lay(request.ask).resolve(), None) if is_fresh else find_weights(request.ask)
+    config, saved = start.resolved.config, start.checkpoint
+    exported = model.of_saved(saved, config) if saved else model.with_initial_weights(config)
+    print_notes(request, start.resolved)
+    path = Path(options["output"] or f"{config.name}-{config.dataset.name}{ending}")
+    results.probe(path)
+    more: dict[str, Any] = {"with_normalisation": True} if is_normalised else {}
+    about = write(exported, path, **more)
+    source = saved.path if saved else "fresh weights"
+    log.info("%s holds %s of %s (%.1f MiB)", path, word, source, path.stat().st_size / 2**20)
+    if about.get("largest_difference") is not None:
+        log.info("logits in onnxruntime differ by %.1e of their deviation at most", about["largest_difference"])
+    elif word == "onnx":
+        log.warning("warning: its logits are not compared with the model's: onnxruntime is not installed")
+    return {
+        "mode": "export",
+        "format": word,
+        "config": config.name,
+        "checkpoint": str(saved.path) if saved else None,
+        "file": str(path),
+        **about,
+    }

@@ -1,0 +1,40 @@
+"""--predict: classify image files with the weights of a checkpoint."""
+
+import sys
+
+from agmax.cli.commands.shared import Result, print_notes
+from agmax.cli.parser import Request
+from agmax.core import devices
+from agmax.core.errors import DataError, UsageError
+from agmax.core.logs import log
+from agmax.experiments import model, predict
+from agmax.experiments.start import find_weights
+
+
+def run(request: Request) -> Result:
+    """Classify the files that are named."""
+    if not request.ask.resume:
+        raise UsageError("nothing to classify with", remedy="Give --resume CHECKPOINT")
+    start = find_weights(request.ask)
+    assert start.checkpoint is not None
+    print_notes(request, start.resolved)
+    paths = predict.files_of(request.options["names"])
+    devices.keep_freed_memory()
+    config = start.resolved.config
+    found = predict.classify(
+        model.of_saved(start.checkpoint, config, devices.choose_device(config.train.device)),
+        paths,
+        top_k=request.options["top_k"] or 5,
+        batch_size=config.evaluation.batch_size,
+        num_workers=devices.num_workers(config.train.num_workers),
+    )
+    for why in found.unreadable.values():
+        log.warning("warning: %s", why)
+    if not found.found:
+        why = "none is an image that can be read"
+        raise DataError("nothing classified", where=f"{len(paths)} files", why=why)
+    if not request.as_json:
+        predict.write_csv(found, sys.stdout)
+    path = start.checkpoint.path
+    log.info("%d of %d images classified with %s", len(found.found), len(paths), path)
+    return {"mode": "predict", "checkpoint": str(path), **predict.as_mapping(found)}

@@ -1,0 +1,14 @@
+"""--print-config: show every setting and where it came from."""
+
+from agmax.cli.commands.shared import Result, print_notes
+from agmax.cli.parser import Request
+from agmax.config import resolve
+
+
+def run(request: Request) -> Result:
+    """Show the resolved configuration."""
+    resolved = resolve.lay(request.ask).resolve()
+    print_notes(request, resolved)
+    if not request.as_json:
+        print(resolve.as_yaml(resolved), end="")
+    return resolved.config.model_dump(mode="json")

@@ -1,0 +1,28 @@
+"""--study: run what is missing of a study, and report what can be said."""
+
+from agmax.cli.commands.compare import report
+from agmax.cli.commands.shared import Result
+from agmax.cli.parser import Request
+from agmax.studies import spec, study
+from agmax.studies.plan import Typed
+from agmax.studies.study import Options
+
+
+def run(request: Request) -> Result:
+    """Run the study that is named."""
+    ask, given = request.ask, request.options
+    options = Options(
+        dry_run=given["dry_run"],
+        fresh=given["fresh"],
+        jobs=given["jobs"],
+        cell=given["cell"],
+        print_slurm=given["print_slurm"],
+        words=tuple(word for word in given["argv"] if word not in ("--print-slurm", "--json")),
+    )
+    (name,) = given["names"]
+    outcome = study.run(spec.read(spec.find(name)), Typed(ask.dataset, ask.parts, ask.settings), options)
+    if "script" in outcome.result and not request.as_json:
+        print(outcome.result["script"], end="")
+    if outcome.analysis is None:
+        return outcome.result
+    return {**outcome.result, "files": report(outcome.analysis, outcome.folder)}

@@ -1,0 +1,32 @@
+"""--train: train, or continue a training; with --n-runs once for each of several seeds."""
+
+from agmax.cli.commands.shared import Result
+from agmax.cli.parser import Request
+from agmax.config import resolve
+from agmax.config.resolve import Setting
+from agmax.core.errors import UsageError
+from agmax.core.logs import log
+from agmax.experiments import results
+from agmax.experiments.start import find_start
+from agmax.experiments.train import train
+
+
+def run(request: Request) -> Result:
+    """Train as asked."""
+    ask, num_runs = request.ask, request.options["n_runs"]
+    if num_runs == 1:
+        with find_start(ask) as start:
+            return train(start, remarks=request.remarks).to_dict()
+    if ask.resume:
+        raise UsageError("several runs cannot continue one", where="--n-runs", remedy="Give --resume without value")
+    first = resolve.lay(ask).resolve().config.train.seed
+    made = []
+    for seed in range(first, first + num_runs):
+        settings = (*ask.settings, Setting("train.seed", seed, "--n-runs"))
+        with find_start(ask._replace(settings=settings), or_new=True) as start:
+            made.append(train(start, remarks=request.remarks))
+    summary = results.summary(made)
+    spread = summary["top1_spread"]
+    text = "%d runs: test top1 mean %.2f, standard deviation %.2f, min %.2f, max %.2f"
+    log.info(text, len(made), spread["mean"], spread["std"], spread["min"], spread["max"])
+    return summary
