@@ -108,17 +108,15 @@ def test_mistakes_are_answered_as_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_the_device_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = agmax.load_config("ResNet8", dataset="digits")
     for device in ("cpu", torch.device("cpu")):
-        assert (
-            next(with_initial_weights(agmax.load_config("ResNet8", dataset="digits"), device).parameters()).device.type
-            == "cpu"
-        )
+        assert next(with_initial_weights(config, device).parameters()).device.type == "cpu"
     with pytest.raises(UsageError, match="torch has none of this name"):
         with_initial_weights(config, "cdua")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cuda:0"):
         with pytest.raises(ResourceError, match="torch finds none"):
-            with_initial_weights(agmax.load_config("ResNet8", dataset="digits"), device)
+            with_initial_weights(config, device)
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
