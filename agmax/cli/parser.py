@@ -68,6 +68,7 @@ class Request(NamedTuple):
     split: str
     predictions: str | None
     output: str | None  # a file to write
+    force: bool  # replace one that is there
     what: str  # the word of --list, --preview or --benchmark
     named: tuple[str, ...]  # the files or folders of --study, --compare or --diff
     normalise: bool
@@ -126,6 +127,7 @@ def parse(argv: Sequence[str]) -> Request:
         split=arguments.split or "test",
         predictions=_expanded(arguments.predictions),
         output=_expanded(arguments.output),
+        force=arguments.force,
         what=next((word for mode in WORDS if (word := getattr(arguments, mode))), ""),
         named=_named(arguments),
         normalise=arguments.normalise,
@@ -153,6 +155,7 @@ def _check_together(arguments: argparse.Namespace, mode: str) -> None:
         ("--split", arguments.split, "eval"),
         ("--predictions", arguments.predictions, "eval"),
         ("--output", arguments.output is not None, "preview", "eval", "export"),
+        ("--force", arguments.force, "preview", "eval", "export"),
         ("--normalise", arguments.normalise, "export"),
         ("--top-k", arguments.top_k is not None, "predict"),
         ("--allow-nonfinite", arguments.allow_nonfinite, "eval"),
@@ -236,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("train", "validation", "test"), help="what --eval measures (test)")
     parser.add_argument("--predictions", metavar="FILE", help="where --eval writes its predictions (.npz)")
     parser.add_argument("--output", metavar="FILE", help="where --preview or --eval draws, or --export writes")
+    parser.add_argument("--force", action="store_true", help="replace the file that --output or --predictions names")
     parser.add_argument("--normalise", action="store_true", help="let the graph of --export onnx normalise its images")
     parser.add_argument("--top-k", type=int, metavar="K", help="classes that --predict names for each image (5)")
     parser.add_argument("--allow-nonfinite", action="store_true", help="let --eval take weights that are nan or inf")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agmax.core.errors import OutputError
+from agmax.core.storage import explain
 
 log = logging.getLogger("agmax")
 
@@ -23,10 +23,8 @@ def log_to(paths: Sequence[Path]) -> None:
         handler.close()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     for path in paths:
-        try:
+        with explain(path):
             handlers.append(logging.FileHandler(path, encoding="utf-8"))
-        except OSError as error:
-            raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)

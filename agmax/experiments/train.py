@@ -14,6 +14,7 @@ from agmax.config.schema import Config
 from agmax.core import devices
 from agmax.core.errors import DataError, UsageError
 from agmax.core.logs import log, log_to
+from agmax.core.storage import atomic_file
 from agmax.experiments import results, start
 from agmax.experiments import saved as loading
 from agmax.experiments.environment import environment
@@ -170,7 +171,8 @@ def _finish(
 
     split = "test" if "test" in trainer.evaluators else "validation"
     predictions = {name: evaluator.latest() for name, evaluator in trainer.evaluators.items()}
-    results.write_predictions(folder.path / "predictions.npz", predictions)
+    with atomic_file(folder.path / "predictions.npz") as file:
+        results.write_predictions(file, predictions)
     result: Result = {
         "mode": "train",
         "config": config.name,

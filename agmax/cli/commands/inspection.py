@@ -12,8 +12,9 @@ from agmax.cli.commands.shared import Result, print_notes
 from agmax.core import devices
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
+from agmax.core.storage import check_output, output_file
 from agmax.data import sampler
-from agmax.experiments import results, start
+from agmax.experiments import start
 from agmax.reports import preview as sheets
 from agmax.reports import softening, style
 
@@ -60,7 +61,7 @@ def preview_batch(request: parser.Request) -> Result:
     device = devices.choose_device(typed.config.train.device)
     name, dataset = typed.config.name, typed.config.dataset.name
     path = Path(request.output or f"preview-{name}-{dataset}.png")
-    results.probe(path)
+    check_output(path, force=request.force)
     print_notes(request, typed)
     data = builders.split(typed.config, "train")
     config = builders.counted(typed.config, lambda: data)
@@ -73,7 +74,9 @@ def preview_batch(request: parser.Request) -> Result:
     mean, std = config.normalisation
     views = "1 view" if num_views == 1 else f"{num_views} views"
     title = f"{name} on {dataset}: seed {seed}, step 0, {views} of each image"
-    sheets.save(sheets.sheet(batch, sample.labels, data.class_names, mean=mean, std=std, title=title), path)
+    sheets.save(
+        sheets.sheet(batch, sample.labels, data.class_names, mean=mean, std=std, title=title), path, force=request.force
+    )
     num_images = min(len(sample.labels), sheets.NUM_SHOWN)
     log.info("%s shows %d of the %d images of step 0", path, num_images, len(sample.labels))
     return {
@@ -92,7 +95,7 @@ def preview_curves(request: parser.Request) -> Result:
     typed = start.resolved(request)
     name, dataset = typed.config.name, typed.config.dataset.name
     path = Path(request.output or f"softening-{name}-{dataset}.png")
-    results.probe(path)
+    check_output(path, force=request.force)
     print_notes(request, typed)
     config = builders.counted(typed.config, lambda: builders.split(typed.config, "train"))
     drawn = builders.softening_shares(config)
@@ -104,7 +107,9 @@ def preview_curves(request: parser.Request) -> Result:
     curve = softening.Curve(num_classes, settings.power, settings.max_confidence, settings.visibility)
     window_size = config.dataset.image_size if config.augment.crop == "soft" else None
     title = f"{name} on {dataset}: {num_classes} classes, {len(drawn):,} views drawn"
-    style.save(softening.figure(curve, drawn, window_size=window_size, title=title), path)
+    figure = softening.figure(curve, drawn, window_size=window_size, title=title)
+    with output_file(path, force=request.force) as file:
+        style.save(figure, file)
     log.info("%s shows the softening of %s", path, name)
     return {
         "mode": "preview",

@@ -11,6 +11,7 @@ from agmax.config.resolve import Setting
 from agmax.core import devices
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
+from agmax.core.storage import check_output, output_file
 from agmax.experiments import results, start
 from agmax.experiments.train import check_data, train_once
 from agmax.reports import robustness
@@ -38,7 +39,7 @@ def evaluate(request: parser.Request) -> Result:
     """Evaluate a checkpoint on a split; nothing is written but what --predictions and --output name."""
     for path in (request.predictions, request.output):
         if path:
-            results.probe(Path(path))
+            check_output(Path(path), force=request.force)
     resolved, saved = start.evaluation_start(
         request, lambda config: builders.counted(config, lambda: builders.split(config, request.split))
     )
@@ -62,7 +63,8 @@ def evaluate(request: parser.Request) -> Result:
     seconds = time.perf_counter() - started
     measured = builders.robustness(config, classifier, data, device)
     if request.predictions:
-        results.write_predictions(Path(request.predictions), {request.split: predictions})
+        with output_file(Path(request.predictions), force=request.force) as file:
+            results.write_predictions(file, {request.split: predictions})
     result: Result = {
         "mode": "eval",
         "config": config.name,
@@ -88,6 +90,6 @@ def evaluate(request: parser.Request) -> Result:
         about = (result["num_images"], config.dataset.name, size + 32, size, result["sha256"])
         log.info(words, result["published_top1"], result["top1"], *about)
     if request.output:
-        robustness.save(result, Path(request.output))
+        robustness.save(result, Path(request.output), force=request.force)
         log.info("%s shows it", request.output)
     return {key: results.or_none(value) for key, value in result.items()}

@@ -13,11 +13,12 @@ from agmax.config.schema import Config
 from agmax.core import devices
 from agmax.core.errors import CheckpointError, DataError, DownloadError, UsageError
 from agmax.core.logs import log
+from agmax.core.storage import check_output
 from agmax.experiments import export as exporting
 from agmax.experiments import model as api
 from agmax.experiments import predict as prediction
-from agmax.experiments import results, start
 from agmax.experiments import saved as loading
+from agmax.experiments import start
 
 
 def predict(request: parser.Request) -> Result:
@@ -63,9 +64,9 @@ def export(request: parser.Request) -> Result:
         model = api.of_saved(saved, config)
     print_notes(request, resolved)
     path = Path(request.output or f"{config.name}-{config.dataset.name}{ending}")
-    results.probe(path)
+    check_output(path, force=request.force)
     more: dict[str, Any] = {"with_normalisation": True} if request.normalise else {}
-    about = write(model, path, **more)
+    about = write(model, path, force=request.force, **more)
     source = saved.path if saved else "fresh weights"
     log.info("%s holds %s of %s (%.1f MiB)", path, request.what, source, path.stat().st_size / 2**20)
     if about.get("largest_difference") is not None:
