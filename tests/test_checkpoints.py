@@ -12,7 +12,8 @@ import torch
 
 from agmax.checkpoints import write as saving
 from agmax.checkpoints.read import load, load_weights, opened, read
-from agmax.checkpoints.write import copy, save, sweep
+from agmax.checkpoints.write import copy, save
+from agmax.core import storage
 from agmax.core.errors import CheckpointError, OutputError
 from agmax.experiments.saved import loaded as loaded_from
 from agmax.training.checkpoint_folder import CheckpointFolder
@@ -169,7 +170,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    owner = saving.torch if fault == "save" else saving.os
+    owner = saving.torch if fault == "save" else storage.os
     monkeypatch.setattr(owner, fault, fail)
     with pytest.raises(OutputError, match="disk full") as caught:
         save(path, state(2.0))
@@ -198,7 +199,7 @@ def test_a_file_that_does_not_read_back_is_not_put_in_place(tmp_path: Path, monk
 def test_leftovers_of_a_killed_save_are_swept(tmp_path: Path) -> None:
     save(tmp_path / "step-00000001.pth", state())
     (tmp_path / ".step-00000002.pth.tmp-123").write_bytes(b"half")
-    sweep(tmp_path)
+    CheckpointFolder(tmp_path).sweep()
     assert os.listdir(tmp_path) == ["step-00000001.pth"]
 
 

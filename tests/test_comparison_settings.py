@@ -77,7 +77,7 @@ def test_an_evaluation_measures_the_very_images_that_the_training_kept_apart(run
         ("--config=ResNet8-standard", *TINY, *HELD, "--seed=4", "--resume"),
     ):
         for split in ("test", "validation"):
-            answer = run("--eval", "--json", f"--split={split}", "--predictions=mine.npz", *words)
+            answer = run("--eval", "--json", f"--split={split}", "--predictions=mine.npz", "--force", *words)
             assert answer.status == 0, answer.err
             mine = np.load("mine.npz")
             for part in ("indices", "labels", "logits"):
@@ -353,7 +353,8 @@ def test_of_equal_logits_the_first_is_the_prediction_in_metrics_and_predictions_
     logits = torch.zeros(64, 10)
     logits[:, 3:] = 1.0  # classes 3 to 9 tie, as bfloat16 makes them
     labels = torch.arange(64) % 10
-    results.write_predictions(tmp_path / "p.npz", {"test": Predictions(logits, labels, torch.arange(64))})
+    with (tmp_path / "p.npz").open("wb") as file:
+        results.write_predictions(file, {"test": Predictions(logits, labels, torch.arange(64))})
     with np.load(tmp_path / "p.npz") as saved:
         assert saved["test_predicted"].tolist() == [3] * 64
     assert num_correct(logits, labels, k=1) == sum(label == 3 for label in labels.tolist())

@@ -19,7 +19,7 @@ from test_released import file_of, small_imagenet
 from torchvision.datasets import CIFAR10
 
 from agmax.checkpoints import agmax_format
-from agmax.core import download
+from agmax.core import download, storage
 from agmax.core.download import fetch
 from agmax.core.errors import BusyError, DownloadError, OutputError, without_secrets
 from agmax.data import datasets
@@ -330,8 +330,8 @@ def test_a_server_that_never_takes_the_call_is_given_up_soon(tmp_path: Path, mon
 
 
 def test_two_programs_do_not_write_one_file(server: str, tmp_path: Path) -> None:
-    with (tmp_path / ".a.pth.part").open("a+b") as held:
-        download._lock(held, tmp_path / ".a.pth.part")
+    with storage.open_alone(tmp_path / ".a.pth.part") as held:
+        assert held is not None
         with pytest.raises(BusyError, match="another program writes it"):
             fetch(f"{server}/ok/a.pth", tmp_path / "a.pth")
     assert Server.asked == []

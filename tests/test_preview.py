@@ -282,7 +282,7 @@ def test_what_is_drawn_is_what_the_model_gets_at_the_first_step_of_training(
     write_tree(tmp_path / "data/folder", classes[:3], {"train": 8, "test": 2})
     images, batch = first_step(run, (*words, "train.batch_size=20"), monkeypatch)
     drawn: list[Figure] = []
-    monkeypatch.setattr(preview, "save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(preview, "save", lambda figure, path, *, force: drawn.append(figure))
     answer = run("--preview", *words, "train.batch_size=20", "--json")
     assert answer.status == 0, answer.err
     num_views = images.shape[1]

@@ -784,7 +784,8 @@ def test_a_name_given_to_an_evaluation_may_leave_out_what_the_weights_know(run: 
 def test_predictions_too_large_for_half_precision_are_written_as_its_largest_numbers(tmp_path: Path) -> None:
     logits = torch.tensor([[1e9, -1e9, 2.0]])
     split = Predictions(logits, torch.tensor([0]), torch.tensor([5]))
-    write_predictions(tmp_path / "p.npz", {"test": split})
+    with (tmp_path / "p.npz").open("wb") as file:
+        write_predictions(file, {"test": split})
     assert np.load(tmp_path / "p.npz")["test_logits"].tolist() == [[65504.0, -65504.0, 2.0]]
 
 

@@ -31,7 +31,7 @@ MODES = {
         Mode(
             "eval",
             "evaluate a checkpoint (--resume); writes nothing",
-            options=("resume", "split", "predictions", "output", "allow-nonfinite"),
+            options=("resume", "split", "predictions", "output", "force", "allow-nonfinite"),
         ),
         Mode("print-config", "show every setting and where it came from", needs_torch=False),
         Mode("summary", "show the model's layers, parameters and operations"),
@@ -40,13 +40,13 @@ MODES = {
             "preview",
             "draw what the model is trained on, as a PNG picture (--output)",
             words=("batch", "curves"),
-            options=("output",),
+            options=("output", "force"),
         ),
         Mode(
             "export",
             "write the weights of --resume, or fresh ones of --config, for other programs (--output)",
             words=("safetensors", "onnx", "extractor"),
-            options=("resume", "output", "normalise"),
+            options=("resume", "output", "force", "normalise"),
         ),
         Mode(
             "benchmark",
@@ -101,6 +101,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "split": {"choices": ("train", "validation", "test"), "help": "what --eval measures (test)"},
     "predictions": {"metavar": "FILE", "help": "where --eval writes its predictions (.npz)"},
     "output": {"metavar": "FILE", "help": "where --preview or --eval draws, or --export writes"},
+    "force": {"action": "store_true", "help": "replace the file that --output or --predictions names"},
     "normalise": {"action": "store_true", "help": "let the graph of --export onnx normalise its images"},
     "top-k": {"type": int, "metavar": "K", "help": "classes that --predict names for each image (5)"},
     "allow-nonfinite": {"action": "store_true", "help": "let --eval take weights that are nan or inf"},

@@ -1,6 +1,5 @@
 """Fetch a file over the network: whole and checked, then put in its place at once, or not at all."""
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -15,9 +14,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from tqdm import tqdm
 
-from agmax.core.errors import BusyError, DownloadError, OutputError, printable, without_secrets
+from agmax.core import storage
+from agmax.core.errors import BusyError, DownloadError, printable, without_secrets
 from agmax.core.logs import log
-from agmax.core.storage import put_in_place
 
 ATTEMPTS, WAIT, MAX_REDIRECTS = 3, 1.0, 5
 """Trials, seconds before the second of them (twice as many before the third), and hops of one trial."""
@@ -25,6 +24,7 @@ ATTEMPTS, WAIT, MAX_REDIRECTS = 3, 1.0, 5
 CONNECT_TIMEOUT, TIMEOUT = 10.0, 30.0
 """Seconds until a server must take the call, and that it may be silent then."""
 
+CANNOT = "cannot write the download"
 PIECE = 2**20
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -47,24 +47,27 @@ def fetch(
     Raises:
         DownloadError: the server cannot be reached, or what it sends is cut short or another file.
         BusyError: another program is downloading to this place.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or what is there is no plain file.
     """
     is_known = sha256 is not None or md5 is not None
     _safe(url, plain=is_known)
     by_hand = f"Or fetch it by other means and put it at {path}"
     part = path.with_name(f".{path.name}.part")
     origin = path.with_name(f".{path.name}.part-from")
+    storage.make_folder(path.parent, what=CANNOT)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("a+b") as file:
-            _lock(file, part)
-            download = _Download(url, file, origin, size, magic, plain=is_known)
-            download.fill()
-            _check(file, download.total, {"sha256": sha256, "md5": md5}, magic)
-            file.flush()
-            os.fsync(file.fileno())
-            put_in_place(part, path)
-            origin.unlink(missing_ok=True)
+        with storage.explain(path, what=CANNOT):
+            storage.refuse_special(path)
+            with storage.open_alone(part, what=CANNOT) as file:
+                if file is None:
+                    why = "another program writes it, or has just ended it"
+                    raise BusyError("download in progress", where=part, why=why)
+                download = _Download(url, file, origin, size, magic, plain=is_known)
+                download.fill()
+                _check(file, download.total, {"sha256": sha256, "md5": md5}, magic)
+                storage.sync(file)
+                storage.put_in_place(part, path)
+                origin.unlink(missing_ok=True)
     except _Wrong as error:
         part.unlink(missing_ok=True)
         origin.unlink(missing_ok=True)
@@ -75,8 +78,6 @@ def fetch(
             origin.unlink(missing_ok=True)
         remedy = f"Try again. {by_hand}"
         raise DownloadError("download failed", where=without_secrets(url), why=str(error), remedy=remedy) from error
-    except OSError as error:
-        raise OutputError("cannot write the download", where=path, why=error.strerror or str(error)) from error
     return path
 
 
@@ -219,7 +220,7 @@ class _Download:
     def _note_version(self, answer: Any) -> None:
         etag = str(answer.headers.get("ETag", ""))
         version = etag if etag and not etag.startswith("W/") else str(answer.headers.get("Last-Modified", ""))
-        self.origin.write_text(f"{_digest(self.url)}\n{version.splitlines()[0] if version else ''}", encoding="utf-8")
+        storage.write_file(self.origin, f"{_digest(self.url)}\n{version.splitlines()[0] if version else ''}")
 
     def _receive(self, answer: Any, start: int) -> None:
         bar = tqdm(total=self.total, initial=start, unit="B", unit_scale=True, leave=False, disable=None)
@@ -283,13 +284,3 @@ def _check(file: BufferedRandom, total: int, digests: dict[str, str | None], mag
         file.seek(0)
         if expected is not None and (found := hashlib.file_digest(file, name).hexdigest()) != expected.lower():
             raise _Wrong(f"its {name} is {found} instead of {expected.lower()}")
-
-
-def _lock(file: BufferedRandom, part: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_this = part.exists() and os.fstat(file.fileno()).st_ino == part.stat().st_ino
-    except BlockingIOError as error:
-        raise BusyError("download in progress", where=part, why="another program writes it") from error
-    if not is_this:  # it became the file that was wanted a moment ago
-        raise BusyError("download in progress", where=part, why="another program has just ended it")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agmax.core.errors import OutputError
+from agmax.core.storage import explain
 
 log = logging.getLogger("agmax")
 
@@ -28,10 +28,8 @@ def to_file(path: Path) -> Iterator[None]:
     Raises:
         OutputError: it cannot be written.
     """
-    try:
+    with explain(path):
         handler = logging.FileHandler(path, encoding="utf-8")
-    except OSError as error:
-        raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
     before = log.level
     log.setLevel(logging.INFO)
     log.addHandler(handler)

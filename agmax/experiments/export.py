@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from agmax.core.errors import OutputError, UsageError
+from agmax.core.storage import output_file
 from agmax.experiments.model import Model
-from agmax.experiments.results import replaced
 
 LARGEST_DIFFERENCE = 1e-4
 """Of logits in onnxruntime from torch's, as a share of a row's standard deviation."""
@@ -36,18 +36,19 @@ class Graph(nn.Module):
         return logits
 
 
-def safetensors(model: Model, path: Path) -> dict[str, Any]:
+def safetensors(model: Model, path: Path, *, force: bool = False) -> dict[str, Any]:
     """Write the backbone's tensors by timm's keys, with what they are and what images must be like as metadata."""
     from safetensors.torch import save
 
     backbone = model.classifier.backbone
     tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
-    with replaced(path) as file:
-        file.write(save(tensors, metadata=_described(model)))
+    written = save(tensors, metadata=_described(model))
+    with output_file(path, force=force) as file:
+        file.write(written)
     return {"num_tensors": len(tensors)}
 
 
-def extractor(model: Model, path: Path) -> dict[str, Any]:
+def extractor(model: Model, path: Path, *, force: bool = False) -> dict[str, Any]:
     """Write the backbone's tensors without those of its classifier, by timm's keys.
 
     It is what the AgMax program's --save-extractor is for; for RegNet and EfficientNet that program's keys begin with
@@ -56,12 +57,12 @@ def extractor(model: Model, path: Path) -> dict[str, Any]:
     backbone = model.classifier.backbone
     head = {id(value) for value in backbone.get_classifier().state_dict(keep_vars=True).values()}  # type: ignore[operator]
     kept = {key: value for key, value in backbone.state_dict(keep_vars=True).items() if id(value) not in head}
-    with replaced(path) as file:
+    with output_file(path, force=force) as file:
         torch.save({key: value.detach().cpu().contiguous() for key, value in kept.items()}, file)
     return {"num_tensors": len(kept)}
 
 
-def onnx(model: Model, path: Path, *, with_normalisation: bool = False) -> dict[str, Any]:
+def onnx(model: Model, path: Path, *, force: bool = False, with_normalisation: bool = False) -> dict[str, Any]:
     """Write a graph that takes any number of images, and compare its logits with torch's where onnxruntime is there.
 
     Raises:
@@ -95,7 +96,7 @@ def onnx(model: Model, path: Path, *, with_normalisation: bool = False) -> dict[
     if difference is not None and not difference <= LARGEST_DIFFERENCE:  # nor is it nan
         why = f"its logits differ by {difference:.1e} of their deviation"
         raise OutputError("the ONNX graph is not the model", where=path, why=why)
-    with replaced(path) as file:
+    with output_file(path, force=force) as file:
         file.write(written)
     return {"largest_difference": difference, "with_normalisation": with_normalisation}
 

@@ -1,17 +1,13 @@
 """What a training or an evaluation leaves: its result, its predictions, the summary of several."""
 
 import math
-import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
-from agmax.core.errors import OutputError
 from agmax.evaluation.predict import Predictions
 
 FLOAT16_RANGE = (-65504.0, 65504.0)
@@ -158,13 +154,10 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def write_predictions(path: Path, splits: Mapping[str, Predictions]) -> None:
-    """Write the logits (float16), predicted classes, labels and indices of each split to a .npz file.
+def write_predictions(file: BinaryIO, splits: Mapping[str, Predictions]) -> None:
+    """Write the logits (float16), predicted classes, labels and indices of each split to an open .npz file.
 
     The classes are those of the float32 logits: rounding makes ties.
-
-    Raises:
-        OutputError: the file cannot be written.
     """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for split, (logits, labels, indices) in splits.items():
@@ -172,39 +165,4 @@ def write_predictions(path: Path, splits: Mapping[str, Predictions]) -> None:
         arrays[f"{split}_predicted"] = logits.argmax(-1).numpy().astype(np.int16)
         arrays[f"{split}_labels"] = labels.numpy()
         arrays[f"{split}_indices"] = indices.numpy()
-    with replaced(path) as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` once it is whole, and is removed where it does not get so far.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    temporary = path.with_name(f".tmp-{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def probe(path: Path) -> None:
-    """Find out before the work begins whether its results can be written.
-
-    Raises:
-        OutputError: they cannot.
-    """
-    try:
-        is_folder = path.is_dir()
-    except OSError as error:  # a name that is too long
-        raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
-    if is_folder or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        why = "it is a folder" if is_folder else "its folder is not there or cannot be written"
-        raise OutputError("cannot write", where=path, why=why)
+    np.savez_compressed(file, allow_pickle=False, **arrays)

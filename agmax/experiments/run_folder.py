@@ -1,16 +1,14 @@
 """The run folder: everything a training leaves behind, and how it is found again."""
 
-import fcntl
 import json
 import math
-import os
-import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from agmax.core import storage
 from agmax.core.errors import BusyError, CheckpointError, OutputError
 
 
@@ -34,7 +32,7 @@ class Run:
             OutputError: the folder cannot be written.
         """
         parent = Path(runs_dir).expanduser() / name
-        try:
+        with storage.explain(parent, what="cannot write the run folder"):
             parent.mkdir(parents=True, exist_ok=True)
             for number in range(1, 1_000_000):
                 path = parent / (stem if number == 1 else f"{stem}-{number}")
@@ -44,13 +42,11 @@ class Run:
                     continue
                 (path / "checkpoints").mkdir()
                 return cls(path)
-        except OSError as error:
-            raise OutputError("cannot write the run folder", where=parent, why=error.strerror or str(error)) from error
         raise OutputError("no free run folder", where=parent)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other programs from training in this folder.
+        """Keep other programs from training in this folder, and remove what a killed one has left half written.
 
         The lock of a program that is killed goes with it, at the latest when its loader's workers have left too.
 
@@ -59,30 +55,16 @@ class Run:
             OutputError: the folder cannot be written.
         """
         path = self.path / ".lock"
-        try:
-            opened = path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise OutputError("cannot write", where=path, why=error.strerror or str(error)) from error
-        with opened as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
+        with storage.lock(path) as descriptor:
+            if descriptor is None:
                 remedy = "Wait for it, or start a new run without --resume"
-                raise BusyError("run folder in use", where=self.path, why=f"by {file.read()}", remedy=remedy) from error
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
+                raise BusyError("run folder in use", where=self.path, why=f"by {storage.holder(path)}", remedy=remedy)
+            storage.sweep(self.path)
             yield
 
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file, all or nothing."""
-        temporary = self.path / f".{name}.tmp-{os.getpid()}"
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, self.path / name)
-        except OSError as error:
-            raise OutputError("cannot write", where=self.path / name, why=error.strerror or str(error)) from error
+        storage.write_file(self.path / name, text)
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=1, ensure_ascii=True) + "\n")
@@ -111,11 +93,7 @@ class Run:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row to metrics.jsonl."""
-        try:
-            with self.metrics_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise OutputError("cannot write", where=self.metrics_path, why=error.strerror or str(error)) from error
+        storage.append(self.metrics_path, json.dumps(row) + "\n")
 
     def would_be_best(self, row: dict[str, Any]) -> bool:
         """Tell whether an evaluated row is better than all those written: the first of equals stays the best."""
@@ -153,16 +131,8 @@ def probe(runs_dir: str) -> None:
     Raises:
         OutputError: the folder cannot be made or written.
     """
-    folder = Path(runs_dir).expanduser()
-    probe_file = folder / f".probe-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe_file.touch()
-        probe_file.unlink()
-    except OSError as error:
-        remedy = "Set train.runs_dir to a folder you can write"
-        why = error.strerror or str(error)
-        raise OutputError("cannot write the output folder", where=folder, why=why, remedy=remedy) from error
+    folder, remedy = Path(runs_dir).expanduser(), "Set train.runs_dir to a folder you can write"
+    storage.check_writable(folder, is_folder=True, what="cannot write the output folder", remedy=remedy)
 
 
 def runs_of(runs_dir: str, name: str, stem: str) -> Iterator[Run]:

@@ -13,6 +13,7 @@ from agmax.config.schema import Config
 from agmax.core import devices
 from agmax.core.errors import UsageError
 from agmax.core.logs import log, to_file
+from agmax.core.storage import atomic_file
 from agmax.experiments import results
 from agmax.experiments.environment import environment
 from agmax.experiments.evaluate import scored
@@ -150,7 +151,8 @@ def _finish(config: Config, trainer: Trainer, folder: Run, data: Splits, robustn
     measured = data.test if data.test is not None else data.validation
     assert measured is not None
     predictions = {name: evaluator.latest() for name, evaluator in trainer.evaluators.items()}
-    results.write_predictions(folder.path / "predictions.npz", predictions)
+    with atomic_file(folder.path / "predictions.npz") as file:
+        results.write_predictions(file, predictions)
     result = Result(
         config=config.name,
         dataset=config.dataset.name,

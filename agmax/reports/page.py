@@ -10,8 +10,7 @@ import matplotlib
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from agmax.core.errors import OutputError
-from agmax.experiments import results
+from agmax.core import storage
 from agmax.reports import figures, style, writers
 from agmax.reports import tables as contents
 from agmax.reports.figures import Drawing
@@ -102,13 +101,10 @@ def write(analysis: Analysis, folder: Path) -> list[Path]:
         "study.tex": writers.latex(analysis),
         "report.html": page(analysis, drawings),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError("cannot write", where=folder, why=error.strerror or str(error)) from error
+    storage.make_folder(folder)
     for name, text in texts.items():
-        with results.replaced(folder / name) as file:
-            file.write(text.encode())
+        storage.write_file(folder / name, text)
     for drawing in drawings:
-        style.save(drawing.figure, folder / f"{drawing.name}.png")
+        with storage.atomic_file(folder / f"{drawing.name}.png") as file:
+            style.save(drawing.figure, file)
     return [folder / name for name in (*texts, *(f"{drawing.name}.png" for drawing in drawings))]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agmax.core.batch import Batch
 from agmax.core.errors import printable
-from agmax.experiments import results
+from agmax.core.storage import output_file
 
 NUM_SHOWN = 16
 """Images on a sheet: the first of the batch."""
@@ -142,13 +142,14 @@ def fitted(text: str, width: float, font: FontProperties = FONT) -> str:
     return f"{text[: max(count, 0)]}…"
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a picture as PNG, all or nothing.
+def save(figure: Figure, path: Path, *, force: bool = False) -> None:
+    """Write a picture as PNG, all or nothing; `force` replaces a file that is there.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or must not be.
+        TakenError: it is there, and nothing forces.
     """
-    with results.replaced(path) as file:
+    with output_file(path, force=force) as file:
         figure.savefig(file, format="png", metadata={"Software": None})  # the same picture is the same file
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from agmax.core.storage import output_file
 from agmax.reports import style
 
 
@@ -21,13 +22,16 @@ def figure(result: Mapping[str, Any]) -> Figure:
     return made
 
 
-def save(result: Mapping[str, Any], path: Path) -> None:
-    """Write the figure as PNG, all or nothing.
+def save(result: Mapping[str, Any], path: Path, *, force: bool = False) -> None:
+    """Write the figure as PNG, all or nothing; `force` replaces a file that is there.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or must not be.
+        TakenError: it is there, and nothing forces.
     """
-    style.save(figure(result), path)
+    drawn = figure(result)
+    with output_file(path, force=force) as file:
+        style.save(drawn, file)
 
 
 def _draw_occlusion(axes: Axes, table: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import matplotlib
@@ -12,8 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from PIL import Image
-
-from agmax.experiments import results
 
 COLORS = ("#2c96f2", "#f26100", "#9a24ff", "#a34c34", "#5c6a9a", "#b08c8c")
 """Found by search: each has a contrast of at least 3 to a white and to a dark page, and any two lie at least 27 apart
@@ -81,15 +78,11 @@ def lines(name: str) -> str:
     return "\n".join(textwrap.wrap(drawable, NAME_WIDTH)) or "?"
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG on white, of 256 colours, all or nothing; the same figure is the same file.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+def save(figure: Figure, file: IO[bytes]) -> None:
+    """Write a figure to an open file, as PNG on white, of 256 colours; the same figure is the same file."""
     drawn = BytesIO()
     render(figure, drawn, format="png", dpi=DPI)
-    with Image.open(drawn) as image, results.replaced(path) as file:
+    with Image.open(drawn) as image:
         few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)  # a third of the size
         few.save(file, format="png", optimize=True)
 

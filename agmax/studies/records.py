@@ -1,18 +1,17 @@
 """Finished cells, one line of JSON each: all that tables, intervals and figures are made from."""
 
 import base64
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agmax.core.errors import DataError, OutputError
+from agmax.core import storage
+from agmax.core.errors import DataError
 from agmax.experiments.run_folder import Run
 from agmax.studies.spec import METRICS
 
@@ -21,6 +20,8 @@ Bits = NDArray[np.bool_]
 
 OF_THE_MACHINE = ("torch", "device_name", "num_gpus", "threads", "precision", "commit", "clean")
 CURVES = ("train_loss", "validation_top1", "test_top1")
+
+CANNOT, REMEDY = "cannot write the results", "Copy the study file to a folder you can write, and give its path"
 
 
 def of_run(run: Run) -> Record:
@@ -159,8 +160,12 @@ def append(path: Path, record: Record) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with _written(path), path.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    storage.make_folder(path.parent, what=CANNOT, remedy=REMEDY)
+    with (
+        storage.explain(path, what=CANNOT, remedy=REMEDY),
+        storage.open_alone(path, wait=True, what=CANNOT, remedy=REMEDY) as file,
+    ):
+        assert file is not None, "it was waited for"
         file.seek(0)
         content = file.read()
         there = _parsed(content, path)
@@ -172,6 +177,7 @@ def append(path: Path, record: Record) -> None:
         else:
             file.truncate(len(content) - len(cut))
         file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        storage.sync(file)
 
 
 def probe(path: Path) -> None:
@@ -180,16 +186,4 @@ def probe(path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with _written(path):
-        path.open("ab").close()
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[None]:
-    """Make the folder of a file that is written inside, and explain what is wrong with it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        remedy = "Copy the study file to a folder you can write, and give its path"
-        raise OutputError("cannot write the results", where=path, why=error.strerror or "", remedy=remedy) from error
+    storage.check_writable(path, what=CANNOT, remedy=REMEDY)

@@ -1,22 +1,21 @@
 """Run the cells of a study that are not finished: each in a process of its own, alone in its run folder."""
 
-import fcntl
 import json
 import os
-import platform
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from agmax.config import names, resolve
-from agmax.core.errors import AgmaxError, OutputError, ResourceError
+from agmax.core import storage
+from agmax.core.errors import AgmaxError, ResourceError
 from agmax.core.logs import log
 from agmax.experiments import start
 from agmax.experiments.run_folder import Run, runs_of
@@ -67,10 +66,7 @@ def run_all(
     the order in which they end. A cell that another program has locked is left to it and looked at again at the end.
     Return the outcomes of those that failed.
     """
-    try:
-        (folder / "cells").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError("cannot write", where=folder, why=error.strerror or "") from error
+    storage.make_folder(folder / "cells")
     failed: list[Outcome] = []
     waiting = list(cells)
     num_told = 0
@@ -103,9 +99,8 @@ class _Children:
 
     def run(self, words: Sequence[str], log_file: Path, environment: dict[str, str], lock: int) -> tuple[int, bytes]:
         """Run a command whose text goes to a file; return its exit status, 128 + n after signal n, and its answer."""
+        storage.append(log_file, f"$ {shlex.join(words)}\n")
         with log_file.open("ab") as output:
-            output.write(f"$ {shlex.join(words)}\n".encode())
-            output.flush()
             child = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -165,7 +160,7 @@ def _environment(number: int, jobs: int, gpus: Sequence[str]) -> dict[str, str]:
 
 def _train(cell: Cell, folder: Path, environment: dict[str, str], children: _Children, *, fresh: bool) -> Outcome:
     """Train one cell, or go on with it; the lock is the child's too, so that it holds as long as either lives."""
-    with _locked(folder / "cells" / f"{cell.key}.lock") as lock:
+    with storage.lock(folder / "cells" / f"{cell.key}.lock") as lock:
         if lock is None:
             return Outcome(cell, None, "another program trains it", 0)
         begun = next(iter(_runs(cell, fresh=fresh)), None)
@@ -174,11 +169,9 @@ def _train(cell: Cell, folder: Path, environment: dict[str, str], children: _Chi
         config = folder / "cells" / f"{cell.key}.yaml"
         log_file = config.with_suffix(".log")
         words = [*program(), f"--config={config}", "--train", "--json", *([f"--resume={begun.path}"] if begun else [])]
-        try:
-            config.write_text(resolve.as_yaml(cell.resolved), encoding="utf-8")
+        storage.write_file(config, resolve.as_yaml(cell.resolved))
+        with storage.explain(log_file):
             code, answer = children.run(words, log_file, environment, lock)
-        except OSError as error:
-            raise OutputError("cannot write", where=config, why=error.strerror or "") from error
         try:
             folder_of_run = json.loads(answer)["run_folder"]
         except (ValueError, KeyError, TypeError):
@@ -198,25 +191,6 @@ def _runs(cell: Cell, *, fresh: bool) -> Iterable[Run]:
         counted = resolve.with_classes(config, num_classes) if num_classes else config  # a run has counted them
         if not resolve.differences(there, counted, ignore=NOT_THE_RESULT):
             yield run
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int | None]:
-    """Hold the lock of a cell and yield its file descriptor, or None where another program holds it."""
-    try:
-        opened = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise OutputError("cannot write", where=path, why=error.strerror or "") from error
-    with opened as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        yield file.fileno()
 
 
 def program() -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from agmax.config import names, reader
 from agmax.config.resolve import Setting
-from agmax.core.errors import OutputError, UsageError
+from agmax.core import storage
+from agmax.core.errors import UsageError
 from agmax.studies import plan
 from agmax.studies.plan import Cell, Typed
 from agmax.studies.records import Record
@@ -82,12 +83,10 @@ def write(tuned: Tuning, choices: Mapping[str, Choice]) -> None:
             "    settings:" if choice.settings else "    settings: {}",
             *(f"      {setting.key}: {reader.format_value(setting.value)}" for setting in choice.settings),
         ]
-    try:
-        tuned.path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), tuned.path.open("x", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-    except OSError as error:
-        raise OutputError("cannot write the choice", where=tuned.path, why=error.strerror or "") from error
+    what = "cannot write the choice"
+    storage.make_folder(tuned.path.parent, what=what)
+    with suppress(storage.TakenError), storage.atomic_file(tuned.path, replace=False, what=what) as file:
+        file.write(("\n".join(lines) + "\n").encode())
 
 
 def read(tuned: Tuning) -> dict[str, Choice] | None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from agmax.checkpoints.read import load
-from agmax.checkpoints.write import copy, save, sweep
+from agmax.checkpoints.write import copy, save
 from agmax.core.errors import CheckpointError
 from agmax.core.logs import log
+from agmax.core.storage import sweep
 
 KEEP = 2
 """Checkpoints kept beside the best."""

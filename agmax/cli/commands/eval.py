@@ -6,6 +6,7 @@ from agmax.cli.commands.shared import Result, picture, print_notes
 from agmax.cli.parser import Request
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
+from agmax.core.storage import check_output, output_file
 from agmax.experiments import results
 from agmax.experiments.evaluate import evaluate
 from agmax.experiments.results import Metrics
@@ -18,10 +19,10 @@ def run(request: Request) -> Result:
     options = request.options
     split = options["split"] or "test"
     output = picture(options["output"], "") if options["output"] is not None else None
-    predictions = options["predictions"]
+    predictions, force = options["predictions"], options["force"]
     for path in (predictions, output):
         if path:
-            results.probe(Path(path))
+            check_output(Path(path), force=force)
     start = find_weights(request.ask, split=split)
     config = start.resolved.config
     if output and not (config.evaluation.occlusion or config.evaluation.offsets):
@@ -30,14 +31,15 @@ def run(request: Request) -> Result:
     print_notes(request, start.resolved)
     found = evaluate(start, split=split, allow_nonfinite=options["allow_nonfinite"])
     if predictions:
-        results.write_predictions(Path(predictions), {split: found.predictions})
+        with output_file(Path(predictions), force=force) as file:
+            results.write_predictions(file, {split: found.predictions})
     for line in results.lines(found.metrics):
         log.info(line)
     if found.metrics.published:
         _compare_with_published(found.metrics, config.test_image_size)
     answer = found.metrics.to_dict()
     if output:
-        robustness.save(answer, output)
+        robustness.save(answer, output, force=force)
         log.info("%s shows it", output)
     return answer
 

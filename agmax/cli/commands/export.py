@@ -8,7 +8,8 @@ from agmax.cli.parser import Request
 from agmax.config import resolve
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
-from agmax.experiments import export, model, results
+from agmax.core.storage import check_output
+from agmax.experiments import export, model
 from agmax.experiments.start import Start, find_weights
 
 
@@ -25,9 +26,9 @@ def run(request: Request) -> Result:
     exported = model.of_saved(saved, config) if saved else model.with_initial_weights(config)
     print_notes(request, start.resolved)
     path = Path(options["output"] or f"{config.name}-{config.dataset.name}{ending}")
-    results.probe(path)
+    check_output(path, force=options["force"])
     more: dict[str, Any] = {"with_normalisation": True} if is_normalised else {}
-    about = write(exported, path, **more)
+    about = write(exported, path, force=options["force"], **more)
     source = saved.path if saved else "fresh weights"
     log.info("%s holds %s of %s (%.1f MiB)", path, word, source, path.stat().st_size / 2**20)
     if about.get("largest_difference") is not None:

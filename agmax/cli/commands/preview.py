@@ -9,8 +9,8 @@ from agmax.config import resolve
 from agmax.core import devices
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
+from agmax.core.storage import check_output, output_file
 from agmax.data import sampler
-from agmax.experiments import results
 from agmax.reports import preview as sheets
 from agmax.reports import softening, style
 
@@ -22,11 +22,11 @@ def run(request: Request) -> Result:
 
 def _batch(request: Request) -> Result:
     """Draw the batch of a training's first step, as the model gets it."""
-    typed = resolve.lay(request.ask).resolve()
+    typed, force = resolve.lay(request.ask).resolve(), request.options["force"]
     device = devices.choose_device(typed.config.train.device)
     name, dataset = typed.config.name, typed.config.dataset.name
     path = picture(request.options["output"], f"preview-{name}-{dataset}.png")
-    results.probe(path)
+    check_output(path, force=force)
     print_notes(request, typed)
     data = builders.split(typed.config, "train")
     config = builders.counted(typed.config, lambda: data)
@@ -39,7 +39,9 @@ def _batch(request: Request) -> Result:
     mean, std = config.normalisation
     views = "1 view" if num_views == 1 else f"{num_views} views"
     title = f"{name} on {dataset}: seed {seed}, step 0, {views} of each image"
-    sheets.save(sheets.sheet(batch, sample.labels, data.class_names, mean=mean, std=std, title=title), path)
+    sheets.save(
+        sheets.sheet(batch, sample.labels, data.class_names, mean=mean, std=std, title=title), path, force=force
+    )
     num_images = min(len(sample.labels), sheets.NUM_SHOWN)
     log.info("%s shows %d of the %d images of step 0", path, num_images, len(sample.labels))
     return {
@@ -55,10 +57,10 @@ def _batch(request: Request) -> Result:
 
 def _curves(request: Request) -> Result:
     """Draw how the targets soften, and how much of the images is visible."""
-    typed = resolve.lay(request.ask).resolve()
+    typed, force = resolve.lay(request.ask).resolve(), request.options["force"]
     name, dataset = typed.config.name, typed.config.dataset.name
     path = picture(request.options["output"], f"softening-{name}-{dataset}.png")
-    results.probe(path)
+    check_output(path, force=force)
     print_notes(request, typed)
     config = builders.counted(typed.config, lambda: builders.split(typed.config, "train"))
     drawn = builders.softening_shares(config)
@@ -70,7 +72,9 @@ def _curves(request: Request) -> Result:
     curve = softening.Curve(num_classes, settings.power, settings.max_confidence, settings.visibility)
     window_size = config.dataset.image_size if config.augment.crop == "soft" else None
     title = f"{name} on {dataset}: {num_classes} classes, {len(drawn):,} views drawn"
-    style.save(softening.figure(curve, drawn, window_size=window_size, title=title), path)
+    figure = softening.figure(curve, drawn, window_size=window_size, title=title)
+    with output_file(path, force=force) as file:
+        style.save(figure, file)
     log.info("%s shows the softening of %s", path, name)
     return {
         "mode": "preview",
