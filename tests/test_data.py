@@ -37,7 +37,7 @@ from agmax.data.from_files import Streaming, decoded
 from agmax.data.in_memory import Resident
 from agmax.data.splits import Files, Pixels, partition
 from agmax.evaluation.metrics import metrics
-from agmax.experiments.results import line
+from agmax.experiments.results import Metrics, lines
 
 CPU = torch.device("cpu")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -496,7 +496,9 @@ def test_three_classes_have_a_top3_instead_of_a_top5() -> None:
     measured = metrics(logits, labels)
     assert measured["top1"] == pytest.approx(50) and measured["top5"] == 100
     per_class = dict.fromkeys(("a", "b", "c"), 50.0)
-    text = line({**measured, "split": "test", "dataset": "folder", "num_images": 6, "per_class": per_class})
+    about: dict[str, Any] = {"config": "", "run_folder": None, "checkpoint": None, "images_per_second": None}
+    about |= {"split": "test", "dataset": "folder", "num_images": 6, "seed": 0, "epochs": 1, "seconds": 1.0}
+    (text,) = lines(Metrics(**about, scores=measured, per_class=per_class, robustness={}))
     assert "top3 100.00 %" in text and "top5" not in text
 
 
