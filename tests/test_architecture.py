@@ -2,12 +2,15 @@
 
 import ast
 import graphlib
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY
 
-from agmax.augment import transforms
+from agmax.augment import mixing, transforms
+from agmax.builders import pipelines
 from agmax.config import names
 from agmax.config.augmentation import Augment
 from agmax.config.schema import choices
@@ -88,7 +91,7 @@ def test_main_is_short() -> None:
         ("objective.name", OBJECTIVES),
         ("augment.policy", transforms.POLICIES),
         ("augment.erase", transforms.ERASERS),
-        ("augment.mix", transforms.MIXERS),
+        ("augment.mix", mixing.MIXES),
     ],
 )
 def test_tables_hold_exactly_the_words_of_the_schema(setting: str, table: dict[str, object]) -> None:
@@ -96,14 +99,25 @@ def test_tables_hold_exactly_the_words_of_the_schema(setting: str, table: dict[s
 
 
 def test_every_crop_is_made_by_the_pipeline_or_by_the_workers() -> None:
-    assert set(choices("augment.crop")) - {"none"} == {*transforms.CROPS, *transforms.WINDOWS, "random_resized"}
+    assert set(choices("augment.crop")) - {"none"} == {*transforms.CROPS, "random_resized"}
 
 
 def test_every_word_of_a_slot_has_a_block_of_settings_or_shares_one() -> None:
-    words = {*transforms.CROPS, *transforms.WINDOWS, *transforms.ERASERS, *transforms.MIXERS}
+    words = {*transforms.CROPS, *transforms.ERASERS, *mixing.MIXES}
     for word in words:
-        assert transforms.SETTINGS_OF.get(word, word) in Augment.model_fields
-    assert {*transforms.SETTINGS_OF, *transforms.SOFTENS} <= words
+        assert pipelines.SETTINGS_OF.get(word, word) in Augment.model_fields
+    assert {*pipelines.SETTINGS_OF, *pipelines.SOFTENS} <= words
+
+
+@pytest.mark.parametrize("table", [transforms.CROPS, transforms.ERASERS, transforms.POLICIES, mixing.MIXES])
+def test_every_setting_of_a_word_is_a_field_of_its_class_and_has_its_default(table: dict[str, Any]) -> None:
+    for word, kind in table.items():
+        section = getattr(Augment(), pipelines.SETTINGS_OF.get(word, word), None)
+        renamed = pipelines.FIELDS.get(pipelines.SETTINGS_OF.get(word, word), {})
+        if section is not None:
+            assert set(renamed) <= set(type(section).model_fields)
+            assert {renamed.get(name, name) for name in type(section).model_fields} <= {f.name for f in fields(kind)}
+        assert pipelines._make(kind, Augment(), word) == kind()
 
 
 def test_every_word_of_a_slot_has_a_part_of_a_name_or_a_data_set() -> None:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torchvision import transforms
 
 from agmax import builders
-from agmax.augment import erasing, geometry, mixing, pipeline
+from agmax.augment import Key, erasing, geometry, mixing, pipeline
 from agmax.config.resolve import Setting, resolve
+from agmax.config.schema import Config
 from agmax.core.batch import Batch, RawBatch
 
 
@@ -20,9 +21,20 @@ def random_images(*shape: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
 
 
-def make_pipeline(name: str, dataset: str = "cifar10", **settings: Any) -> pipeline.Pipeline:
+class Augmentation:
+    """The pipeline of a configuration, called as training calls it."""
+
+    def __init__(self, config: Config) -> None:
+        self.pipeline, self.seed = builders.pipeline(config), config.train.seed
+        self.mean, self.std = self.pipeline.mean, self.pipeline.std
+
+    def __call__(self, sample: RawBatch, *, step: int) -> Batch:
+        return self.pipeline(sample.images, sample.labels, key=Key(self.seed, step))
+
+
+def make_pipeline(name: str, dataset: str = "cifar10", **settings: Any) -> Augmentation:
     typed = [Setting(key.replace("__", "."), value, "test") for key, value in settings.items()]
-    return builders.pipeline(resolve(name, dataset=dataset, settings=typed).config)
+    return Augmentation(resolve(name, dataset=dataset, settings=typed).config)
 
 
 def sample_of(count: int = 12, channels: int = 3, size: int = 32, seed: int = 0) -> RawBatch:
@@ -123,13 +135,13 @@ def random_boxes(
     height: int,
     width: int,
     *,
-    probability: float = 1.0,
+    p: float = 1.0,
     scale: tuple[float, float] = (0.02, 0.33),
     ratio: tuple[float, float] = (0.3, 10 / 3),
 ) -> tuple[Any, Any, Any, Any]:
     """Draw random erasing's boxes; return top, left, height and width of each."""
     boxes = erasing.random_erasing_boxes(
-        count, height, width, probability=probability, scale=scale, ratio=ratio, rng=np.random.default_rng(0)
+        count, height, width, p=p, scale=scale, ratio=ratio, rng=np.random.default_rng(0)
     )
     top, bottom, left, right = (edge.numpy() for edge in boxes)
     return top, left, bottom - top, right - left
@@ -187,7 +199,7 @@ def test_random_boxes_are_distributed_as_torchvisions(height: int, width: int) -
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_random_erasing_leaves_the_other_images_alone(probability: float) -> None:
-    _, _, tall, wide = random_boxes(20_000, 32, 32, probability=probability)
+    _, _, tall, wide = random_boxes(20_000, 32, 32, p=probability)
     share = float(((tall > 0) & (wide > 0)).mean())
     assert abs(share - probability) <= 4 * np.sqrt(probability * (1 - probability) / 20_000)
     assert np.array_equal(tall > 0, wide > 0)
@@ -245,7 +257,7 @@ def test_cutmix_pastes_the_box_and_mixes_rows_by_its_area() -> None:
 def test_cutmix_boxes_lie_in_the_image_and_cover_the_expected_share() -> None:
     """Unclipped boxes of Beta(1, 1) cover half on average; the border takes some of it."""
     rng = np.random.default_rng(0)
-    boxes = [mixing.cutmix_box(512, 512, beta=1.0, rng=rng) for _ in range(4000)]
+    boxes = [mixing.cutmix_box(512, 512, alpha=1.0, rng=rng) for _ in range(4000)]
     areas = []
     for box in boxes:
         assert 0 <= box.top <= box.bottom <= 512

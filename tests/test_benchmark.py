@@ -10,7 +10,7 @@ from conftest import REPOSITORY, Answer
 from torchvision.transforms.v2 import functional
 
 from agmax import builders
-from agmax.augment import color, transforms
+from agmax.augment import color, mixing, transforms
 from agmax.benchmarks import augment, evaluation, files, rivals, timing
 from agmax.config.resolve import resolve
 from agmax.data.splits import Files
@@ -146,7 +146,7 @@ def test_every_part_changes_the_images_it_is_given_and_has_a_rival_per_image(wor
 
 def test_every_word_of_the_tables_is_timed() -> None:
     timed = {word for pipeline, _, _ in augment.ROWS for word in pipeline.split("-")}
-    assert {*transforms.POLICIES, *transforms.ERASERS, *transforms.MIXERS, "crop", "flip", "soft_crop"} <= timed
+    assert {*transforms.POLICIES, *transforms.ERASERS, *mixing.MIXES, "crop", "flip", "soft_crop"} <= timed
 
 
 @pytest.mark.parametrize("word", augment.WHOLE_ONLY)
@@ -208,7 +208,7 @@ from agmax import builders
 from agmax.core.batch import RawBatch
 from agmax.config.resolve import resolve
 config = resolve("ResNet50-auto_augment-cutout-agmax", dataset="imagenet").config
-make = builders.pipeline(config)
+make = builders.augmentation(config, 1)
 small = RawBatch(torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8), torch.arange(2), torch.arange(2))
 make(small, step=0)
 def kilobytes(key):

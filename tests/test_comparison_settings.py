@@ -11,7 +11,7 @@ import torch
 from conftest import Answer, write_tree
 
 from agmax import builders
-from agmax.augment.pipeline import Pipeline
+from agmax.builders import trainers
 from agmax.checkpoints.read import load
 from agmax.config.resolve import Setting, resolve
 from agmax.config.schema import Config
@@ -256,7 +256,7 @@ def batches(name: str, *, step: int, **settings: Any) -> Batch:
     pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
     sample = RawBatch(torch.from_numpy(pixels), torch.arange(12) % 10, torch.arange(12))
     config = configured(name, "cifar10", augment__cutmix__probability=1.0, **settings)
-    return builders.pipeline(config)(sample, step=step)
+    return builders.augmentation(config, steps_per_epoch=1)(sample, step=step)
 
 
 @pytest.mark.parametrize("parts", PARTS)
@@ -304,14 +304,18 @@ def test_views_of_a_class_are_images_of_the_label_that_they_are_trained_with() -
 
 def test_views_of_a_class_are_augmented_each_in_its_own_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[RawBatch, Batch]] = []
-    original = Pipeline.__call__
+    original = trainers.augmentation
 
-    def watched(pipeline: Pipeline, sample: RawBatch, *, step: int) -> Batch:
-        batch = original(pipeline, sample, step=step)
-        seen.append((sample, batch))
-        return batch
+    def watched(config: Config, steps_per_epoch: int) -> Any:
+        augment = original(config, steps_per_epoch)
 
-    monkeypatch.setattr(Pipeline, "__call__", watched)
+        def see(sample: RawBatch, *, step: int) -> Batch:
+            seen.append((sample, augment(sample, step=step)))
+            return seen[-1][1]
+
+        return see
+
+    monkeypatch.setattr(trainers, "augmentation", watched)
     train(run, "ResNet8-cutout-agmax", "augment.views=same_class", "train.epochs=2")
     assert len(seen) == 8
     for sample, batch in seen:

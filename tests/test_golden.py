@@ -10,7 +10,7 @@ from conftest import golden
 from torch import Tensor, nn
 
 from agmax.augment.mixing import Box, cutmix
-from agmax.augment.pipeline import smoothed
+from agmax.augment.targets import label_rows
 from agmax.config.resolve import hidden_units
 from agmax.core.batch import Batch, Outputs
 from agmax.evaluation.metrics import expected_calibration_error
@@ -28,7 +28,7 @@ def names(cases: list[dict[str, Any]], *keys: str) -> list[str]:
 
 
 def rows(labels: list[int], num_classes: int, smoothing: float = 0.0) -> Tensor:
-    return smoothed(torch.tensor(labels), num_classes, smoothing).double()
+    return label_rows(torch.tensor(labels), num_classes, smoothing=smoothing).double()
 
 
 LOSSES = golden("agmax_losses.json")["cases"]

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 from scipy import stats
-from test_augment import make_pipeline, random_images, sample_of
+from test_augment import Augmentation, make_pipeline, random_images, sample_of
 from test_operations import torchvision_answer
 from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from agmax.augment import color, operations, pipeline, policies
+from agmax.augment import AutoAugment, Key, color, operations, policies
 from agmax.augment import transforms as slots
 from agmax.augment.operations import CODES, NAMES
 from agmax.config.schema import choices
@@ -179,11 +179,11 @@ def test_fractions_of_a_pixel_move_an_image_as_far_as_pillow_moves_it(size: int,
 
 def test_the_tables_are_the_choices_of_the_configuration() -> None:
     assert set(policies.AUTO_AUGMENT) == set(choices("augment.auto_augment.table"))
-    assert set(policies.SCALES) == set(choices("augment.auto_augment.scale"))
+    assert set(policies.MAGNITUDES) == set(choices("augment.auto_augment.scale"))
     assert set(slots.POLICIES) == set(choices("augment.policy")) - {"none"}
     draws = {
         definition: policies.rand_augment(
-            1000, 32, 32, definition=definition, num_operations=2, magnitude=9, rng=np.random.default_rng(0)
+            1000, 32, 32, definition=definition, num_ops=2, magnitude=9, rng=np.random.default_rng(0)
         )[0]
         for definition in choices("augment.rand_augment.definition")
     }
@@ -258,7 +258,9 @@ def test_auto_augment_draws_pairs_operations_and_signs_as_often_as_its_table_say
             both.append([(("Identity", 0.0), 1 - probability), *happening])
         for (first, p), (second, q) in itertools.product(*both):
             spread(expected, (first, second), p * q / 25)
-    codes, values = policies.auto_augment(NUM_DRAWS, 32, 32, table=table, scale=scale, rng=np.random.default_rng(0))
+    codes, values = policies.auto_augment(
+        NUM_DRAWS, 32, 32, policy=table, magnitudes=scale, rng=np.random.default_rng(0)
+    )
     assert codes.shape == values.shape == (NUM_DRAWS, 2)
     assert_drawn_from(expected, map(tuple, outcomes(codes, values)))
 
@@ -274,7 +276,7 @@ def test_rand_augment_draws_every_pair_of_operations_with_replacement() -> None:
             spread(one, (name, round(value, 4) if has_value else 0.0), 1 / 14 / len(values))
     assert len(one) == 23
     codes, values = policies.rand_augment(
-        NUM_DRAWS, 32, 32, definition="torchvision", num_operations=2, magnitude=9, rng=np.random.default_rng(0)
+        NUM_DRAWS, 32, 32, definition="torchvision", num_ops=2, magnitude=9, rng=np.random.default_rng(0)
     )
     pairs = {(first, second): one[first] * one[second] for first in one for second in one}
     assert_drawn_from(pairs, map(tuple, outcomes(codes, values)))
@@ -283,7 +285,7 @@ def test_rand_augment_draws_every_pair_of_operations_with_replacement() -> None:
 @pytest.mark.parametrize("magnitude", [0, 30])
 def test_rand_augment_takes_its_magnitude(magnitude: int) -> None:
     codes, values = policies.rand_augment(
-        400, 32, 32, definition="torchvision", num_operations=3, magnitude=magnitude, rng=np.random.default_rng(0)
+        400, 32, 32, definition="torchvision", num_ops=3, magnitude=magnitude, rng=np.random.default_rng(0)
     )
     assert codes.shape == (400, 3)
     expected = {"Rotate": {0.0} if magnitude == 0 else {30.0, -30.0}, "Posterize": {8.0 if magnitude == 0 else 4.0}}
@@ -296,7 +298,7 @@ AGMAX_NAMES = list(v2.AutoAugment._AUGMENTATION_SPACE)
 
 def agmax_draws(count: int, seed: int = 0) -> tuple[Any, Any]:
     rng = np.random.default_rng(seed)
-    return policies.rand_augment(count, 32, 32, definition="agmax", num_operations=2, magnitude=9, rng=rng)
+    return policies.rand_augment(count, 32, 32, definition="agmax", num_ops=2, magnitude=9, rng=rng)
 
 
 def test_rand_augment_of_agmax_leaves_half_and_draws_every_pair_for_the_others() -> None:
@@ -384,7 +386,7 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
 
 
 def draw_marked(count: int, rng: np.random.Generator) -> tuple[Any, Any]:
-    return policies.auto_augment(count, 32, 32, table="marked", scale="agmax", rng=rng)
+    return policies.auto_augment(count, 32, 32, policy="marked", magnitudes="agmax", rng=rng)
 
 
 def test_sub_policies_are_uniform_and_neighbours_independent(marked: Callable[[Any], Any]) -> None:
@@ -396,10 +398,9 @@ def test_sub_policies_are_uniform_and_neighbours_independent(marked: Callable[[A
 
 def test_views_steps_and_seeds_choose_independently(marked: Callable[[Any], Any]) -> None:
     def chosen(seed: int, step: int) -> Any:
-        draw = pipeline.Draw(seed=seed, step=step, num_views=2, num_images=NUM_DRAWS)
-        codes, _ = draw.each("policy", lambda n, rng: map(torch.from_numpy, draw_marked(n, rng)))
-        assert codes.shape == (2 * NUM_DRAWS, 2)
-        return marked(codes).reshape(NUM_DRAWS, 2)  # [N, V]
+        key = Key(seed, step)
+        views = [AutoAugment("marked").draw(NUM_DRAWS, (3, 32, 32), key.of_view(view))[0] for view in (0, 1)]
+        return np.stack([marked(codes) for codes in views], axis=1)  # [N, V]
 
     first, later, other = chosen(0, 5), chosen(0, 6), chosen(1, 5)
     assert np.array_equal(first, chosen(0, 5))
@@ -412,7 +413,9 @@ def test_views_steps_and_seeds_choose_independently(marked: Callable[[Any], Any]
 def test_coins_and_signs_are_independent_of_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 25 equal pairs each operation happens half the time, with a sign: no part tells of another or a neighbour."""
     monkeypatch.setitem(policies.AUTO_AUGMENT, "coins", ",".join(["ShearX .5 4 / Rotate .5 9"] * 25))
-    codes, values = policies.auto_augment(NUM_DRAWS, 32, 32, table="coins", scale="agmax", rng=np.random.default_rng(0))
+    codes, values = policies.auto_augment(
+        NUM_DRAWS, 32, 32, policy="coins", magnitudes="agmax", rng=np.random.default_rng(0)
+    )
     happens, is_negative = codes != CODES["Identity"], values < 0
     parts = [happens[:, 0], happens[:, 1], is_negative[:, 0], is_negative[:, 1]]
     for part in parts:
@@ -426,7 +429,7 @@ def test_coins_and_signs_are_independent_of_one_another(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("definition", ["torchvision", "agmax"])
 def test_rand_augments_neighbours_are_independent(definition: str) -> None:
     codes, _ = policies.rand_augment(
-        NUM_DRAWS, 32, 32, definition=definition, num_operations=2, magnitude=9, rng=np.random.default_rng(0)
+        NUM_DRAWS, 32, 32, definition=definition, num_ops=2, magnitude=9, rng=np.random.default_rng(0)
     )
     assert_independent(codes[0::2, 0], codes[1::2, 0])
     assert_independent(codes[0::2, 1], codes[1::2, 0])
@@ -450,7 +453,7 @@ def test_a_policy_gives_views_steps_and_seeds_different_images(policy: str) -> N
         assert differing.float().mean() > 0.5
 
 
-def normalised(image: Tensor, make: pipeline.Pipeline) -> Tensor:
+def normalised(image: Tensor, make: Augmentation) -> Tensor:
     """Bring a uint8 image to the network's numbers as torchvision's ToTensor and Normalize do."""
     floats = transforms.ToTensor()(image.permute(1, 2, 0).numpy())
     return transforms.Normalize(make.mean.tolist(), make.std.tolist())(floats)
@@ -473,7 +476,9 @@ def test_auto_augmented_batches_equal_torchvision_image_by_image(table: str, sca
     for step in range(6):
         batch = make(sample, step=step)
         for view in range(batch.images.shape[1]):
-            codes, values = policies.auto_augment(16, 32, 32, table=table, scale=scale, rng=policy_rng(step, view))
+            codes, values = policies.auto_augment(
+                16, 32, 32, policy=table, magnitudes=scale, rng=policy_rng(step, view)
+            )
             for place, image in enumerate(sample.images):
                 for code, value in zip(codes[place].tolist(), values[place].tolist(), strict=True):
                     image = torchvision_answer(image, NAMES[code], value)

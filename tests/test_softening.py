@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import golden
 from scipy import stats
-from test_augment import make_pipeline, sample_of
+from test_augment import Augmentation, make_pipeline, sample_of
 from test_soft_crop import expected_rows, visible_pixels, white
 from torch import Tensor
 
 from agmax import builders
-from agmax.augment import erasing
+from agmax.augment import Key, Softening, erasing
 from agmax.augment.targets import confidence, softened
 from agmax.config import names
 from agmax.config.resolve import Setting, resolve
@@ -49,16 +49,14 @@ def test_the_variants_lose_what_the_reference_program_loses(
     case: dict[str, Any], expected: str, applies_to: str, reweight: str
 ) -> None:
     """Shares whose confidence is that of the case: v = 1 - sqrt((1 - p) / (1 - 1/K)), the curve of power 2 inverted."""
-    from agmax.augment import transforms
-
     num_classes, labels = case["num_classes"], torch.tensor(case["labels"])
     rng = np.random.RandomState(case["seed"])
     logits = (rng.randn(case["num_images"], num_classes) * case["scale"]).astype(np.float32)
     certain = torch.tensor(case["confidence"], dtype=torch.float64)[:, None]
     visible = 1 - ((1 - certain) / (1 - 1 / num_classes)).sqrt()
     rows = torch.eye(num_classes, dtype=torch.float64)[labels][:, None]
-    soften = transforms.soften(num_classes, applies_to=applies_to, reweight=reweight)
-    targets, weights = soften(rows, visible, np.random.default_rng(0))
+    soften = Softening(applies_to=applies_to, reweight=reweight)
+    targets, weights = soften(rows, visible, key=Key(0))
     outputs = Outputs(torch.from_numpy(logits).double()[:, None])
     losses = objective("classification", WEIGHTS, subtract_entropy=True)
     loss = losses(outputs, Batch(torch.empty(0), targets, weights))["classification"]
@@ -264,7 +262,7 @@ def test_every_combination_makes_rows_weights_and_steps_that_help(part: int) -> 
     for words in EVERY[part::8]:
         name = "-".join(["ResNet8", *filter(None, words)])
         config = config_of(name, dataset__image_size=8, augment__standard__padding=1, augment__cutmix__probability=1.0)
-        batch = builders.pipeline(config)(sample, step=1)
+        batch = Augmentation(config)(sample, step=1)
         torch.testing.assert_close(batch.targets.sum(-1), torch.ones(12, config.objective.num_views))
         assert (batch.targets >= 0).all(), name
         assert (batch.weights > 0).all() and (batch.weights <= 1 + 1e-6).all(), name
@@ -327,7 +325,7 @@ def test_in_the_final_epochs_flips_crops_and_policies_stay() -> None:
     sample = sample_of(20)
     for name in ("standard-auto_augment-cutmix", "standard-rand_augment-mixup"):
         config = config_of(f"ResNet8-{name}", **FINAL)
-        plain = builders.pipeline(config_of(f"ResNet8-{name.rpartition('-')[0]}"))
+        plain = make_pipeline(f"ResNet8-{name.rpartition('-')[0]}")
         assert torch.equal(builders.augmentation(config, 3)(sample, step=6).images, plain(sample, step=6).images)
 
 

@@ -52,7 +52,7 @@ def random_erasing_boxes(
     height: int,
     width: int,
     *,
-    probability: float,
+    p: float,
     scale: tuple[float, float],
     ratio: tuple[float, float],
     rng: np.random.Generator,
@@ -69,7 +69,7 @@ def random_erasing_boxes(
     wide = np.round(np.sqrt(area / stretch)).astype(np.int64)
     fits = (tall < height) & (wide < width)
     first = fits.argmax(1)[:, None]
-    happens = (rng.random(num_images) < probability) & fits.any(1)
+    happens = (rng.random(num_images) < p) & fits.any(1)
     tall, wide = (np.where(happens, np.take_along_axis(side, first, 1)[:, 0], 0) for side in (tall, wide))
     top = rng.integers(0, height - tall + 1)
     left = rng.integers(0, width - wide + 1)

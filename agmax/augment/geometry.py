@@ -59,9 +59,9 @@ def flip(images: Tensor, chosen: Tensor) -> Tensor:
     return both.index_select(0, torch.arange(count, device=images.device) + count * chosen)
 
 
-def coins(num_images: int, *, rng: np.random.Generator) -> Tensor:
-    """Toss a fair coin for each image: bool [B]."""
-    return torch.from_numpy(rng.random(num_images) < 0.5)
+def coins(num_images: int, *, p: float = 0.5, rng: np.random.Generator) -> Tensor:
+    """Toss a coin for each image, true with probability p: bool [B]."""
+    return torch.from_numpy(rng.random(num_images) < p)
 
 
 def shear_x(images: Tensor, amount: Tensor) -> Tensor:

@@ -1,11 +1,16 @@
 """Mix each image and its target row with another image of the batch."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from agmax.augment.checks import check_range
+from agmax.augment.key import Key
 
 Mixed = tuple[Tensor, Tensor]
 
@@ -47,9 +52,9 @@ def cutmix(images: Tensor, targets: Tensor, *, partner: Tensor, box: Box) -> Mix
     return mixed, targets * ratio + targets[partner] * (1 - ratio)
 
 
-def cutmix_box(height: int, width: int, *, beta: float, rng: np.random.Generator) -> Box:
-    """Draw a box whose area is about 1 - Beta(beta, beta) of the image, centre uniform, clipped at the border."""
-    share = math.sqrt(1 - rng.beta(beta, beta))
+def cutmix_box(height: int, width: int, *, alpha: float, rng: np.random.Generator) -> Box:
+    """Draw a box whose area is about 1 - Beta(alpha, alpha) of the image, centre uniform, clipped at the border."""
+    share = math.sqrt(1 - rng.beta(alpha, alpha))
     half_height, half_width = int(height * share) // 2, int(width * share) // 2
     y, x = int(rng.integers(height)), int(rng.integers(width))
     return Box(
@@ -60,3 +65,81 @@ def cutmix_box(height: int, width: int, *, beta: float, rng: np.random.Generator
 def partners(num_images: int, *, rng: np.random.Generator) -> Tensor:
     """Draw a random permutation [N] of the batch."""
     return torch.from_numpy(rng.permutation(num_images))
+
+
+class Mix(Protocol):
+    """Mix images [N, C, H, W] and target rows [N, K] with others of their batch.
+
+    A subclass is a frozen dataclass of its settings; numbers are drawn and applied as those of a transform, but for
+    the whole batch alone.
+    """
+
+    stream: ClassVar[str] = "mix"
+
+    @property
+    def p(self) -> float:
+        """The share of the batches that are mixed."""
+        ...
+
+    def draw(self, n: int, shape: Sequence[int], key: Key) -> tuple[Any, ...]:
+        """Draw the numbers of a batch of n images of a shape (C, H, W)."""
+        ...
+
+    @property
+    def apply(self) -> Callable[..., Mixed]:
+        """Return images and rows, mixed by what was drawn: `apply(images, targets, *numbers)`."""
+        ...
+
+    def happens(self, key: Key) -> bool:
+        """Say whether the batch of a key is mixed."""
+        return bool(key.rng(f"{self.stream} coin").random() < self.p)
+
+    def __call__(self, images: Tensor, targets: Tensor, *, key: Key | None = None) -> Mixed:
+        """Return images and rows, mixed by the numbers of a key, of a fresh one without; or, by `p`, as they are."""
+        key = key or Key.fresh()
+        if not self.happens(key):
+            return images, targets
+        return self.apply(images, targets, *self.draw(len(images), images.shape[1:], key))
+
+
+@dataclass(frozen=True)
+class MixUp(Mix):
+    """Blend each image with another by a ratio from Beta(alpha, alpha) (Zhang et al. 2018)."""
+
+    alpha: float = 0.2
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_range(self, "alpha")
+        check_range(self, "p", high=1)
+
+    def draw(self, n: int, shape: Sequence[int], key: Key) -> tuple[Tensor, float]:
+        rng = key.rng(self.stream)
+        return partners(n, rng=rng), mixup_ratio(self.alpha, rng=rng)
+
+    def apply(self, images: Tensor, targets: Tensor, partner: Tensor, ratio: float) -> Mixed:
+        return mixup(images, targets, partner=partner.to(images.device, non_blocking=True), ratio=ratio)
+
+
+@dataclass(frozen=True)
+class CutMix(Mix):
+    """Paste a box of another image, its area about 1 - Beta(alpha, alpha) of the image's (Yun et al. 2019)."""
+
+    alpha: float = 1.0
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_range(self, "alpha", low=1e-6)
+        check_range(self, "p", high=1)
+
+    def draw(self, n: int, shape: Sequence[int], key: Key) -> tuple[Tensor, Box]:
+        rng = key.rng(self.stream)
+        height, width = shape[-2:]
+        return partners(n, rng=rng), cutmix_box(height, width, alpha=self.alpha, rng=rng)
+
+    def apply(self, images: Tensor, targets: Tensor, partner: Tensor, box: Box) -> Mixed:
+        return cutmix(images, targets, partner=partner.to(images.device, non_blocking=True), box=box)
+
+
+MIXES: dict[str, Callable[..., Mix]] = {"mixup": MixUp, "cutmix": CutMix}
+"""What mixes images, by the words of the configuration."""

@@ -43,7 +43,13 @@ CODES = {name: code for code, name in enumerate(NAMES)}
 
 
 def applied(images: Tensor, codes: Codes, values: Values) -> Tensor:
-    """Apply to each of the uint8 images [B, C, H, W] the operation `codes` [B] with its value [B]."""
+    """Apply to each of the uint8 images [B, C, H, W] the operation `codes` [B] with its value [B].
+
+    Raises:
+        TypeError: the images are not uint8.
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"operations of a policy take uint8 images [B, C, H, W], not {images.dtype}")
     order = np.argsort(codes, kind="stable")  # images of one operation stand side by side
     on_device = _on(images, values)
     done = []

@@ -1,189 +1,187 @@
-"""The one order of augmentation; a name part only fills a slot.
+"""All augmentation of a batch in its one order: images of uint8 in, normalized views, target rows and weights out."""
 
-Crop and flip, policy, colour jitter, normalise, lighting, erase, soft crop, mix.
-"""
+from collections.abc import Sequence
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
-
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from agmax.augment import color, mixing
-from agmax.core.batch import Batch, RawBatch
-from agmax.core.rng import generator
+from agmax.augment import color
+from agmax.augment.key import Key
+from agmax.augment.mixing import Mix
+from agmax.augment.targets import Softening, label_rows
+from agmax.augment.transforms import Hiding, Numbers, Transform
+from agmax.core.batch import Batch
 
-Slot = Callable[[Tensor, "Draw"], Tensor]
-Hide = Callable[[Tensor, "Draw"], tuple[Tensor, Tensor]]
-Soften = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
-Mix = Callable[[Tensor, Tensor, np.random.Generator], mixing.Mixed]
-
-
-class Hiding(NamedTuple):
-    """A slot that hides a part of each image."""
-
-    change: Hide  # normalised images [B, C, H, W] -> what is left of them, and the share [B] of each that is visible
-    softens: bool  # the targets
-
-
-class Shares(NamedTuple):
-    """How much of each image is visible, [B] or [N, V]; None where nothing hides any of it.
-
-    A crop and a box together leave the product of what each leaves, as if the box hid the same share of every part.
-    """
-
-    visible: Tensor | None
-    softening: Tensor | None  # as far as it softens the targets
-
+ORDER = ("crop", "flip", "policy", "color_jitter", "normalize", "lighting", "erase", "soft_crop")
+"""The slots of the transforms: those before `normalize` take uint8 images, those after it normalized ones."""
 
 CHUNK = {"cpu": 2**20, "cuda": 2**26}
 """Values (C times H times W of every view) worked on at once: they stay in the cache, or within a GPU's memory."""
 
 
-class Draw:
-    """The random numbers of a step: for each purpose and view its own, so that no slot disturbs another.
-
-    They are drawn once for the whole batch; `images` says which of it are at work.
-    """
-
-    def __init__(self, *, seed: int, step: int, num_views: int, num_images: int, views_are_alike: bool = False) -> None:
-        self.key, self.num_views, self.num_images = (seed, "augment", step), num_views, num_images
-        self.views_are_alike = views_are_alike
-        self.images = slice(0, num_images)
-        self._drawn: dict[str, list[Tensor]] = {}
-
-    def rng(self, purpose: str, view: int | None = None) -> np.random.Generator:
-        """Return the generator of one purpose, for one view or for all together."""
-        if view is None:
-            return generator(*self.key, purpose)
-        return generator(*self.key, purpose, 0 if self.views_are_alike else view)
-
-    def each(
-        self,
-        purpose: str,
-        draw: Callable[[int, np.random.Generator], Iterable[Tensor]],
-        *,
-        device: torch.device | None = None,
-    ) -> list[Tensor]:
-        """Draw numbers for every view of every image; return those of the images at work as [B, ...].
-
-        `draw` takes N and the generator of a view, and returns one or more tensors [N, ...].
-        """
-        if purpose not in self._drawn:
-            views = [draw(self.num_images, self.rng(purpose, view)) for view in range(self.num_views)]
-            self._drawn[purpose] = [torch.stack(numbers, dim=1) for numbers in zip(*views, strict=True)]
-        parts = [numbers[self.images].flatten(0, 1) for numbers in self._drawn[purpose]]
-        return [part.to(device, non_blocking=True) for part in parts] if device else parts
-
-
 class Pipeline:
-    """Turn samples into batches, on the device of the sample.
+    """Turn images and labels into a batch, on the images' device.
 
-    Every random number depends on (seed, step, purpose, view) alone, so that any step can be made again.
+    Every random number depends on the key, its purpose and the view alone, so that any batch can be made again.
     """
 
     def __init__(
         self,
-        *,
-        num_views: int,
-        num_classes: int,
-        mean: list[float],
-        std: list[float],
-        seed: int,
-        on_pixels: list[Slot],
-        on_floats: list[Slot],
-        hiding: Sequence[Hiding] = (),
-        soften: Soften | None = None,
+        *transforms: Transform,
         mix: Mix | None = None,
-        mix_probability: float = 1.0,
+        mean: Sequence[float],
+        std: Sequence[float],
+        num_classes: int,
+        num_views: int = 1,
         label_smoothing: float = 0.0,
+        softening: Softening | None = None,
         views_are_alike: bool = False,
     ) -> None:
-        """`on_pixels` act on uint8 images, `on_floats` on normalised ones, in place or not, each in the order given.
+        """Put transforms, given in any order, into the one order; those of one slot stay as they are given.
 
-        `hiding` follows them. `soften` takes target rows [N, V, K], the product [N, V] of the shares that soften them
-        and a generator, and returns rows and loss weights [N, V].
+        `mean` and `std` [C] normalize, on the scale 0 to 1. `mix` acts last, on each view by numbers of its own. Views
+        that are alike all have the numbers of the first.
+
+        Raises:
+            ValueError: a transform of an unknown slot, two of one stream of numbers, or nothing hides what softens.
         """
-        self.num_views, self.num_classes, self.seed = num_views, num_classes, seed
+        for transform in transforms:
+            _check(transform, transforms, std)
+        self.transforms = tuple(sorted(transforms, key=lambda transform: ORDER.index(transform.slot)))
+        self.mix, self.softening = mix, softening
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
-        self.on_pixels, self.on_floats = on_pixels, on_floats
-        self.hiding, self.soften = hiding, soften
-        self.mix, self.mix_probability = mix, mix_probability
-        self.label_smoothing = label_smoothing
-        self.views_are_alike = views_are_alike
+        self.num_classes, self.num_views = num_classes, num_views
+        self.label_smoothing, self.views_are_alike = label_smoothing, views_are_alike
+        self._num_on_pixels = sum(ORDER.index(each.slot) < ORDER.index("normalize") for each in transforms)
+        if softening is not None and not any(map(self._softens, self.transforms)):
+            raise ValueError(
+                "softening (Pipeline): no transform hides a part of the images that could soften their targets. "
+                "Add SoftCrop, CutOut or RandomErasing, or leave softening out"
+            )
 
-    def __call__(self, sample: RawBatch, *, step: int) -> Batch:
-        """Make the training batch of a step: images [N, V, C, H, W], targets [N, V, K], weights [N, V]."""
-        count = len(sample.labels)
-        draw = Draw(
-            seed=self.seed,
-            step=step,
-            num_views=self.num_views,
-            num_images=count,
-            views_are_alike=self.views_are_alike,
-        )
-        images, shares = self._augmented(sample.images, draw)
-        labels = sample.labels.to(images.device, non_blocking=True)
-        targets = smoothed(labels, self.num_classes, self.label_smoothing)[:, None].expand(-1, self.num_views, -1)
-        weights = torch.ones(count, self.num_views, device=images.device)
-        visible, softening = (None if share is None else share.unflatten(0, weights.shape) for share in shares)
-        if softening is not None and self.soften is not None:
-            targets, weights = self.soften(targets, softening, draw.rng("softening"))
-        batch = Batch(images.unflatten(0, weights.shape), targets, weights, visible)
-        if self.mix is None or draw.rng("mix coin").random() >= self.mix_probability:
-            return batch
-        return self._mixed(batch, self.mix, draw)
+    def __call__(
+        self, images: Tensor, labels: Tensor, *, key: Key | None = None, rows: Tensor | Sequence[int] | None = None
+    ) -> Batch:
+        """Make a batch of uint8 images [N, C, H, W], or [N, V, C, H, W] where each view was cut alone, and labels [N].
 
-    def _augmented(self, images: Tensor, draw: Draw) -> tuple[Tensor, Shares]:
-        """Return what becomes of images [N, (V,) C, H, W] before they are mixed, [B, C, H, W], and how much they show.
+        Without a key the numbers are fresh ones. `rows` are positions of the batch: only theirs are returned, with the
+        numbers that they have in the whole.
 
-        A few images at a time go through all slots, on a CPU: memory that is still in the cache is twice as fast.
+        Raises:
+            ValueError: the images are not uint8, or not of as many labels or views.
         """
-        chunk = CHUNK.get(images.device.type, CHUNK["cpu"])
-        size = max(1, chunk // (images[0].numel() * (self.num_views if images.ndim == 4 else 1)))
-        parts = []
-        for first in range(0, len(images), size):
-            draw.images = slice(first, first + size)
-            parts.append(self._chunk(views(images[draw.images], self.num_views), draw))
-        changed, shares = zip(*parts, strict=True)
-        known = [[share for share in column if share is not None] for column in zip(*shares, strict=True)]
-        return _joined(changed), Shares(*(_joined(column) if column else None for column in known))
+        if (
+            images.dtype != torch.uint8
+            or len(images) != len(labels)
+            or images.shape[1:-3] not in ((), (self.num_views,))
+        ):
+            raise ValueError(
+                f"images (Pipeline): {images.dtype} {list(images.shape)} with {len(labels)} labels. "
+                f"Give uint8 images [N, C, H, W] or [N, {self.num_views}, C, H, W] and labels [N]"
+            )
+        key = key or Key.fresh()
+        count, chosen = len(labels), None if rows is None else torch.as_tensor(rows, dtype=torch.int64).cpu()
+        is_mixed = self.mix is not None and self.mix.happens(key)
+        drawn = self._draw(count, images.shape[-3:], key)
+        changed = self._augmented(images, drawn, None if is_mixed else chosen)  # a mix needs the others
+        visible, softening = (
+            None if share is None else share.to(images.device, non_blocking=True)
+            for share in self._shares(images.shape[-3:], drawn)
+        )
+        labels = labels.to(images.device, non_blocking=True)
+        targets = label_rows(labels, self.num_classes, smoothing=self.label_smoothing)[:, None]
+        targets = targets.expand(-1, self.num_views, -1)  # [N, V, K]
+        weights = torch.ones(count, self.num_views, device=images.device)
+        if self.softening is not None and softening is not None:
+            targets, weights = self.softening(targets, softening, key=key)
+        if self.mix is not None and is_mixed:
+            targets, weights = self._mix(self.mix, changed, targets, weights, key)
+        if chosen is None:
+            return Batch(changed, targets, weights, visible)
+        chosen = chosen.to(images.device, non_blocking=True)
+        return Batch(
+            changed[chosen] if is_mixed else changed,
+            targets[chosen],
+            weights[chosen],
+            None if visible is None else visible[chosen],
+        )
 
-    def _chunk(self, images: Tensor, draw: Draw) -> tuple[Tensor, Shares]:
-        """Take uint8 images [B, C, H, W] through the slots."""
-        for change in self.on_pixels:
-            images = change(images, draw)
+    def visible_shares(self, n: int, shape: Sequence[int], key: Key) -> tuple[Tensor | None, Tensor | None]:
+        """Return how much of n images of a shape (C, H, W) is visible, and how much of it counts for their targets.
+
+        Each [N, V], on the CPU; None where nothing hides any of it. A crop and a box together leave the product of what
+        each leaves, as if the box hid the same share of every part.
+        """
+        return self._shares(shape, self._draw(n, shape, key))
+
+    def _keys(self, key: Key) -> list[Key]:
+        return [key.of_view(0 if self.views_are_alike else view) for view in range(self.num_views)]
+
+    def _draw(self, n: int, shape: Sequence[int], key: Key) -> list[Numbers]:
+        """Draw the numbers of every transform, each a tensor [N, V] or [N, V, ...] on the CPU."""
+        drawn = []
+        normalized = (max(shape[0], len(self.mean)), *shape[1:])  # gray images are repeated for three channels
+        for place, transform in enumerate(self.transforms):
+            of_images = shape if place < self._num_on_pixels else normalized
+            views = [transform.draw(n, of_images, each) for each in self._keys(key)]
+            drawn.append(tuple(torch.stack(numbers, dim=1) for numbers in zip(*views, strict=True)))
+        return drawn
+
+    def _augmented(self, images: Tensor, drawn: Sequence[Numbers], chosen: Tensor | None) -> Tensor:
+        """Return what becomes of the chosen of images [N, (V,) C, H, W], or of all, before they mix: [N, V, C, H, W].
+
+        A few images at a time go through all transforms, on a CPU: memory that is still in the cache is twice as fast.
+        """
+        values = CHUNK.get(images.device.type, CHUNK["cpu"])
+        size = max(1, values // (images.shape[-3:].numel() * self.num_views))
+        count, parts = len(images) if chosen is None else len(chosen), []
+        for first in range(0, max(count, 1), size):
+            part = slice(first, first + size) if chosen is None else chosen[first : first + size]
+            parts.append(
+                self._chunk(
+                    views(images[part], self.num_views),
+                    [tuple(numbers[part].flatten(0, 1) for numbers in each) for each in drawn],
+                )
+            )
+        changed = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return changed.view(count, self.num_views, *changed.shape[1:])
+
+    def _chunk(self, images: Tensor, drawn: Sequence[Numbers]) -> Tensor:
+        """Take uint8 images [B, C, H, W] through the transforms, each by its numbers [B, ...]."""
+        steps = list(zip(self.transforms, drawn, strict=True)) if len(images) else []  # no rows were asked for
+        for transform, numbers in steps[: self._num_on_pixels]:
+            images = transform.apply(images, *numbers)
         if self.mean.device != images.device:
             self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
         images = color.normalised(images, self.mean, self.std)
-        for change in self.on_floats:
-            images = change(images, draw)
-        shares = Shares(None, None)
-        for hide, softens in self.hiding:
-            images, share = hide(images, draw)
-            shares = Shares(_product(shares.visible, share), _product(shares.softening, share if softens else None))
-        return images, shares
+        for transform, numbers in steps[self._num_on_pixels :]:
+            images = transform.apply_(images, *numbers)
+        return images
 
-    def _mixed(self, batch: Batch, mix: Mix, draw: Draw) -> Batch:
-        """Mix each view, in place, by a permutation, ratio and box of its own; weights are a column of the targets."""
-        rows = torch.cat([batch.targets, batch.weights[..., None]], dim=-1)
-        for view in range(self.num_views):
-            mixed = mix(batch.images[:, view], rows[:, view], draw.rng("mix", view))
-            batch.images[:, view], rows[:, view] = mixed
-        weights = rows[..., -1] if self.soften is not None else batch.weights
-        return batch._replace(targets=rows[..., :-1], weights=weights)
+    def _shares(self, shape: Sequence[int], drawn: Sequence[Numbers]) -> tuple[Tensor | None, Tensor | None]:
+        """Return what `visible_shares` says, from numbers [N, V, ...]."""
+        visible = softening = None
+        for transform, numbers in zip(self.transforms, drawn, strict=True):
+            if isinstance(transform, Hiding):
+                share = transform.visible(shape, *(each.flatten(0, 1) for each in numbers))
+                share = share.view(-1, self.num_views)
+                visible = share if visible is None else visible * share
+                if self._softens(transform):
+                    softening = share if softening is None else softening * share
+        return visible, softening
 
+    def _softens(self, transform: Transform) -> bool:
+        if self.softening is None or not isinstance(transform, Hiding):
+            return False
+        return self.softening.hidden_by is None or transform.slot in self.softening.hidden_by
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-def _product(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return first * second
+    def _mix(self, mix: Mix, images: Tensor, targets: Tensor, weights: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        """Mix each view of images, in place, by numbers of its own; return targets and weights, mixed as they are."""
+        rows = torch.cat([targets, weights[..., None]], dim=-1)  # [N, V, K + 1]
+        for view, each in enumerate(self._keys(key)):
+            numbers = mix.draw(len(images), images.shape[2:], each)
+            images[:, view], rows[:, view] = mix.apply(images[:, view], rows[:, view], *numbers)
+        return rows[..., :-1], weights if self.softening is None else rows[..., -1]
 
 
 def views(images: Tensor, num_views: int) -> Tensor:
@@ -191,7 +189,15 @@ def views(images: Tensor, num_views: int) -> Tensor:
     return images.flatten(0, 1) if images.ndim == 5 else images.repeat_interleave(num_views, 0)
 
 
-def smoothed(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
-    """Return target rows [N, K] for labels [N]: 1 - smoothing on the class, the rest even over all K classes."""
-    rows = functional.one_hot(labels, num_classes).float()
-    return rows * (1 - smoothing) + smoothing / num_classes if smoothing else rows
+def _check(transform: Transform, transforms: Sequence[Transform], std: Sequence[float]) -> None:
+    """Raise ValueError where a transform has no place, or not beside the others."""
+    name = type(transform).__name__
+    if transform.slot not in ORDER or transform.slot == "normalize":
+        raise ValueError(f"slot ({name}): {transform.slot!r} is not known. Give one of {', '.join(ORDER)}")
+    if sum(other.stream == transform.stream for other in transforms) > 1:
+        raise ValueError(
+            f"stream ({name}): two transforms draw the same numbers, of {transform.stream!r}. "
+            "Keep one of them, or derive a class with another stream"
+        )
+    if tuple(getattr(transform, "image_std", std)) != tuple(std):
+        raise ValueError(f"image_std ({name}): not the std {tuple(std)} of the pipeline. Give {name} that one")

@@ -50,13 +50,30 @@ AUTO_AUGMENT = {
 }
 """The learned tables (Cubuk et al. 2019): 25 pairs of operation, probability and level (0 to 10)."""
 
-RANDOM_CHOICES = tuple(name for name in NAMES if name != "Invert")
-"""What RandAugment and TrivialAugment choose from, each operation equally often."""
+RANDOM = (
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "Brightness",
+    "Color",
+    "Contrast",
+    "Sharpness",
+    "Posterize",
+    "Solarize",
+    "AutoContrast",
+    "Equalize",
+)
+"""What all random policies choose from; a draw is a place in a list, so no new operation may join it by itself."""
 
-AGMAX_CHOICES = tuple(name for name in NAMES if name != "Identity")
-"""What AgMax's variant of RandAugment chooses from."""
+TRIVIAL_AUGMENT = ("Identity", *RANDOM)
+"""What TrivialAugment chooses from, each operation equally often."""
 
-RANDOM_LEVELS = 31
+RAND_AUGMENT = {"torchvision": ("Identity", *RANDOM), "agmax": (*RANDOM, "Invert")}
+"""What RandAugment chooses from by its two definitions, each operation equally often."""
+
+NUM_LEVELS = 31
 """Levels of RandAugment and TrivialAugment, from 0 to 30, as torchvision has them."""
 
 
@@ -73,15 +90,17 @@ class Strength(NamedTuple):
         return self.centre[codes] + signs * self.magnitude[codes, levels]
 
 
-def auto_augment(num_images: int, height: int, width: int, *, table: str, scale: str, rng: np.random.Generator) -> Plan:
-    """Draw for each image one of the 25 pairs of a learned table, and each of the two by its probability.
+def auto_augment(
+    num_images: int, height: int, width: int, *, policy: str, magnitudes: str, rng: np.random.Generator
+) -> Plan:
+    """Draw for each image one of the 25 pairs of a learned policy, and each of the two by its probability.
 
-    Cubuk et al. 2019. `scale` says which program's meaning the levels have: `agmax` or `torchvision`.
+    Cubuk et al. 2019. `magnitudes` says which program's meaning the levels have: `agmax` or `torchvision`.
     """
-    codes, probabilities, levels = _learned(table)
+    codes, probabilities, levels = _learned(policy)
     chosen = rng.integers(len(codes), size=num_images)
     happens = rng.random((num_images, 2)) < probabilities[chosen]
-    values = SCALES[scale](height, width).values(codes[chosen], levels[chosen], rng)
+    values = MAGNITUDES[magnitudes](height, width).values(codes[chosen], levels[chosen], rng)
     return np.where(happens, codes[chosen], CODES["Identity"]), values
 
 
@@ -91,28 +110,30 @@ def rand_augment(
     width: int,
     *,
     definition: str,
-    num_operations: int,
+    num_ops: int,
     magnitude: int,
     rng: np.random.Generator,
 ) -> Plan:
-    """Draw for each image `num_operations` operations (Cubuk et al. 2020).
+    """Draw for each image `num_ops` operations (Cubuk et al. 2020).
 
     `torchvision`: all of strength `magnitude`, of 0 to 30. `agmax`: half of the images stay as they are, and the others
     meet operations of levels 1 to 10, drawn too, so that `magnitude` has no meaning.
     """
-    shape = (num_images, num_operations)
+    shape = (num_images, num_ops)
     if definition == "torchvision":
-        codes = _chosen(RANDOM_CHOICES, shape, rng)
+        codes = _chosen(RAND_AUGMENT[definition], shape, rng)
         levels = np.full(shape, magnitude)
         return codes, torchvision_random(height, width).values(codes, levels, rng)
-    codes = np.where(rng.random((num_images, 1)) < 0.5, CODES["Identity"], _chosen(AGMAX_CHOICES, shape, rng))
+    codes = np.where(
+        rng.random((num_images, 1)) < 0.5, CODES["Identity"], _chosen(RAND_AUGMENT[definition], shape, rng)
+    )
     return codes, agmax_scale(height, width).values(codes, rng.integers(1, 11, shape), rng)
 
 
 def trivial_augment(num_images: int, height: int, width: int, *, rng: np.random.Generator) -> Plan:
     """Draw for each image one operation of any strength (Müller and Hutter 2021, the wide ranges)."""
-    codes = _chosen(RANDOM_CHOICES, (num_images, 1), rng)
-    levels = rng.integers(RANDOM_LEVELS, size=codes.shape)
+    codes = _chosen(TRIVIAL_AUGMENT, (num_images, 1), rng)
+    levels = rng.integers(NUM_LEVELS, size=codes.shape)
     return codes, torchvision_wide(height, width).values(codes, levels, rng)
 
 
@@ -136,9 +157,9 @@ def _chosen(names: Sequence[str], shape: tuple[int, int], rng: np.random.Generat
 
 
 @lru_cache
-def _learned(table: str) -> tuple[Codes, Values, Codes]:
-    """Return the operations, probabilities and levels of a learned table, each [25, 2]."""
-    pairs = [[step.split() for step in pair.split("/")] for pair in AUTO_AUGMENT[table].split(",")]
+def _learned(policy: str) -> tuple[Codes, Values, Codes]:
+    """Return the operations, probabilities and levels of a learned policy, each [25, 2]."""
+    pairs = [[step.split() for step in pair.split("/")] for pair in AUTO_AUGMENT[policy].split(",")]
     codes = np.array([[CODES[name] for name, _, _ in pair] for pair in pairs])
     probabilities = np.array([[float(probability) for _, probability, _ in pair] for pair in pairs])
     return codes, probabilities, np.array([[int(level) for _, _, level in pair] for pair in pairs])
@@ -173,16 +194,16 @@ def torchvision_scale(height: int, width: int) -> Strength:
 @lru_cache
 def torchvision_random(height: int, width: int) -> Strength:
     """Return what the 31 levels of RandAugment mean to torchvision."""
-    return _torchvision(RANDOM_LEVELS, 150 / 331 * height, 150 / 331 * width, 0.3, 30.0, 0.9, 4)
+    return _torchvision(NUM_LEVELS, 150 / 331 * height, 150 / 331 * width, 0.3, 30.0, 0.9, 4)
 
 
 @lru_cache
 def torchvision_wide(height: int, width: int) -> Strength:
     """Return what the 31 levels of TrivialAugment mean to torchvision: up to 32 pixels, whatever the image's size."""
-    return _torchvision(RANDOM_LEVELS, 32.0, 32.0, 0.99, 135.0, 0.99, 6)
+    return _torchvision(NUM_LEVELS, 32.0, 32.0, 0.99, 135.0, 0.99, 6)
 
 
-SCALES = {"agmax": agmax_scale, "torchvision": torchvision_scale}
+MAGNITUDES = {"agmax": agmax_scale, "torchvision": torchvision_scale}
 """The meanings of AutoAugment's levels."""
 
 

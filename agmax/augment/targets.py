@@ -1,6 +1,78 @@
-"""Soften targets as less of the image is visible (Liu et al. 2023)."""
+"""Make targets, the one place that does: rows of probabilities, smoothed, softened as less is visible, and weights."""
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
+from torch.nn import functional
+
+from agmax.augment.checks import check_choice, check_range
+from agmax.augment.key import Key
+
+
+def label_rows(labels: Tensor, num_classes: int, *, smoothing: float = 0.0) -> Tensor:
+    """Return target rows [N, K] for labels [N]: 1 - smoothing on the class, the rest even over all K classes."""
+    rows = functional.one_hot(labels, num_classes).float()
+    return rows * (1 - smoothing) + smoothing / num_classes if smoothing else rows
+
+
+def soften(
+    targets: Tensor, visible: Tensor, *, power: float = 2.0, max_confidence: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Soften target rows [..., K] by the visible share [...] of their images, and return them and weights [...].
+
+    A certain class keeps `confidence` of itself, which is its weight in the loss, too (Liu et al. 2023).
+    """
+    return Softening(power=power, max_confidence=max_confidence)(targets, visible)
+
+
+@dataclass(frozen=True)
+class Softening:
+    """Soften targets, weigh each view, or both, by the confidence that its visible share leaves it (Liu et al. 2023).
+
+    `visibility` says whether that is the share as it is (`area`) or the intersection over union (`iou`), `link` whose
+    confidence a view gets: its `own`, another's of the batch (`shuffled`) or the batch's `mean`, and `reweight`
+    whether views are weighted one by one (`image`) or all by their mean (`batch_mean`). In a pipeline `hidden_by`
+    names the slots whose hiding softens; None means all.
+    """
+
+    applies_to: str = "target_and_weight"
+    visibility: str = "area"
+    power: float = 2.0
+    max_confidence: float = 1.0
+    reweight: str = "image"
+    link: str = "own"
+    hidden_by: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_choice(self, "applies_to", ("target_and_weight", "target", "weight"))
+        check_choice(self, "visibility", ("area", "iou"))
+        check_choice(self, "reweight", ("image", "batch_mean"))
+        check_choice(self, "link", ("own", "shuffled", "mean"))
+        check_range(self, "power")
+        check_range(self, "max_confidence", high=1)
+
+    def __call__(self, targets: Tensor, visible: Tensor, *, key: Key | None = None) -> tuple[Tensor, Tensor]:
+        """Return target rows [..., K] and weights [...] for the visible shares [...] of a whole batch.
+
+        Shuffled confidences are dealt by the key, or a fresh one.
+        """
+        sure = confidence(
+            counted(visible, self.visibility),
+            num_classes=targets.shape[-1],
+            power=self.power,
+            max_confidence=self.max_confidence,
+        )
+        if self.link == "shuffled":
+            order = torch.from_numpy((key or Key.fresh()).rng("softening").permutation(sure.numel()))
+            sure = sure.flatten()[order.to(sure.device)].view_as(sure)
+        elif self.link == "mean":
+            sure = sure.mean().expand_as(sure)
+        weights = sure.mean().expand_as(sure) if self.reweight == "batch_mean" else sure
+        return (
+            targets if self.applies_to == "weight" else softened(targets, sure),
+            torch.ones_like(weights) if self.applies_to == "target" else weights,
+        )
 
 
 def counted(visible: Tensor, visibility: str) -> Tensor:

@@ -9,14 +9,30 @@ from PIL import Image
 from torch import Tensor
 
 from agmax import builders
-from agmax.augment import color, transforms
-from agmax.augment.pipeline import Draw, Hide, Hiding, Pipeline, Slot
+from agmax.augment import (
+    AutoAugment,
+    ColorJitter,
+    CutOut,
+    Key,
+    PCALighting,
+    Pipeline,
+    RandAugment,
+    RandomCrop,
+    RandomErasing,
+    RandomHorizontalFlip,
+    SoftCrop,
+    Softening,
+    Transform,
+    TrivialAugmentWide,
+    color,
+    transforms,
+)
+from agmax.augment.mixing import MIXES
 from agmax.benchmarks import rivals
 from agmax.benchmarks.files import jpeg_files, photographs
 from agmax.benchmarks.timing import Work, one_thread, timed
 from agmax.config.resolve import Setting, resolve
 from agmax.core import devices
-from agmax.core.batch import RawBatch
 from agmax.data.splits import Files
 
 SMALL = 32, 256
@@ -25,35 +41,32 @@ SMALL = 32, 256
 LARGE = 224, 64
 """Those of ImageNet's rows."""
 
-PARTS: dict[str, Callable[[int], Slot]] = {
-    "crop": lambda size: transforms.crop(4),
-    "flip": lambda size: transforms.flip(),
-    "auto_augment": lambda size: transforms.auto_augment("cifar10" if size <= 64 else "imagenet", "agmax"),
-    "rand_augment": lambda size: transforms.rand_augment("torchvision", 2, 9),
-    "trivial_augment": lambda size: transforms.trivial_augment(),
-    "color_jitter": lambda size: transforms.color_jitter(0.4, 0.4, 0.4),
+PARTS: dict[str, Callable[[int], Callable[..., Tensor]]] = {
+    "crop": lambda size: RandomCrop(4),
+    "flip": lambda size: RandomHorizontalFlip(),
+    "auto_augment": lambda size: AutoAugment("cifar10" if size <= 64 else "imagenet"),
+    "rand_augment": lambda size: RandAugment(),
+    "trivial_augment": lambda size: TrivialAugmentWide(),
+    "color_jitter": lambda size: ColorJitter(0.4, 0.4, 0.4),
     "normalise": lambda size: _normalise,
-    "lighting": lambda size: transforms.lighting(0.1, list(rivals.STD)),
+    "lighting": lambda size: PCALighting(0.1, image_std=rivals.STD),
+    "cutout": lambda size: CutOut(),
+    "random_erasing": lambda size: RandomErasing(),
 }
-ERASERS: dict[str, Hide] = {
-    "cutout": transforms.cutout(0.5),
-    "random_erasing": transforms.random_erasing(0.5, (0.02, 0.33), (0.3, 10 / 3)),
-}
-"""The parts that can be timed alone, by the words of the configuration."""
+"""The parts that can be timed alone, by the words of the configuration; each is made for images of a size."""
 
-ON_FLOATS = ("lighting", *ERASERS)
+ON_FLOATS = ("lighting", "cutout", "random_erasing")
 
-WHOLE_ONLY: dict[str, dict[str, Any]] = {
-    "soft_crop": {"hiding": [Hiding(transforms.window(0.375, 0.01), True)], "soften": transforms.soften(10)},
-    "soft_cutout": {"hiding": [Hiding(ERASERS["cutout"], True)], "soften": transforms.soften(10)},
-    "soft_random_erasing": {"hiding": [Hiding(ERASERS["random_erasing"], True)], "soften": transforms.soften(10)},
-    "mixup": {"mix": transforms.mixup(1.0)},
-    "cutmix": {"mix": transforms.cutmix(1.0)},
+WHOLE_ONLY: dict[str, tuple[Sequence[Transform], dict[str, Any]]] = {
+    "soft_crop": ([SoftCrop()], {"softening": Softening()}),
+    "soft_cutout": ([CutOut()], {"softening": Softening()}),
+    "soft_random_erasing": ([RandomErasing()], {"softening": Softening()}),
+    **{word: ([], {"mix": mix()}) for word, mix in MIXES.items()},
 }
-"""Those that change targets too, as settings of a pipeline."""
+"""Those that change targets too, as transforms and settings of a pipeline."""
 
 ROWS: tuple[tuple[str, int, int], ...] = (
-    *((word, *SMALL) for word in (*PARTS, *ERASERS)),
+    *((word, *SMALL) for word in PARTS),
     *((f"normalise-{word}", *SMALL) for word in WHOLE_ONLY),
     ("crop-flip-normalise", *SMALL),
     ("crop-flip-normalise-cutout", *SMALL),
@@ -104,33 +117,29 @@ def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
     """Return the work of our pipeline: a whole one as training calls it, or one slot alone."""
     size, count = images.shape[-1], len(images)
     if len(words) == 1:
-        part = ERASERS.get(words[0]) or PARTS[words[0]](size)
-        given = _normalise(images) if words[0] in ON_FLOATS else images  # some change it in place, again and again
-        return lambda step: part(given, Draw(seed=0, step=step, num_views=1, num_images=count)), count
-    make = _pipeline(words, size, num_views=1)
-    sample = RawBatch(images, torch.arange(count) % 10, torch.arange(count))
-    return lambda step: make(sample, step=step), count
+        part: Any = PARTS[words[0]](size)
+        if part is _normalise:
+            return lambda step: part(images), count
+        given = _normalise(images) if words[0] in ON_FLOATS else images
+        return lambda step: part.apply_(given, *part.draw(count, given.shape[1:], Key(0, step))), count
+    make, labels = _pipeline(words, size, num_views=1), torch.arange(count) % 10
+    return lambda step: make(images, labels, key=Key(0, step)), count
 
 
 def _pipeline(words: Sequence[str], size: int, *, num_views: int) -> Pipeline:
-    middle = words.index("normalise")
-    more = {key: value for word in words if word in WHOLE_ONLY for key, value in WHOLE_ONLY[word].items()}
-    return Pipeline(
-        num_views=num_views,
-        num_classes=10,
-        mean=list(rivals.MEAN),
-        std=list(rivals.STD),
-        seed=0,
-        on_pixels=[PARTS[word](size) for word in words[:middle]],
-        on_floats=[PARTS[word](size) for word in words[middle + 1 :] if word in PARTS],
-        **{"hiding": [Hiding(ERASERS[word], False) for word in words if word in ERASERS], **more},
-    )
+    parts: list[Any] = [PARTS[word](size) for word in words if word in PARTS and word != "normalise"]
+    more: dict[str, Any] = {}
+    for word in words:
+        if word in WHOLE_ONLY:
+            parts += WHOLE_ONLY[word][0]
+            more |= WHOLE_ONLY[word][1]
+    return Pipeline(*parts, mean=rivals.MEAN, std=rivals.STD, num_classes=10, num_views=num_views, **more)
 
 
 def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]:
     """Return what other programs can do of the same."""
     size, found = images.shape[-1], {}
-    if set(words) <= {*PARTS, *ERASERS}:
+    if set(words) <= set(PARTS):
         few = images[: max(8, len(images) // 4)]
         on_floats = len(words) == 1 and words[0] in ON_FLOATS
         given: list[Any] = list(_normalise(few)) if on_floats else rivals.pil_images(few)
@@ -158,7 +167,7 @@ def _each(change: rivals.Change, images: list[Any]) -> tuple[Work, int]:
     return (lambda step: [change(image) for image in images]), len(images)
 
 
-def _normalise(images: Tensor, draw: Draw | None = None) -> Tensor:
+def _normalise(images: Tensor) -> Tensor:
     return color.normalised(images, torch.tensor(rivals.MEAN), torch.tensor(rivals.STD))
 
 
@@ -183,7 +192,7 @@ def _rows_from_files() -> Iterator[dict[str, Any]]:
             def work(step: int) -> None:
                 for sample in source.batches(positions, epoch=step):
                     if make is not None:
-                        make(sample, step=step)
+                        make(sample.images, sample.labels, key=Key(0, step))
 
             return work
 

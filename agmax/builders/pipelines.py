@@ -1,71 +1,80 @@
 """The augmentation of a configuration: each slot's word looked up in its table."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-from agmax.augment import transforms
-from agmax.augment.pipeline import Hiding, Pipeline, Slot
+from agmax.augment import ColorJitter, Key, PCALighting, Pipeline, RandomHorizontalFlip, Softening, Transform
+from agmax.augment.mixing import MIXES
+from agmax.augment.transforms import CROPS, ERASERS, POLICIES
 from agmax.builders.networks import num_classes
+from agmax.config.augmentation import Augment
 from agmax.config.schema import Config
 from agmax.core.batch import Batch, RawBatch
+
+T = TypeVar("T")
+
+SETTINGS_OF = {"wide": "soft", "soft_cutout": "cutout", "soft_random_erasing": "random_erasing"}
+"""Words that share the block of another."""
+
+SOFTENS = frozenset({"soft", "soft_cutout", "soft_random_erasing"})
+"""Words whose hiding softens the targets."""
+
+FIELDS: dict[str, dict[str, str]] = {
+    "auto_augment": {"table": "policy", "scale": "magnitudes"},
+    "rand_augment": {"num_operations": "num_ops"},
+    "cutout": {"share": "size"},
+    "random_erasing": {"probability": "p"},
+    "cutmix": {"beta": "alpha", "probability": "p"},
+}
+"""The fields of the classes whose settings still have other names: when the settings are renamed, this table goes."""
 
 
 def pipeline(config: Config) -> Pipeline:
     """Make the augmentation pipeline: each slot's word of the configuration looked up in its table."""
     augment = config.augment
-    settings = augment.model_dump()
     mean, std = config.normalisation
-    on_pixels: list[Slot] = []
-    if augment.crop in transforms.CROPS:
-        on_pixels.append(transforms.CROPS[augment.crop](**settings[augment.crop]))
+    words = ((CROPS, augment.crop), (POLICIES, augment.policy), (ERASERS, augment.erase))
+    found = {word: _make(table[word], augment, word) for table, word in words if word in table}
+    transforms: list[Transform] = list(found.values())
     if augment.flip:
-        on_pixels.append(transforms.flip())
-    if augment.policy != "none":
-        on_pixels.append(transforms.POLICIES[augment.policy](**settings.get(augment.policy, {})))
-    if any(settings["color_jitter"].values()):
-        on_pixels.append(transforms.color_jitter(**settings["color_jitter"]))
-    on_floats: list[Slot] = []
+        transforms.append(RandomHorizontalFlip())
+    if any((augment.color_jitter.brightness, augment.color_jitter.contrast, augment.color_jitter.saturation)):
+        transforms.append(_make(ColorJitter, augment, "color_jitter"))
     if augment.lighting.std:
-        on_floats.append(transforms.lighting(augment.lighting.std, std))
-    hiding = [
-        Hiding(table[word](**settings[transforms.SETTINGS_OF.get(word, word)]), word in transforms.SOFTENS)
-        for table, word in ((transforms.ERASERS, augment.erase), (transforms.WINDOWS, augment.crop))
-        if word in table
-    ]
-    mix_settings = dict(settings.get(augment.mix, {}))
-    probability = mix_settings.pop("probability", 1.0)
+        transforms.append(_make(PCALighting, augment, "lighting", image_std=tuple(std)))
+    soft = tuple(transform.slot for word, transform in found.items() if word in SOFTENS)
     return Pipeline(
-        num_views=config.objective.num_views,
-        num_classes=num_classes(config),
+        *transforms,
+        mix=None if augment.mix == "none" else _make(MIXES[augment.mix], augment, augment.mix),
         mean=mean,
         std=std,
-        seed=config.train.seed,
-        on_pixels=on_pixels,
-        on_floats=on_floats,
-        hiding=hiding,
-        soften=transforms.soften(num_classes(config), **settings["softening"])
-        if any(one.softens for one in hiding)
-        else None,
-        mix=transforms.MIXERS[augment.mix](**mix_settings) if augment.mix != "none" else None,
-        mix_probability=probability,
+        num_classes=num_classes(config),
+        num_views=config.objective.num_views,
         label_smoothing=config.even_smoothing,
+        softening=_make(Softening, augment, "softening", hidden_by=soft) if soft else None,
         views_are_alike=augment.views == "identical",
     )
 
 
+def _make(kind: Callable[..., T], augment: Augment, word: str, **more: object) -> T:
+    """Make what a word stands for, each of the settings under it given as the field of its name."""
+    block = SETTINGS_OF.get(word, word)
+    section, fields = getattr(augment, block, None), FIELDS.get(block, {})
+    names = () if section is None else type(section).model_fields
+    settings = {fields.get(name, name): getattr(section, name) for name in names}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return kind(**values, **more)
+
+
 def softening_shares(config: Config, *, num_images: int = 4096) -> torch.Tensor | None:
     """Draw the visible shares [M] of so many images that soften targets; None where nothing does."""
-    make = pipeline(config)
-    make.hiding, make.mix = [item for item in make.hiding if item.softens], None
-    if not make.hiding:
-        return None
-    make.on_pixels, make.on_floats = [], []
-    size, part = config.dataset.image_size, 64
-    blank = torch.zeros(part, config.dataset.channels, size, size, dtype=torch.uint8)
-    sample = RawBatch(blank, torch.zeros(part, dtype=torch.int64), torch.arange(part))
-    shares = [make(sample, step=step).visible for step in range(num_images // part)]
-    return torch.cat([share.flatten() for share in shares if share is not None])
+    make, size, part = pipeline(config), config.dataset.image_size, 64
+    shape = (config.dataset.channels, size, size)
+    drawn = [make.visible_shares(part, shape, Key(config.train.seed, step)) for step in range(num_images // part)]
+    shares = [softening.flatten() for _, softening in drawn if softening is not None]
+    return torch.cat(shares) if shares else None
 
 
 def augmentation(config: Config, steps_per_epoch: int) -> Callable[..., Batch]:
@@ -74,8 +83,9 @@ def augmentation(config: Config, steps_per_epoch: int) -> Callable[..., Batch]:
     last = pipeline(_of_final_epochs(config)) if config.num_final_epochs else first
     num_first_steps = (config.train.epochs - config.num_final_epochs) * steps_per_epoch
 
-    def augment(sample: RawBatch, *, step: int) -> Batch:
-        return (first if step < num_first_steps else last)(sample, step=step)
+    def augment(raw: RawBatch, *, step: int) -> Batch:
+        make = first if step < num_first_steps else last
+        return make(raw.images, raw.labels, key=Key(config.train.seed, step))
 
     return augment
 

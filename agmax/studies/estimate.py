@@ -75,7 +75,7 @@ def seconds_per_image_pass(config: Config) -> float:
     classifier = builders.model(config, with_pretrained=False).to(device)
     classifier.autocast = devices.autocast_format(config.train.precision, device)
     augment, objective, optimizer = (
-        builders.pipeline(config),
+        builders.augmentation(config, steps_per_epoch=3),
         builders.objective(config),
         builders.optimizer(config, classifier),
     )
