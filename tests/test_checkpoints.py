@@ -15,7 +15,7 @@ from agmax.checkpoints.read import load, load_weights, opened, read
 from agmax.checkpoints.write import copy, save
 from agmax.core import storage
 from agmax.core.errors import CheckpointError, OutputError
-from agmax.experiments.saved import loaded as loaded_from
+from agmax.experiments.saved import load as load_saved
 from agmax.training.checkpoint_folder import CheckpointFolder
 
 
@@ -104,11 +104,11 @@ def test_a_checkpoint_without_settings_is_named(tmp_path: Path) -> None:
     ):
         save(tmp_path / "a.pth", content)
         with pytest.raises(CheckpointError, match=why):
-            _ = loaded_from(tmp_path / "a.pth").config
+            _ = load_saved(tmp_path / "a.pth").config
     whole = dict.fromkeys(("model", "step", "class_names", "num_images", "optimizer", "plateau", "sums"))
     save(tmp_path / "a.pth", {"config": {"modle": 1}, **whole})
     with pytest.raises(CheckpointError, match="its settings are of another release: unknown key modle"):
-        _ = loaded_from(tmp_path / "a.pth").config
+        _ = load_saved(tmp_path / "a.pth").config
 
 
 def test_compressed_entries_are_refused_before_they_are_read(tmp_path: Path) -> None:
