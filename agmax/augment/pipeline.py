@@ -8,7 +8,7 @@ from torch import Tensor
 from agmax.augment import color
 from agmax.augment.key import Key
 from agmax.augment.mixing import Mix
-from agmax.augment.targets import Softening, label_rows
+from agmax.augment.targets import Softening, label_rows, targets_of_views
 from agmax.augment.transforms import Hiding, Numbers, Transform
 from agmax.core.batch import Batch
 
@@ -88,12 +88,13 @@ class Pipeline:
             None if share is None else share.to(images.device, non_blocking=True)
             for share in self._shares(images.shape[-3:], drawn)
         )
-        labels = labels.to(images.device, non_blocking=True)
-        targets = label_rows(labels, self.num_classes, smoothing=self.label_smoothing)[:, None]
-        targets = targets.expand(-1, self.num_views, -1)  # [N, V, K]
-        weights = torch.ones(count, self.num_views, device=images.device)
-        if self.softening is not None and softening is not None:
-            targets, weights = self.softening(targets, softening, key=key)
+        targets, weights = targets_of_views(
+            label_rows(labels.to(images.device, non_blocking=True), self.num_classes, smoothing=self.label_smoothing),
+            self.num_views,
+            softening=self.softening,
+            visible=softening,
+            key=key,
+        )
         if self.mix is not None and is_mixed:
             targets, weights = self._mix(self.mix, changed, targets, weights, key)
         if chosen is None:

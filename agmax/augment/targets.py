@@ -75,6 +75,19 @@ class Softening:
         )
 
 
+def targets_of_views(
+    rows: Tensor, num_views: int, *, softening: Softening | None, visible: Tensor | None, key: Key
+) -> tuple[Tensor, Tensor]:
+    """Give every view of an image its target row [N, K], softened by what is visible [N, V] of it, and its weight.
+
+    Returns targets [N, V, K] and weights [N, V], which are 1 where nothing softens.
+    """
+    targets = rows[:, None].expand(-1, num_views, -1)
+    if softening is None or visible is None:
+        return targets, torch.ones(len(rows), num_views, device=rows.device)
+    return softening(targets, visible, key=key)
+
+
 def counted(visible: Tensor, visibility: str) -> Tensor:
     """Return what the curve starts from: the visible share v (`area`), or v / (2 - v) (`iou`).
 
