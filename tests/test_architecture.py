@@ -11,7 +11,7 @@ from agmax.augment import transforms
 from agmax.config import names
 from agmax.config.augmentation import Augment
 from agmax.config.schema import choices
-from agmax.losses.objective import OBJECTIVES
+from agmax.losses import OBJECTIVES
 
 PACKAGE = REPOSITORY / "agmax"
 

@@ -30,6 +30,7 @@ def train_once(request: parser.Request) -> Result:
     log_to([])
     resolved, saved = start.training_start(request)
     device = devices.choose_device(resolved.config.train.device)
+    builders.check_optimizer(resolved.config)
     probe(resolved.config.train.runs_dir)
     config = builders.counted(resolved.config, lambda: builders.split(resolved.config, "train"))
     resolved = resolved._replace(config=config)
