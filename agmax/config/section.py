@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 
 def _no_boolean(value: Any) -> Any:
@@ -39,7 +39,8 @@ class KeyOf:
 
     def _checked(self, word: str) -> str:
         if word not in self.table:
-            raise PydanticCustomError("no_key", "Input should be one of {words}", {"words": ", ".join(self.table)})
+            *others, last = map(repr, self.table)
+            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
         return word
 
 

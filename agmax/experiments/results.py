@@ -11,18 +11,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from agmax.core.errors import OutputError
-from agmax.evaluation.metrics import metrics, per_class
+from agmax.evaluation.metrics import METRICS, measured, metrics, per_class
 from agmax.evaluation.predict import Predictions
 
 Result = dict[str, Any]
 
 FLOAT16_RANGE = (-65504.0, 65504.0)
 
-SUMMARISED = ("top1", "top5", "nll", "ece")
-
 
 def scores(predictions: Predictions, class_names: Sequence[str]) -> Result:
-    """Return the metrics of a split: num_images, top1, top5 (percent), nll (nats), ece (share), per_class (percent)."""
+    """Return the metrics of a split: num_images, those of METRICS that are measured, per_class (percent)."""
     logits, labels, _ = predictions
     return {
         "num_images": len(labels),
@@ -42,11 +40,12 @@ def or_none(value: Any) -> Any:
 
 def line(result: Result) -> str:
     """Say a result in one line; top5 is named by what it is where there are fewer classes."""
-    k = min(5, len(result["per_class"]))
-    return (
-        f"{result['split']} of {result['dataset']}, {result['num_images']} images: top1 {result['top1']:.2f} %, "
-        f"top{k} {result['top5']:.2f} %, nll {result['nll']:.4f}, ece {result['ece']:.4f}"
-    )
+    words = {"top5": f"top{min(5, len(result['per_class']))}"}
+    listed = []
+    for name in (name for name in measured() if name in result):  # a result of another release may lack some
+        unit = " %" if METRICS[name].unit == "%" else ""
+        listed.append(f"{words.get(name, name)} {result[name]:.{METRICS[name].decimals}f}{unit}")
+    return f"{result['split']} of {result['dataset']}, {result['num_images']} images: {', '.join(listed)}"
 
 
 def training_times(rows: Sequence[Mapping[str, Any]]) -> Result:
@@ -63,7 +62,7 @@ def summary(results: Sequence[Result]) -> Result:
     """Summarise runs that differ in their seed alone: mean, sample standard deviation, min and max of each metric."""
     shared = ("mode", "config", "dataset", "split", "num_images", "epochs")
     made: Result = {key: results[0][key] for key in shared}
-    for metric in SUMMARISED:
+    for metric in (name for name in measured() if all(name in result for result in results)):
         values = [result[metric] for result in results]
         made[metric] = statistics.mean(values)
         made[f"{metric}_spread"] = {
