@@ -14,7 +14,7 @@ from agmax.builders import pipelines
 from agmax.config import names
 from agmax.config.augmentation import Augment
 from agmax.config.schema import choices
-from agmax.losses.objective import OBJECTIVES
+from agmax.losses import OBJECTIVES
 
 PACKAGE = REPOSITORY / "agmax"
 

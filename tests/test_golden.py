@@ -14,13 +14,11 @@ from agmax.augment.targets import label_rows
 from agmax.config.resolve import hidden_units
 from agmax.core.batch import Batch, Outputs
 from agmax.evaluation.metrics import expected_calibration_error
-from agmax.losses.objective import objective
+from agmax.losses import objective
 from agmax.models import backbones
 from agmax.models.classifier import Classifier, QNetwork
 from agmax.optim.lr_schedules import learning_rate
 from agmax.optim.optimizers import optimizer
-
-WEIGHTS = {"classification": 1.0, "agreement": 1.0, "consistency": 4.0}
 
 
 def names(cases: list[dict[str, Any]], *keys: str) -> list[str]:
@@ -50,11 +48,11 @@ class TestLosses:
     def test_terms_and_gradients_of_agmax(self, case: dict[str, Any]) -> None:
         outputs, expected = self.outputs(case), case["expected"]
         hard = rows(case["labels"], case["num_classes"])
-        losses = objective("agmax", WEIGHTS)(outputs, self.batch([hard, hard]))
-        assert set(losses) == {"classification", "agreement", "consistency"}
-        for name, value in losses.items():
+        losses = objective("agmax")(outputs, self.batch([hard, hard]))
+        assert set(losses.terms) == {"classification", "agreement", "consistency"}
+        for name, value in losses.terms.items():
             assert value.item() == pytest.approx(expected[name], abs=1e-6)
-        sum(losses.values(), start=torch.zeros(())).backward()
+        losses.total.backward()
         assert outputs.logits.grad is not None
         assert outputs.joint_logits is not None
         joint = outputs.joint_logits.grad
@@ -69,23 +67,23 @@ class TestLosses:
 
     def test_classification_of_smoothed_and_mixed_rows(self, case: dict[str, Any]) -> None:
         outputs, expected, num_classes = self.outputs(case), case["expected"], case["num_classes"]
-        only_classification = objective("classification", WEIGHTS)
+        only_classification = objective("classification")
         soft = rows(case["labels"], num_classes, 0.1)
-        value = only_classification(outputs, self.batch([soft, soft]))["classification"].item()
+        value = only_classification(outputs, self.batch([soft, soft])).terms["classification"].item()
         assert value == pytest.approx(expected["classification_smoothing_0p1"], abs=1e-6)
         hard = rows(case["labels"], num_classes)
         mixed = []
         for view in ("view1", "view2"):
             ratio, partners = case[f"mix_lambda_{view}"], rows(case[f"mix_partner_labels_{view}"], num_classes)
             mixed.append(ratio * hard + (1 - ratio) * partners)
-        value = only_classification(outputs, self.batch(mixed))["classification"].item()
+        value = only_classification(outputs, self.batch(mixed)).terms["classification"].item()
         assert value == pytest.approx(expected["classification_mixed"], abs=1e-6)
 
     @pytest.mark.parametrize("name", ["agmax_mse", "agmax_kl", "agmax_ce"])
     def test_other_agreements(self, case: dict[str, Any], name: str) -> None:
         outputs = self.outputs(case)
         hard = rows(case["labels"], case["num_classes"])
-        value = objective(name, WEIGHTS)(outputs, self.batch([hard, hard]))["agreement"].item()
+        value = objective(name)(outputs, self.batch([hard, hard])).terms["agreement"].item()
         assert value == pytest.approx(case["expected"][name.replace("agmax", "agreement")], abs=1e-6)
 
 
@@ -138,7 +136,7 @@ def test_five_steps_of_training_equal_the_reference_program(case: dict[str, Any]
     for key, value in keys.items():
         value.copy_(torch.from_numpy(reference_value(key, tuple(value.shape))))
     name = {"mi": "agmax", "cutmix": "agmax", "mse": "agmax_mse", "baseline": "classification"}[case["kind"]]
-    losses_of = objective(name, WEIGHTS)
+    losses_of = objective(name)
     optimize = optimizer(
         model,
         "sgd",
@@ -163,11 +161,11 @@ def test_five_steps_of_training_equal_the_reference_program(case: dict[str, Any]
                 images[view], targets[view] = cutmix(images[view], targets[view], partner=partner, box=box)
         batch = Batch(torch.stack(images, 1), torch.stack(targets, 1), torch.ones(num_images, num_views).double())
         losses = losses_of(model(batch.images), batch)
-        assert set(losses) == set(expected)
-        for term, value in losses.items():
+        assert set(losses.terms) == set(expected)
+        for term, value in losses.terms.items():
             assert value.item() == pytest.approx(expected[term], abs=1e-6)
         optimize.zero_grad()
-        sum(losses.values(), start=torch.zeros(())).backward()
+        losses.total.backward()
         optimize.step()
     for key, length in case["l2_after"].items():
         assert keys[key].norm().item() == pytest.approx(length, rel=1e-5)

@@ -17,20 +17,34 @@ from agmax.config import names
 from agmax.config.resolve import Setting, resolve
 from agmax.core.batch import Batch, Outputs
 from agmax.core.errors import UsageError
-from agmax.losses import agreement
-from agmax.losses.objective import NEEDS_FEATURES, NEEDS_Q_NETWORK, OBJECTIVES, Term, objective
+from agmax.losses import (
+    OBJECTIVES,
+    AgMaxLoss,
+    feature_distance,
+    jensen_shannon,
+    objective,
+    soft_cross_entropy,
+    stop_gradient_kl,
+    symmetric_kl,
+)
 from main import main
 
 Run = Callable[..., Answer]
+Term = Callable[[Outputs], Tensor]
 
 NUM_IMAGES, NUM_CLASSES, NUM_FEATURES = 6, 5, 7
 
-ONLY_DIVERGENCES = {
-    "js": agreement.jensen_shannon,
-    "symmetric_kl": agreement.symmetric_divergence,
-    "stop_gradient": agreement.stopped_divergence,
+OF_LOGITS: dict[str, Term] = {
+    "js": lambda outputs: jensen_shannon(outputs.logits),
+    "symmetric_kl": lambda outputs: symmetric_kl(outputs.logits),
+    "stop_gradient": lambda outputs: stop_gradient_kl(outputs.logits),
 }
-TERMS = ONLY_DIVERGENCES | {"tied_features": agreement.feature_distance}
+TERMS = OF_LOGITS | {"tied_features": lambda outputs: feature_distance(some(outputs.features))}
+
+
+def some(value: Tensor | None) -> Tensor:
+    assert value is not None
+    return value
 
 
 def random_outputs(num_views: int = 2, *, seed: int = 0) -> Outputs:
@@ -83,20 +97,20 @@ def test_jensen_shannon_is_the_mean_divergence_of_the_views_from_their_mean(num_
     for views in probabilities(outputs.logits):
         mixture = [sum(view[label] for view in views) / num_views for label in range(NUM_CLASSES)]
         total += sum(kl(view, mixture) for view in views) / num_views
-    assert agreement.jensen_shannon(outputs).item() == pytest.approx(total / NUM_IMAGES, rel=1e-12)
+    assert jensen_shannon(outputs.logits).item() == pytest.approx(total / NUM_IMAGES, rel=1e-12)
 
 
 def test_symmetric_divergence_is_half_of_both_divergences() -> None:
     outputs = random_outputs()
     pairs = probabilities(outputs.logits)
     expected = sum(kl(first, second) + kl(second, first) for first, second in pairs) / 2 / NUM_IMAGES
-    assert agreement.symmetric_divergence(outputs).item() == pytest.approx(expected, rel=1e-12)
+    assert symmetric_kl(outputs.logits).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_stopped_divergence_is_that_of_the_second_view_from_the_first() -> None:
     outputs = random_outputs()
     expected = sum(kl(first, second) for first, second in probabilities(outputs.logits)) / NUM_IMAGES
-    assert agreement.stopped_divergence(outputs).item() == pytest.approx(expected, rel=1e-12)
+    assert stop_gradient_kl(outputs.logits).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_feature_distance_is_the_mean_square_over_images_and_features() -> None:
@@ -106,7 +120,7 @@ def test_feature_distance_is_the_mean_square_over_images_and_features() -> None:
     for first, second in outputs.features.tolist():
         for a, b in zip(first, second, strict=True):
             total += (a - b) ** 2
-    value = agreement.feature_distance(outputs).item()
+    value = feature_distance(outputs.features).item()
     assert value == pytest.approx(total / (NUM_IMAGES * NUM_FEATURES), rel=1e-12)
 
 
@@ -124,13 +138,13 @@ def test_feature_distance_is_the_mean_square_over_images_and_features() -> None:
     ],
 )
 def test_values_worked_by_hand(name: str, views: list[list[float]], expected: float) -> None:
-    assert ONLY_DIVERGENCES[name](of_probabilities(*views)).item() == pytest.approx(expected, rel=1e-12)
+    assert OF_LOGITS[name](of_probabilities(*views)).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_feature_distance_of_two_images_worked_by_hand() -> None:
     """(1, 2) to (3, 5) is 4 and 9, and (0, 0) to itself is nothing: 13 over four numbers."""
     features = torch.tensor([[[1.0, 2.0], [3.0, 5.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    assert agreement.feature_distance(Outputs(torch.zeros(2, 2, 3), features=features)).item() == 13 / 4
+    assert feature_distance(features).item() == 13 / 4
 
 
 # --- what stays the same -------------------------------------------------------------------------------------------
@@ -152,12 +166,12 @@ def test_the_order_of_the_views_matters_where_one_follows_the_other_alone(name: 
 
 def test_jensen_shannon_is_the_same_in_every_order_of_four_views() -> None:
     outputs = random_outputs(4)
-    expected = agreement.jensen_shannon(outputs).item()
+    expected = jensen_shannon(outputs.logits).item()
     for order in ([3, 2, 1, 0], [1, 2, 3, 0], [0, 2, 1, 3]):
-        assert agreement.jensen_shannon(reordered(outputs, order)).item() == pytest.approx(expected, rel=1e-12)
+        assert jensen_shannon(reordered(outputs, order).logits).item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("term", ONLY_DIVERGENCES.values(), ids=ONLY_DIVERGENCES)
+@pytest.mark.parametrize("term", OF_LOGITS.values(), ids=OF_LOGITS)
 def test_a_constant_added_to_the_logits_of_a_view_changes_nothing(term: Term) -> None:
     outputs = random_outputs()
     moved = outputs._replace(logits=outputs.logits + torch.tensor([[[5.0], [-70.0]]]))
@@ -170,12 +184,12 @@ def test_jensen_shannon_is_at_most_the_logarithm_of_the_number_of_views(num_view
     for seed in range(20):
         outputs = random_outputs(num_views, seed=seed)
         wilder = outputs._replace(logits=outputs.logits * 20)
-        assert 0 < agreement.jensen_shannon(wilder).item() < math.log(num_views)
+        assert 0 < jensen_shannon(wilder.logits).item() < math.log(num_views)
     sure = Outputs(1e4 * torch.eye(5)[None, :num_views])
-    assert agreement.jensen_shannon(sure).item() == pytest.approx(math.log(num_views), rel=1e-6)
+    assert jensen_shannon(sure.logits).item() == pytest.approx(math.log(num_views), rel=1e-6)
 
 
-@pytest.mark.parametrize("term", ONLY_DIVERGENCES.values(), ids=ONLY_DIVERGENCES)
+@pytest.mark.parametrize("term", OF_LOGITS.values(), ids=OF_LOGITS)
 def test_views_that_are_sure_of_different_classes_have_finite_gradients(term: Term) -> None:
     logits = (1e4 * torch.eye(3)[None, :2]).requires_grad_()
     value = term(Outputs(logits))
@@ -196,7 +210,7 @@ def gradients(term: Term, outputs: Outputs) -> dict[str, Tensor | None]:
 def test_no_gradient_flows_through_the_view_that_is_followed() -> None:
     """The other's is that of cross-entropy with the first prediction as target: their difference, over N."""
     outputs = random_outputs()
-    gradient = gradients(agreement.stopped_divergence, outputs)["logits"]
+    gradient = gradients(TERMS["stop_gradient"], outputs)["logits"]
     assert gradient is not None
     first, second = outputs.logits.detach().softmax(-1).unbind(1)
     assert gradient[:, 0].count_nonzero() == 0
@@ -205,7 +219,7 @@ def test_no_gradient_flows_through_the_view_that_is_followed() -> None:
 
 @pytest.mark.parametrize("name", ["js", "symmetric_kl"])
 def test_a_gradient_flows_through_both_views_and_follows_the_value(name: str) -> None:
-    term, outputs = ONLY_DIVERGENCES[name], random_outputs()
+    term, outputs = OF_LOGITS[name], random_outputs()
     gradient = gradients(term, outputs)["logits"]
     assert gradient is not None
     assert (gradient.abs().amax((0, 2)) > 1e-3).all()
@@ -214,7 +228,7 @@ def test_a_gradient_flows_through_both_views_and_follows_the_value(name: str) ->
 
 def test_tied_features_pull_both_features_and_no_logits() -> None:
     outputs = random_outputs()
-    found = gradients(agreement.feature_distance, outputs)
+    found = gradients(TERMS["tied_features"], outputs)
     assert outputs.features is not None and found["features"] is not None
     first, second = outputs.features.detach().unbind(1)
     expected = 2 * (first - second) / first.numel()
@@ -233,25 +247,72 @@ def batch_of(outputs: Outputs) -> Batch:
 @pytest.mark.parametrize("name", TERMS)
 def test_an_objective_adds_its_term_times_its_weight(name: str) -> None:
     outputs = random_outputs()
-    weights = {"classification": 0.5, "agreement": 12.0, "consistency": 7.0}
-    losses = objective(name, weights)(outputs, batch_of(outputs))
+    losses = objective(name, {"classification": 0.5, "agreement": 12.0})(outputs, batch_of(outputs))
     alone = objective("classification", {"classification": 1.0})(outputs, batch_of(outputs))
-    assert losses.keys() == {"classification", "agreement"}
-    assert losses["agreement"].item() == pytest.approx(12 * TERMS[name](outputs).item())
-    assert losses["classification"].item() == pytest.approx(alone["classification"].item() / 2)
+    assert losses.terms.keys() == {"classification", "agreement"}
+    assert losses.terms["agreement"].item() == pytest.approx(12 * TERMS[name](outputs).item())
+    assert losses.terms["classification"].item() == pytest.approx(alone.terms["classification"].item() / 2)
+    assert losses.total.item() == pytest.approx(sum(value.item() for value in losses.terms.values()))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_tables_say_which_objectives_need_the_q_network_and_which_the_features(name: str) -> None:
+def test_an_objective_without_weights_has_the_published_ones(name: str) -> None:
+    outputs, row = random_outputs(), OBJECTIVES[name]
+    losses = objective(name)(outputs, batch_of(outputs))
+    assert losses.terms.keys() == {"classification", *row.terms}
+    plain = objective(name, dict.fromkeys(("classification", *row.terms), 1.0))(outputs, batch_of(outputs))
+    for term, value in losses.terms.items():
+        weight = row.terms[term].weight if term in row.terms else 1.0
+        assert value.item() == pytest.approx(weight * plain.terms[term].item(), rel=1e-12)
+
+
+def test_a_weight_of_no_term_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"unknown weight \(agreemnt\): js has no such term. Known: classification"):
+        objective("js", {"agreemnt": 1.0})
+
+
+def test_agmax_loss_is_the_objective_agmax_bit_for_bit() -> None:
+    found = []
+    for is_class in (True, False):
+        outputs = random_outputs()
+        batch = batch_of(outputs)
+        if is_class:
+            losses = AgMaxLoss()(outputs.logits, some(outputs.joint_logits), batch.targets)
+        else:
+            losses = objective("agmax")(outputs, batch)
+        found.append((losses, torch.autograd.grad(losses.total, [outputs.logits, some(outputs.joint_logits)])))
+    (ours, gradients_of_ours), (theirs, gradients_of_theirs) = found
+    assert ours.terms.keys() == theirs.terms.keys() == {"classification", "agreement", "consistency"}
+    assert ours.total == theirs.total and all(ours.terms[name] == value for name, value in theirs.terms.items())
+    assert all(torch.equal(*pair) for pair in zip(gradients_of_ours, gradients_of_theirs, strict=True))
+
+
+def test_agmax_loss_weighs_its_terms_and_its_views() -> None:
+    """One image of six has weight 1, the others 0: classification is a sixth of that image's."""
     outputs = random_outputs()
-    losses_of = objective(name, {"classification": 1.0, "agreement": 1.0, "consistency": 1.0})
-    for lacking, needing in (("joint_logits", NEEDS_Q_NETWORK), ("features", NEEDS_FEATURES)):
+    targets = batch_of(outputs).targets
+    weights = torch.zeros(NUM_IMAGES, 2, dtype=torch.float64)
+    weights[2] = 1
+    losses = AgMaxLoss(2.0, 8.0)(outputs.logits, some(outputs.joint_logits), targets, weights=weights)
+    published = AgMaxLoss()(outputs.logits, some(outputs.joint_logits), targets)
+    assert losses.terms["agreement"] == 2 * published.terms["agreement"]
+    assert losses.terms["consistency"] == 2 * published.terms["consistency"]
+    alone = soft_cross_entropy(outputs.logits[2:3], targets[2:3])
+    assert losses.terms["classification"].item() == pytest.approx(alone.item() / NUM_IMAGES, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_table_says_which_objectives_need_the_q_network_and_which_the_features(name: str) -> None:
+    outputs = random_outputs()
+    losses_of = objective(name)
+    for lacking in ("joint_logits", "features"):
         poorer = outputs._replace(**{lacking: None})  # type: ignore[arg-type]
-        if name in needing:
-            with pytest.raises(AssertionError, match="this term needs"):
+        if lacking in OBJECTIVES[name].needs:
+            with pytest.raises(AssertionError, match=f"the objective {name} needs {lacking}"):
                 losses_of(poorer, batch_of(outputs))
         else:
             assert losses_of(poorer, batch_of(outputs))
+    assert OBJECTIVES[name].needs == {"agmax": {"joint_logits"}, "tied_features": {"features"}}.get(name, set())
 
 
 @pytest.mark.parametrize("term", ["agreement", "consistency"])
@@ -264,7 +325,7 @@ def test_a_weight_of_0_gives_the_gradients_of_a_loss_without_the_term(term: str)
         joint, logits = outputs.joint_logits, outputs.logits
         assert joint is not None
         if is_whole:
-            loss = torch.stack([*objective("agmax", weights)(outputs, batch_of(outputs)).values()]).sum()
+            loss = objective("agmax", weights)(outputs, batch_of(outputs)).total
         elif term == "agreement":
             loss = -(batch_of(outputs).targets * logits.log_softmax(-1)).sum(-1).mean()
             loss = loss + 4 * (joint.softmax(-1)[:, None] - logits.softmax(-1)).abs().mean()
@@ -301,6 +362,16 @@ def test_the_weights_of_the_parts_are_those_of_their_sources() -> None:
     """R-Drop weighs 0.3 (KL + KL) beside CE + CE: with means of both, 0.3 again. That of tied_features is ours."""
     weights = {part: config_of(f"ResNet8-cutmix-{part}").objective.agreement_weight for part in TERMS}
     assert weights == {"js": 12, "symmetric_kl": 0.3, "stop_gradient": 1, "tied_features": 10}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_method_part_has_the_weights_and_views_of_the_table(name: str) -> None:
+    settings = config_of("ResNet8" if name == "classification" else f"ResNet8-{name}").objective
+    row = OBJECTIVES[name]
+    assert settings.name == name
+    assert settings.num_views == row.min_views
+    for term, made in row.terms.items():
+        assert getattr(settings, f"{term}_weight") == made.weight
 
 
 @pytest.mark.parametrize("part", [item.part for item in names.examples("method")])
@@ -354,7 +425,9 @@ def test_agmax_trains_without_one_of_its_terms_as_if_it_were_not_there(
 ) -> None:
     whole, _, _ = train(run, "ResNet8-cutmix-agmax")
     silent, rows, _ = train(run, "ResNet8-cutmix-agmax", f"objective.{term}_weight=0")
-    monkeypatch.setitem(OBJECTIVES, "agmax", {key: made for key, made in OBJECTIVES["agmax"].items() if key != term})
+    row = OBJECTIVES["agmax"]
+    rest = {key: made for key, made in row.terms.items() if key != term}
+    monkeypatch.setitem(OBJECTIVES, "agmax", row._replace(terms=rest))
     lacking, expected, _ = train(run, "ResNet8-cutmix-agmax")
     assert same(silent, lacking)
     assert not same(silent, whole, "backbone.")

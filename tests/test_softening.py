@@ -18,10 +18,8 @@ from agmax.augment.targets import confidence, softened
 from agmax.config import names
 from agmax.config.resolve import Setting, resolve
 from agmax.core.batch import Batch, Outputs
-from agmax.losses.cross_entropy import classification, row_entropy
-from agmax.losses.objective import objective
+from agmax.losses import objective, row_entropy, soft_cross_entropy
 
-WEIGHTS = {"classification": 1.0, "agreement": 1.0, "consistency": 4.0}
 NO_BACKGROUND: dict[str, Any] = {"augment__soft__background": 0.0}
 
 
@@ -58,8 +56,8 @@ def test_the_variants_lose_what_the_reference_program_loses(
     soften = Softening(applies_to=applies_to, reweight=reweight)
     targets, weights = soften(rows, visible, key=Key(0))
     outputs = Outputs(torch.from_numpy(logits).double()[:, None])
-    losses = objective("classification", WEIGHTS, subtract_entropy=True)
-    loss = losses(outputs, Batch(torch.empty(0), targets, weights))["classification"]
+    losses = objective("classification", subtract_entropy=True)
+    loss = losses(outputs, Batch(torch.empty(0), targets, weights)).terms["classification"]
     assert loss.item() == pytest.approx(case["expected"][expected], abs=1e-6)
 
 
@@ -72,7 +70,7 @@ def test_the_focal_loss_is_the_reference_programs(case: dict[str, Any]) -> None:
     batch = Batch(torch.empty(0), rows, torch.ones(len(labels), 1).double())
     config = config_of("ResNet8-focal")
     losses = builders.objective(config)(Outputs(torch.from_numpy(logits).double()[:, None]), batch)
-    assert losses["classification"].item() == pytest.approx(case["expected"]["focal_gamma2"], abs=1e-6)
+    assert losses.terms["classification"].item() == pytest.approx(case["expected"]["focal_gamma2"], abs=1e-6)
 
 
 def test_the_focal_factor_is_of_what_is_missing_whether_or_not_the_entropy_counts() -> None:
@@ -80,12 +78,12 @@ def test_the_focal_factor_is_of_what_is_missing_whether_or_not_the_entropy_count
     rows = torch.tensor([[0.6, 0.4, 0.0]]).repeat(2, 1)[None]
     logits = rows.clamp(min=1e-9).log()
     for subtract_entropy in (True, False):
-        loss = classification(logits, rows, torch.ones(1, 2), subtract_entropy=subtract_entropy, focal_gamma=2.0)
+        loss = soft_cross_entropy(logits, rows, torch.ones(1, 2), subtract_entropy=subtract_entropy, focal_gamma=2.0)
         assert abs(loss.item()) < 1e-6
     logits, hard = torch.randn(1, 2, 3, generator=torch.manual_seed(0)), torch.eye(3)[None, :2]
     ones = torch.ones(1, 2)
     with_entropy, without = (
-        classification(logits, hard, ones, subtract_entropy=is_subtracted, focal_gamma=2.0)
+        soft_cross_entropy(logits, hard, ones, subtract_entropy=is_subtracted, focal_gamma=2.0)
         for is_subtracted in (True, False)
     )
     assert with_entropy == without > 0
@@ -106,8 +104,8 @@ def test_no_number_of_classes_makes_a_row_negative(power: float) -> None:
 def test_the_focal_loss_has_gradients_where_nothing_is_missing(gamma: float) -> None:
     logits = torch.tensor([[[200.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]], requires_grad=True)
     rows = torch.tensor([[[1.0, 0.0, 0.0]], [[1 / 3, 1 / 3, 1 / 3]]])
-    losses = objective("classification", WEIGHTS, subtract_entropy=True, focal_gamma=gamma)
-    losses(Outputs(logits), Batch(torch.empty(0), rows, torch.ones(2, 1)))["classification"].backward()
+    losses = objective("classification", subtract_entropy=True, focal_gamma=gamma)
+    losses(Outputs(logits), Batch(torch.empty(0), rows, torch.ones(2, 1))).total.backward()
     assert logits.grad is not None and logits.grad.isfinite().all()
 
 
@@ -270,7 +268,7 @@ def test_every_combination_makes_rows_weights_and_steps_that_help(part: int) -> 
         needs_joint = config.objective.name == "agmax"
 
         def loss(model: Linear = model, losses_of: Any = losses_of, batch: Batch = batch) -> Tensor:
-            return torch.stack([*losses_of(model(batch.images), batch).values()]).sum()
+            return losses_of(model(batch.images), batch).total
 
         before = loss()
         before.backward()

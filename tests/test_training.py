@@ -24,6 +24,7 @@ from agmax.cli.parser import parse
 from agmax.config import names
 from agmax.core import devices
 from agmax.core.batch import Batch
+from agmax.evaluation.metrics import measured
 from agmax.evaluation.predict import Predictions
 from agmax.experiments import results
 from agmax.experiments.results import Result, write_predictions
@@ -214,7 +215,7 @@ def test_several_runs_are_summarised(run: Run) -> None:
 def test_runs_without_a_speed_are_summarised() -> None:
     """A run that was killed after its last step has none."""
     about = {field.name: None for field in dataclasses.fields(Result)} | {"robustness": {}, "published": {}}
-    scores, more = dict.fromkeys(results.SUMMARISED, 1.0), {"seed": 0, "seconds": 0.0}
+    scores, more = dict.fromkeys(measured(), 1.0), {"seed": 0, "seconds": 0.0}
     made = [Result(**{**about, **more, "scores": scores, "images_per_second": speed}) for speed in (None, 3.0)]  # type: ignore[arg-type]
     assert results.summary(made)["images_per_second"] == 3.0
     assert results.summary(made[:1] * 2)["images_per_second"] is None
@@ -309,6 +310,9 @@ def test_resumed_at_any_step_a_training_is_the_same_bit_for_bit(
         *(("sgd", schedule) for schedule in ("constant", "cosine", "linear", "multistep", "step", "plateau")),
         ("adam", "cosine"),
         ("rmsprop", "plateau"),
+        ("lamb", "linear"),  # it counts its steps in its groups
+        ("lion", "cosine"),
+        ("nadamw", "cosine"),
     ],
 )
 def test_every_schedule_and_optimizer_resumes_bit_for_bit(

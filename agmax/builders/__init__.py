@@ -4,6 +4,7 @@ from agmax.builders.images import Splits, counted, split, splits, test_source, t
 from agmax.builders.networks import check_fit, model, num_classes, restored
 from agmax.builders.pipelines import augmentation, pipeline, softening_shares
 from agmax.builders.trainers import (
+    check_optimizer,
     description,
     evaluator,
     learning_rate,
@@ -18,6 +19,7 @@ __all__ = [
     "Splits",
     "augmentation",
     "check_fit",
+    "check_optimizer",
     "counted",
     "description",
     "evaluator",

@@ -10,7 +10,7 @@ from agmax.checkpoints.backbone import start_from
 from agmax.config.schema import Config
 from agmax.core.errors import UsageError
 from agmax.core.rng import seed_for
-from agmax.losses import objective as objectives
+from agmax.losses import OBJECTIVES
 from agmax.models import backbones
 from agmax.models.classifier import Classifier, QNetwork
 
@@ -101,7 +101,7 @@ def _described(config: Config) -> str:
 
 def _q_network(config: Config) -> QNetwork | None:
     objective = config.objective
-    if objective.name not in objectives.NEEDS_Q_NETWORK:
+    if "joint_logits" not in OBJECTIVES[objective.name].needs:
         return None
     q_network = QNetwork(objective.num_views, num_classes(config), objective.hidden_units)
     if config.model.initialisation.scope in ("all", "q_network"):
@@ -111,7 +111,7 @@ def _q_network(config: Config) -> QNetwork | None:
 
 def _returns_features(config: Config, backbone: nn.Module) -> bool:
     """Say whether the objective compares features; the logits must then be made of them by one linear layer."""
-    if config.objective.name not in objectives.NEEDS_FEATURES:
+    if "features" not in OBJECTIVES[config.objective.name].needs:
         return False
     if not isinstance(backbone.get_classifier(), nn.Linear):  # type: ignore[operator]
         why = f"{config.model.backbone} has no one linear layer between its features and its logits"

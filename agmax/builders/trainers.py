@@ -7,32 +7,37 @@ from typing import Any
 
 import torch
 
+from agmax import losses
 from agmax.builders.images import Splits, test_source
 from agmax.builders.pipelines import augmentation
+from agmax.config import names
 from agmax.config.schema import Config
 from agmax.core import devices
-from agmax.core.errors import DataError
+from agmax.core.errors import DataError, UsageError
 from agmax.data import sampler
 from agmax.data.source import Source
 from agmax.data.splits import Split, partition, subset
 from agmax.evaluation.predict import Evaluator, predict
 from agmax.evaluation.robustness import MEASURES
-from agmax.losses import objective as objectives
 from agmax.models.classifier import Classifier
 from agmax.optim import lr_schedules, optimizers
 from agmax.training.loop import Checkpoints, MetricsLog, Trainer
 
 
-def objective(config: Config) -> objectives.Objective:
-    """Make what training minimises."""
+def objective(config: Config) -> losses.Criterion:
+    """Make what training minimises; terms for which there is no setting keep the weight of their table."""
     settings = config.objective
     weights = {
         "classification": settings.classification_weight,
         "agreement": settings.agreement_weight,
         "consistency": settings.consistency_weight,
     }
-    return objectives.objective(
-        settings.name, weights, subtract_entropy=settings.subtract_entropy, focal_gamma=settings.focal_gamma
+    terms = ("classification", *losses.OBJECTIVES[settings.name].terms)
+    return losses.objective(
+        settings.name,
+        {term: weights[term] for term in terms if term in weights},
+        subtract_entropy=settings.subtract_entropy,
+        focal_gamma=settings.focal_gamma,
     )
 
 
@@ -40,18 +45,50 @@ def optimizer(config: Config, classifier: Classifier) -> torch.optim.Optimizer:
     """Make the optimizer of all the classifier's parameters."""
     head = [*classifier.backbone.get_classifier().parameters()]  # type: ignore[operator]
     head += classifier.q_network.parameters() if classifier.q_network is not None else []
-    return optimizers.optimizer(classifier, head=head, **config.optimizer.model_dump())
+    settings = config.optimizer
+    return optimizers.optimizer(
+        classifier,
+        settings.name,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        decay_bias_and_norm=settings.decay_bias_and_norm,
+        backbone_lr_factor=settings.backbone_lr_factor,
+        head=head,
+    )
+
+
+def check_optimizer(config: Config) -> None:
+    """Find out before the work begins whether there is such an optimizer.
+
+    Raises:
+        UsageError: timm has none of that name, or it cannot be used here.
+    """
+    name, known = config.optimizer.name, optimizers.known()
+    if name not in known:
+        near = names.nearest(name, known)
+        remedy = near if near.startswith("Did") else "Usual ones are sgd, adamw, lamb, lion, rmsprop"
+        why = "timm has no such optimizer"
+        raise UsageError(f"wrong value optimizer.name={name!r}", why=why, remedy=remedy)
+    why = optimizers.why_unusable(name)
+    if why:
+        raise UsageError(f"wrong value optimizer.name={name!r}", why=why, remedy="Choose another")
 
 
 def learning_rate(config: Config, steps_per_epoch: int) -> Callable[..., float]:
-    """Make the learning rate, a function of the step."""
-    settings = config.schedule.model_dump(exclude={"patience"})
+    """Make the learning rate, a function of the step; the schedule has the settings that its function names."""
+    settings = config.schedule
     return partial(
         lr_schedules.learning_rate,
+        name=settings.name,
         base=config.optimizer.lr,
         epochs=config.train.epochs,
         steps_per_epoch=steps_per_epoch,
-        **settings,
+        interval=settings.interval,
+        warmup_epochs=settings.warmup_epochs,
+        warmup_lr=settings.warmup_lr,
+        **{key: getattr(settings, key) for key in lr_schedules.settings_of(settings.name)},
     )
 
 

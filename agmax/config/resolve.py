@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from agmax.config import names, reader
 from agmax.config.schema import OPEN_KEYS, Config, choices, default, sections_and_keys
 from agmax.core.errors import AgmaxError, ConfigErrors, UsageError, printable
+from agmax.losses.objectives import OBJECTIVES
 
 DEFAULT_DATASET = "cifar10"
 SECTIONS, KEYS = sections_and_keys()
@@ -166,7 +167,7 @@ def with_classes(config: Config, num_classes: int) -> Config:
     """Return the configuration for a data set whose classes were counted."""
     mapping = config.model_dump()
     mapping["dataset"]["num_classes"] = num_classes
-    if config.objective.name == "agmax" and not config.objective.hidden_units:
+    if "joint_logits" in OBJECTIVES[config.objective.name].needs and not config.objective.hidden_units:
         mapping["objective"]["hidden_units"] = hidden_units(num_classes)
     return Config.model_validate(mapping)
 
@@ -336,7 +337,9 @@ def _derive(chosen: dict[str, Setting]) -> None:
     if given.get("model.pretrained") is True and given.get("model.initialisation.scope") == "all":
         chosen["model.initialisation.scope"] = Setting("model.initialisation.scope", "q_network", "model.pretrained")
     num_classes = given.get("dataset.num_classes")
-    if given.get("objective.name") == "agmax" and not given.get("objective.hidden_units") and type(num_classes) is int:
+    objective = OBJECTIVES.get(str(given.get("objective.name")), OBJECTIVES["classification"])
+    has_q_network = "joint_logits" in objective.needs
+    if has_q_network and not given.get("objective.hidden_units") and type(num_classes) is int:
         key = "objective.hidden_units"
         chosen[key] = Setting(key, hidden_units(num_classes), "dataset.num_classes")
 

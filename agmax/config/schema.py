@@ -5,7 +5,20 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, Field, model_validator
 
 from agmax.config.augmentation import Augment, Softening
-from agmax.config.section import Channels, Count, Held, ModelArguments, NonNegative, Numbers, Positive, Section, Seed
+from agmax.config.section import (
+    Channels,
+    Count,
+    Held,
+    KeyOf,
+    ModelArguments,
+    NonNegative,
+    Numbers,
+    Positive,
+    Section,
+    Seed,
+)
+from agmax.losses.objectives import OBJECTIVES
+from agmax.optim.lr_schedules import SCHEDULES
 
 
 class Dataset(Section):
@@ -83,17 +96,7 @@ class Model(Section):
 
 
 class Objective(Section):
-    name: Literal[
-        "classification",
-        "agmax",
-        "agmax_mse",
-        "agmax_kl",
-        "agmax_ce",
-        "js",
-        "symmetric_kl",
-        "stop_gradient",
-        "tied_features",
-    ] = "classification"
+    name: Annotated[str, KeyOf(OBJECTIVES)] = "classification"
     num_views: Annotated[int, Field(ge=1, le=8)] = 1
     """Views of each image in a training batch."""
     hidden_units: Annotated[int, Field(ge=0)] = 0
@@ -114,10 +117,13 @@ class Objective(Section):
 
 
 class Optimizer(Section):
-    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    name: str = "sgd"
+    """One of timm's: sgd, adam, adamw, rmsprop, lamb, lion, ..."""
     lr: Positive = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of those that have one."""
     nesterov: bool = True
+    """Look ahead by the momentum (sgd); other names say themselves what they do."""
     backbone_lr_factor: NonNegative = 1.0
     """Factor of the learning rate of all but the classifier and the Q network."""
     weight_decay: NonNegative = 5e-4
@@ -126,7 +132,7 @@ class Optimizer(Section):
 
 
 class Schedule(Section):
-    name: Literal["constant", "cosine", "linear", "multistep", "step", "plateau"] = "cosine"
+    name: Annotated[str, KeyOf(SCHEDULES)] = "cosine"
     interval: Literal["epoch", "step"] = "epoch"
     """Where the learning rate changes; warm-up changes it at every step."""
     warmup_epochs: NonNegative = 0.0
@@ -202,7 +208,7 @@ class Config(Section):
     def _rules(self) -> list[tuple[bool, str]]:
         """Return (broken, message) for every rule that spans several settings; messages start with a key."""
         data, objective, optimizer, schedule = self.dataset, self.objective, self.optimizer, self.schedule
-        two_view_methods = ("agmax_mse", "agmax_kl", "agmax_ce", "symmetric_kl", "stop_gradient", "tied_features")
+        compared = OBJECTIVES[objective.name]
         crops, erasing, softening = self.augment.random_resized, self.augment.random_erasing, self.augment.softening
         spans = {
             "random_resized.scale": crops.scale,
@@ -213,12 +219,9 @@ class Config(Section):
         milestones = schedule.milestones or []
         return [
             (
-                objective.name in ("agmax", "js") and objective.num_views < 2,
-                f"objective.num_views: {objective.name} needs at least 2 views. Write objective.num_views=2",
-            ),
-            (
-                objective.name in two_view_methods and objective.num_views != 2,
-                f"objective.num_views: {objective.name} compares 2 views. Write objective.num_views=2",
+                not compared.is_for(objective.num_views),
+                f"objective.num_views: {objective.name} {compared.views}. "
+                f"Write objective.num_views={compared.min_views}",
             ),
             (
                 optimizer.name == "sgd" and optimizer.nesterov and optimizer.momentum == 0,
@@ -375,5 +378,8 @@ def choices(key: str) -> tuple[str, ...]:
     *path, last = key.split(".")
     for name in path:
         model = model.model_fields[name].annotation
-    annotation = model.model_fields[last].annotation
-    return tuple(str(value) for value in get_args(annotation)) if get_origin(annotation) is Literal else ()
+    field = model.model_fields[last]
+    for mark in field.metadata:
+        if isinstance(mark, KeyOf):
+            return tuple(mark.table)
+    return tuple(str(value) for value in get_args(field.annotation)) if get_origin(field.annotation) is Literal else ()

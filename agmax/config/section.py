@@ -1,9 +1,11 @@
 """What the sections of a configuration are made of: their base and the ranges that settings share."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 
 def _no_boolean(value: Any) -> Any:
@@ -24,6 +26,22 @@ Strength = Annotated[float, Field(ge=0, le=10)]
 Numbers = Annotated[list[float], Field(min_length=1)]
 Channels = Annotated[Literal[1, 3], BeforeValidator(_no_boolean)]
 ModelArguments = dict[str, bool | int | float | str]
+
+
+@dataclass(frozen=True)
+class KeyOf:
+    """Mark a word that must be a key of a table; what is entered there later is a choice too."""
+
+    table: Mapping[str, object]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def _checked(self, word: str) -> str:
+        if word not in self.table:
+            *others, last = map(repr, self.table)
+            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+        return word
 
 
 class Section(BaseModel):

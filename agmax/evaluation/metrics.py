@@ -1,22 +1,37 @@
-"""What predictions are worth: pure functions of logits [N, K] and labels [N]."""
+"""What predictions are worth: a table of pure functions of logits [N, K] and labels [N].
 
-from collections.abc import Sequence
+Nothing here imports torch before it computes, so that a study can be read against the table.
+"""
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NUM_BINS = 10
 
 
-def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return top1 and top5 in percent, nll in nats and ece as a share; with K < 5 classes top5 is top-K."""
-    return {
-        "top1": 100 * num_correct(logits, labels, k=1) / len(labels),
-        "top5": 100 * num_correct(logits, labels, k=5) / len(labels),
-        "nll": negative_log_likelihood(logits, labels),
-        "ece": expected_calibration_error(logits, labels),
-    }
+class Metric(NamedTuple):
+    """How a metric is computed, and how it is written and compared."""
+
+    function: Callable[[Tensor, Tensor], float] | None  # of logits and labels; None where it is a complement
+    unit: str
+    decimals: int
+    higher_is_better: bool = False
+    complement: str = ""  # the metric of which it is 100 less the value; it is computed from records, and not kept
+
+
+def top1(logits: Tensor, labels: Tensor) -> float:
+    """Return the percentage of images whose class has the highest logit."""
+    return 100 * num_correct(logits, labels, k=1) / len(labels)
+
+
+def top5(logits: Tensor, labels: Tensor) -> float:
+    """Return the percentage of images whose class is among the five highest logits; of K < 5 classes among K."""
+    return 100 * num_correct(logits, labels, k=5) / len(labels)
 
 
 def num_correct(logits: Tensor, labels: Tensor, *, k: int) -> int:
@@ -32,11 +47,15 @@ def num_correct(logits: Tensor, labels: Tensor, *, k: int) -> int:
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
     """Return the mean of -log p(label), in nats."""
+    from torch.nn import functional
+
     return float(functional.cross_entropy(logits.double(), labels))
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, *, num_bins: int = NUM_BINS) -> float:
     """Return the mean distance of accuracy from confidence over equal right-closed bins (Guo et al. 2017, eq. 3)."""
+    import torch
+
     confidence, predicted = logits.double().softmax(-1).max(-1)
     correct = (predicted == labels).double()
     edges = torch.linspace(0, 1, num_bins + 1, dtype=torch.float64)[1:-1]
@@ -47,7 +66,33 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, num_bins: int 
 
 def per_class(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, float | None]:
     """Return the accuracy of each class in percent, None where a class has no image."""
-    count = torch.bincount(labels, minlength=len(class_names))
-    right = torch.bincount(labels[logits.argmax(-1) == labels], minlength=len(class_names))
+    count = labels.bincount(minlength=len(class_names))
+    right = labels[logits.argmax(-1) == labels].bincount(minlength=len(class_names))
     pairs = zip(class_names, right.tolist(), count.tolist(), strict=True)
     return {name: 100 * correct / total if total else None for name, correct, total in pairs}
+
+
+METRICS: dict[str, Metric] = {
+    "error": Metric(None, "%", 2, complement="top1"),
+    "top1": Metric(top1, "%", 2, higher_is_better=True),
+    "top5": Metric(top5, "%", 2, higher_is_better=True),
+    "nll": Metric(negative_log_likelihood, "nats", 4),
+    "ece": Metric(expected_calibration_error, "share", 4),
+}
+"""The metrics by name: rows, results, records, studies and tables have those of this table, in its order."""
+
+
+def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return every metric of the table that is computed from predictions."""
+    return {name: metric.function(logits, labels) for name, metric in METRICS.items() if metric.function}
+
+
+def measured() -> list[str]:
+    """Return the names of the metrics that are computed from predictions."""
+    return [name for name, metric in METRICS.items() if metric.function]
+
+
+def completed(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics among `values`, in the order of the table, and the complements of these."""
+    found = {name: 100 - values[metric.complement] for name, metric in METRICS.items() if metric.complement in values}
+    return {name: {**values, **found}[name] for name in METRICS if name in values or name in found}

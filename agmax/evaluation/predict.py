@@ -77,7 +77,7 @@ class Evaluator:
         self._latest: Predictions | None = None
 
     def __call__(self) -> dict[str, float]:
-        """Return top1, top5, nll and ece."""
+        """Return what is measured: the metrics by name."""
         self._latest = self._answer()
         return metrics(self._latest.logits, self._latest.labels)
 

@@ -8,11 +8,10 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
+from agmax.evaluation.metrics import METRICS, measured
 from agmax.evaluation.predict import Predictions
 
 FLOAT16_RANGE = (-65504.0, 65504.0)
-
-SUMMARISED = ("top1", "top5", "nll", "ece")
 
 ROBUSTNESS, PUBLISHED = ("occlusion", "offsets", "robustness_seconds"), ("published_top1", "sha256")
 """Keys of what only some evaluations have: what was asked for of robustness, what is known of a released file."""
@@ -28,7 +27,7 @@ class Metrics:
     dataset: str
     split: str
     num_images: int
-    scores: dict[str, float]  # top1 and top5 in percent, nll in nats, ece as a share
+    scores: dict[str, float]  # of METRICS: top1 and top5 in percent, nll in nats, ece as a share
     per_class: dict[str, float | None]  # top1 of each class in percent
     robustness: dict[str, Any]  # of ROBUSTNESS, what was asked for
     seed: int
@@ -67,7 +66,7 @@ class Metrics:
     def from_dict(cls, mapping: Mapping[str, Any]) -> Self:
         """Return what `to_dict` has made an object of."""
         values: dict[str, Any] = {each.name: mapping[each.name] for each in fields(cls) if each.name in mapping}
-        for name, keys in (("scores", SUMMARISED), ("robustness", ROBUSTNESS), ("published", PUBLISHED)):
+        for name, keys in (("scores", measured()), ("robustness", ROBUSTNESS), ("published", PUBLISHED)):
             values[name] = {key: mapping[key] for key in keys if key in mapping}
         return cls(**values)
 
@@ -100,11 +99,12 @@ def lines(found: Metrics) -> list[str]:
 
     Top5 is named by what it is where there are fewer classes.
     """
-    k = min(5, len(found.per_class))
-    said = [
-        f"{found.split} of {found.dataset}, {found.num_images} images: top1 {found.top1:.2f} %, "
-        f"top{k} {found.top5:.2f} %, nll {found.nll:.4f}, ece {found.ece:.4f}"
-    ]
+    words = {"top5": f"top{min(5, len(found.per_class))}"}
+    listed = []
+    for name, value in found.scores.items():
+        unit = " %" if METRICS[name].unit == "%" else ""
+        listed.append(f"{words.get(name, name)} {value:.{METRICS[name].decimals}f}{unit}")
+    said = [f"{found.split} of {found.dataset}, {found.num_images} images: {', '.join(listed)}"]
     if "occlusion" in found.robustness:
         table = found.robustness["occlusion"]
         pairs = [f"{100 * at:.0f} % top1 {top1:.2f}" for at, top1 in zip(table["share"], table["top1"], strict=True)]
@@ -132,7 +132,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     made: dict[str, Any] = {
         key: objects[0][key] for key in ("mode", "config", "dataset", "split", "num_images", "epochs")
     }
-    for metric in SUMMARISED:
+    for metric in (name for name in measured() if all(name in result.scores for result in results)):
         values = [result.scores[metric] for result in results]
         made[metric] = statistics.mean(values)
         made[f"{metric}_spread"] = {

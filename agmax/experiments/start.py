@@ -118,6 +118,7 @@ def _ready(resolved: Resolved) -> Resolved:
     """Find out before the data are looked at whether a training can run here, then count the classes."""
     config = resolved.config
     devices.choose_device(config.train.device)
+    builders.check_optimizer(config)
     probe(config.train.runs_dir)
     return resolved._replace(config=builders.counted(config, lambda: builders.split(config, "train")))
 

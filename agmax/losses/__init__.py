@@ -1,0 +1,36 @@
+"""The losses of AgMax and of the methods it is compared with, on plain tensors."""
+
+from agmax.losses.agreement import (
+    consistency,
+    cross_entropy_of_views,
+    feature_distance,
+    jensen_shannon,
+    kl_divergence,
+    negative_marginal_entropy,
+    squared_distance,
+    stop_gradient_kl,
+    symmetric_kl,
+)
+from agmax.losses.cross_entropy import row_entropy, soft_cross_entropy
+from agmax.losses.objectives import OBJECTIVES, AgMaxLoss, Criterion, Losses, Objective, Term, objective
+
+__all__ = [
+    "OBJECTIVES",
+    "AgMaxLoss",
+    "Criterion",
+    "Losses",
+    "Objective",
+    "Term",
+    "consistency",
+    "cross_entropy_of_views",
+    "feature_distance",
+    "jensen_shannon",
+    "kl_divergence",
+    "negative_marginal_entropy",
+    "objective",
+    "row_entropy",
+    "soft_cross_entropy",
+    "squared_distance",
+    "stop_gradient_kl",
+    "symmetric_kl",
+]

@@ -1,37 +1,40 @@
 """How far the predictions are from their target rows."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST_MISS = 1e-12
 """Missing probabilities below it, or below 0 by rounding, count as it, so that their powers have gradients."""
 
 
-def classification(
+def soft_cross_entropy(
     logits: Tensor,
     targets: Tensor,
-    weights: Tensor,
+    weights: Tensor | None = None,
     *,
     subtract_entropy: bool = False,
     focal_gamma: float = 0.0,
 ) -> Tensor:
     """Return the mean cross-entropy of logits [N, V, K] with target rows [N, V, K], weighted by [N, V].
 
-    With `subtract_entropy` it is the KL divergence from the rows, which is 0 where prediction and row are equal.
-    Smoothed, mixed and softened targets are rows like any other (Szegedy et al. 2016; Zhang et al. 2018).
-    With `focal_gamma` the loss of a view counts (1 - exp(-d)) ** focal_gamma times, where d is that divergence, which
-    of a certain class is its missing probability (Lin et al. 2017, eq. 4).
+    Without weights every view has weight 1. With `subtract_entropy` it is the KL divergence from the rows, which is 0
+    where prediction and row are equal. Smoothed, mixed and softened targets are rows like any other (Szegedy et al.
+    2016; Zhang et al. 2018). With `focal_gamma` the loss of a view counts (1 - exp(-d)) ** focal_gamma times, where d
+    is that divergence, which of a certain class is its missing probability (Lin et al. 2017, eq. 4).
     """
-    losses = -(targets * logits.log_softmax(-1)).sum(-1)
+    losses = -(targets * logits.log_softmax(-1)).sum(-1)  # [N, V]
     divergences = losses - row_entropy(targets) if subtract_entropy or focal_gamma else losses
     if subtract_entropy:
         losses = divergences
     if focal_gamma:
-        losses = losses * (-torch.expm1(-divergences)).clamp(min=SMALLEST_MISS) ** focal_gamma
-    return (weights * losses).mean()
+        losses = losses * (-(-divergences).expm1()).clamp(min=SMALLEST_MISS) ** focal_gamma
+    return (losses if weights is None else weights * losses).mean()
 
 
 def row_entropy(targets: Tensor) -> Tensor:
     """Return the entropy of each row of probabilities [..., K], in nats."""
-    entropy: Tensor = -torch.special.xlogy(targets, targets).sum(-1)
-    return entropy
+    return -targets.xlogy(targets).sum(-1)

@@ -1,13 +1,30 @@
-"""Optimizers, through timm's factory."""
+"""Any optimizer of timm's factory."""
 
 from collections.abc import Iterable
 from typing import Any
 
-from timm.optim import create_optimizer_v2
+import torch
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from torch import nn, optim
 
 RMSPROP = {"alpha": 0.9, "eps": 1e-3}
 """The AgMax program's constants."""
+
+
+def known() -> list[str]:
+    """Return the names of timm's optimizers."""
+    return [str(name) for name in list_optimizers()]
+
+
+def why_unusable(name: str) -> str:
+    """Say why one of timm's optimizers cannot train here, nothing where it can."""
+    if get_optimizer_info(name).second_order:
+        return "it needs gradients of gradients, which are not computed"
+    try:
+        create_optimizer_v2([nn.Parameter(torch.zeros(2, 2))], opt=name, lr=0.1)
+    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        return str(error).partition("\n")[0] or type(error).__name__
+    return ""
 
 
 def optimizer(
@@ -22,21 +39,22 @@ def optimizer(
     backbone_lr_factor: float = 1.0,
     head: Iterable[nn.Parameter] = (),
 ) -> optim.Optimizer:
-    """Make the optimizer `name` (sgd, adam, adamw, rmsprop) of all parameters of the model.
+    """Make the optimizer `name` of timm's for all parameters of the model.
 
+    `momentum` is for those that have one, `nesterov` for sgd: other names say themselves how they look ahead.
     With a `backbone_lr_factor` all but the parameters of the `head` have it as `lr_factor` in their group, by which the
     learning rate of a step is to be multiplied.
     """
-    particular: dict[str, Any] = {
-        "sgd": {"momentum": momentum, "nesterov": nesterov},
-        "rmsprop": {"momentum": momentum, **RMSPROP},
-    }.get(name, {})
+    of_all: dict[str, dict[str, Any]] = {"sgd": {"nesterov": nesterov}, "rmsprop": RMSPROP}
+    particular = of_all.get(name, {})
     parameters: Any = list(model.parameters()) if decay_bias_and_norm else model
     if backbone_lr_factor != 1:
         parameters = _groups(
             model, {id(value) for value in head}, backbone_lr_factor, weight_decay, decay_bias_and_norm
         )
-    made: optim.Optimizer = create_optimizer_v2(parameters, opt=name, lr=lr, weight_decay=weight_decay, **particular)
+    made: optim.Optimizer = create_optimizer_v2(
+        parameters, opt=name, lr=lr, weight_decay=weight_decay, momentum=momentum, **particular
+    )
     return made
 
 

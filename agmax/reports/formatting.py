@@ -1,10 +1,9 @@
 """How names and numbers of a study are written, in tables and figures alike."""
 
 from agmax.core.errors import printable
-from agmax.studies.analysis import HIGHER_IS_BETTER, UNITS, Comparison, Summary
+from agmax.evaluation.metrics import METRICS
+from agmax.studies.analysis import Comparison, Summary
 from agmax.studies.intervals import Interval, Mean
-
-DECIMALS = {"error": 2, "top1": 2, "top5": 2, "nll": 4, "ece": 4}
 
 PLUS_MINUS, MINUS, TIMES, DASH = "±", "−", "×", "–"  # noqa: RUF001  what the formats translate
 
@@ -39,27 +38,28 @@ def named(item: Comparison) -> str:
 
 def measured(metric: str) -> str:
     """Name a metric with its unit."""
-    return f"{metric} ({UNITS[metric]})"
+    return f"{metric} ({METRICS[metric].unit})"
 
 
 def accuracy_metric(metric: str) -> str:
     """Return what right and wrong answers measure beside a metric: top1 where higher is better, else error."""
-    return "top1" if metric in HIGHER_IS_BETTER else "error"
+    return "top1" if METRICS[metric].higher_is_better else "error"
 
 
 def unit_of_differences(metric: str) -> str:
     """Return the unit of a difference: percentages differ by points."""
-    return "points" if UNITS[metric] == "%" else UNITS[metric]
+    unit = METRICS[metric].unit
+    return "points" if unit == "%" else unit
 
 
 def number(value: float, metric: str) -> str:
     """Write a value of a metric."""
-    return f"{value:.{DECIMALS[metric]}f}"
+    return f"{value:.{METRICS[metric].decimals}f}"
 
 
 def signed(value: float, metric: str) -> str:
     """Write a difference with its sign; one that rounds to zero is positive."""
-    decimals = DECIMALS[metric]
+    decimals = METRICS[metric].decimals
     return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", MINUS)
 
 
@@ -123,9 +123,11 @@ def replicates(arm: Summary) -> str:
 
 
 def published(arm: Summary, metric: str) -> float | None:
-    """Return the published number of a metric; top1 and error tell each other."""
-    other = {"error": "top1", "top1": "error"}.get(metric, "")
-    return 100 - arm.paper[other] if metric not in arm.paper and other in arm.paper else arm.paper.get(metric)
+    """Return the published number of a metric; a metric and its complement, top1 and error, tell each other."""
+    if metric in arm.paper:
+        return arm.paper[metric]
+    others = [METRICS[metric].complement, *(name for name, other in METRICS.items() if other.complement == metric)]
+    return next((100 - arm.paper[other] for other in others if other in arm.paper), None)
 
 
 def sentence(item: Comparison, metric: str) -> str:

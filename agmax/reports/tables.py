@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from agmax.evaluation.metrics import METRICS
 from agmax.reports.formatting import (
     DASH,
     MINUS,
@@ -26,7 +27,7 @@ from agmax.reports.formatting import (
     two_models,
     unit_of_differences,
 )
-from agmax.studies.analysis import HIGHER_IS_BETTER, PROTOCOLS, Analysis, Comparison, Curve
+from agmax.studies.analysis import PROTOCOLS, Analysis, Comparison, Curve
 
 NO_P_VALUE = "no p-value under six replicates"
 MCNEMAR = "McNemar of these two models"
@@ -271,7 +272,7 @@ def _over_both(analysis: Analysis) -> str:
 
 def _difference_caption(analysis: Analysis) -> str:
     metric = analysis.metrics[0]
-    sign = "positive" if metric in HIGHER_IS_BETTER else "negative"
+    sign = "positive" if METRICS[metric].higher_is_better else "negative"
     return (
         f"Difference in {metric} ({unit_of_differences(metric)}), first {MINUS} second, on "
         f"{analysis.num_test_images:,} test images at the {PROTOCOLS['final']}: mean of the paired differences "
@@ -288,8 +289,8 @@ def _notes_of_comparisons(found: Sequence[Comparison]) -> list[str]:
 
 def _metrics(metrics: Sequence[str]) -> str:
     """Name metrics and say which way is better: `Error (%, lower is better), nll (nats, lower is better)`."""
-    up = [metric for metric in metrics if metric in HIGHER_IS_BETTER]
-    down = [metric for metric in metrics if metric not in HIGHER_IS_BETTER]
+    up = [metric for metric in metrics if METRICS[metric].higher_is_better]
+    down = [metric for metric in metrics if not METRICS[metric].higher_is_better]
     listed = [
         f"{', '.join(measured(metric) for metric in group)} ({word} is better)"
         for group, word in ((up, "higher"), (down, "lower"))

@@ -4,10 +4,11 @@ import csv as csv_module
 import io
 import re
 
+from agmax.evaluation.metrics import METRICS
 from agmax.reports import formatting, tables
 from agmax.reports.formatting import plain
 from agmax.reports.tables import Column, Table
-from agmax.studies.analysis import UNITS, Analysis
+from agmax.studies.analysis import Analysis
 
 FIELDS = (
     "arm",
@@ -65,7 +66,7 @@ def csv(analysis: Analysis) -> str:
                         "arm": arm.name,
                         "protocol": protocol,
                         "metric": metric,
-                        "unit": UNITS[metric],
+                        "unit": METRICS[metric].unit,
                         "mean": mean.mean,
                         "std": mean.std,
                         "low": low,

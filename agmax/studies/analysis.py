@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from agmax.config import names
 from agmax.config.schema import Config
+from agmax.core.errors import DataError
 from agmax.core.rng import generator
+from agmax.evaluation.metrics import METRICS
 from agmax.studies import records
 from agmax.studies.intervals import (
     Equivalence,
@@ -34,8 +36,6 @@ PROTOCOLS = {
 }
 """How the epoch that counts is chosen; the first is the headline."""
 
-UNITS = {"error": "%", "top1": "%", "top5": "%", "nll": "nats", "ece": "share"}
-HIGHER_IS_BETTER = ("top1", "top5")
 OF_NO_ARM = ("name", "dataset.seed", "model.seed", "train.seed", "train.runs_dir", "dataset.root")
 """Settings in which cells of one arm differ, or which say nothing about it."""
 
@@ -138,8 +138,15 @@ def analyse(
     """Compare arms, of which those without a record are left out and noted.
 
     The other comparisons are of every arm with the comparator of the first contrast, or with the first arm.
+
+    Raises:
+        DataError: records of an earlier release lack the first metric, by which arms are compared.
     """
     measured = {arm.name: arm for arm in arms if arm.records}
+    lacking = [name for name, arm in measured.items() if metrics[0] not in _shared(list(arm.records.values()))]
+    if lacking:
+        why, remedy = f"records of {', '.join(lacking)} lack it", "Name another metric first, or train these again"
+        raise DataError("arms cannot be compared", where=metrics[0], why=why, remedy=remedy)
     differing = _differing([arm.config for arm in arms])
     summaries = [_summary(arm, budget, differing) for arm in measured.values()]
     notes = [*notes, *_notes(arms)]
@@ -239,7 +246,7 @@ def _summary(arm: Arm, budget: int | None, differing: Sequence[str]) -> Summary:
         num_planned=arm.num_planned,
         num_trials=arm.num_trials,
         means=_means(found),
-        values={metric: _values(found, metric).tolist() for metric in UNITS},
+        values={metric: _values(found, metric).tolist() for metric in _shared(found)},
         image_passes=passes,
         steps=round(statistics.median(record["steps"] for record in found)),
         minutes=statistics.median(record["seconds"] for record in found) / 60,
@@ -265,7 +272,7 @@ def _means(found: Sequence[Record]) -> dict[str, dict[str, Mean]]:
     return {
         protocol: {
             metric: mean_interval(np.array([values[metric] for values in listed]))
-            for metric in UNITS
+            for metric in METRICS
             if all(metric in values for values in listed)
         }
         for protocol, listed in by_protocol.items()
@@ -318,9 +325,14 @@ def _comparison(arms: Mapping[str, Arm], pair: Pair, metric: str, margin: float)
         adjusted_p_value=None,
         compute_ratio=first[0]["image_passes"] / second[0]["image_passes"],
         verdict=_verdict(difference, equivalence, metric, None),
-        holds=_holds(difference, pair.expect, lower_is_better=metric not in HIGHER_IS_BETTER),
+        holds=_holds(difference, pair.expect, lower_is_better=not METRICS[metric].higher_is_better),
         two_models=_two_models(first, second) if len(seeds) == 1 else None,
     )
+
+
+def _shared(found: Sequence[Record]) -> list[str]:
+    """Return the metrics that all records have; those of an earlier release may lack some."""
+    return [metric for metric in METRICS if all(metric in record["metrics"]["test"] for record in found)]
 
 
 def _values(found: Sequence[Record], metric: str) -> NDArray[np.float64]:
@@ -344,7 +356,7 @@ def _two_models(first: Sequence[Record], second: Sequence[Record]) -> McNemar | 
 def _verdict(difference: PairedDifference, equivalence: Equivalence, metric: str, p_value: float | None) -> str:
     return verdict(
         difference,
-        lower_is_better=metric not in HIGHER_IS_BETTER,
+        lower_is_better=not METRICS[metric].higher_is_better,
         equivalence=equivalence,
         adjusted_p_value=p_value,
     )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from agmax.config import names, resolve
 from agmax.config.schema import Config
 from agmax.core.errors import CheckpointError, UsageError
+from agmax.evaluation.metrics import measured
 from agmax.experiments import start
 from agmax.experiments.run_folder import Run, find
 from agmax.experiments.start import NOT_THE_RESULT
@@ -144,5 +145,5 @@ def _side(text: str, runs_dir: str) -> Side:
     if config is None:
         raise CheckpointError("not a run folder", where=run.path, why="it has no config.yaml")
     result = run.read_json("result.json") or {}
-    shown = ("top1", "top5", "nll", "ece", "epochs", "seconds")
+    shown = (*measured(), "epochs", "seconds")
     return Side(text, config, {name: result[name] for name in shown if name in result})

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from agmax.core import storage
 from agmax.core.errors import DataError
+from agmax.evaluation.metrics import METRICS, completed
 from agmax.experiments.run_folder import Run
-from agmax.studies.spec import METRICS
 
 Record = dict[str, Any]
 Bits = NDArray[np.bool_]
@@ -61,8 +61,7 @@ def of_run(run: Run) -> Record:
 
 
 def _metrics(row: Mapping[str, Any], split: str) -> dict[str, float]:
-    found = {name: float(row[f"{split}_{name}"]) for name in METRICS if f"{split}_{name}" in row}
-    return {"error": 100 - found["top1"], **found}
+    return completed({name: float(row[f"{split}_{name}"]) for name in METRICS if f"{split}_{name}" in row})
 
 
 def _seconds(timing: Mapping[str, float]) -> tuple[float, float]:

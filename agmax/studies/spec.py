@@ -3,17 +3,14 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from agmax.config import names, reader, resolve
 from agmax.config.reader import Document
 from agmax.config.resolve import Setting
 from agmax.core.errors import AgmaxError, ConfigErrors, UsageError
 from agmax.studies import spec_file
-from agmax.studies.spec_file import Arm, Check, Contrast, File, Metric
-
-METRICS: tuple[str, ...] = get_args(Metric)
-"""What a table can show; error is 100 - top1, top1 and top5 are in percent, nll in nats, ece is a share."""
+from agmax.studies.spec_file import Arm, Check, Contrast, File
 
 OF_A_CELL = {
     "name": "Leave it out",
@@ -135,7 +132,7 @@ def _variant(name: str, arm: Arm, seeds: list[int], document: Document) -> Varia
         like=arm.like,
         seeds=tuple(seeds[: arm.replicates]),
         seed_offset=arm.seed_offset,
-        paper={str(metric): number for metric, number in arm.paper.items()},
+        paper=dict(arm.paper),
     )
 
 

@@ -8,10 +8,11 @@ from pydantic_core import PydanticCustomError
 
 from agmax.config import names
 from agmax.config.reader import Document
-from agmax.config.section import Count, Positive, Section, Seed
+from agmax.config.section import Count, KeyOf, Positive, Section, Seed
 from agmax.core.errors import ConfigErrors, UsageError
+from agmax.evaluation.metrics import METRICS
 
-Metric = Literal["error", "top1", "top5", "nll", "ece"]
+Metric = Annotated[str, KeyOf(METRICS)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=60)]
 
 

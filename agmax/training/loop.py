@@ -18,8 +18,8 @@ from agmax.core.logs import log
 from agmax.core.rng import seed_for
 from agmax.data import sampler
 from agmax.data.source import Source
+from agmax.losses import Criterion
 from agmax.losses.cross_entropy import row_entropy
-from agmax.losses.objective import Objective
 from agmax.models.classifier import Classifier
 from agmax.optim.lr_schedules import Plateau, plateau_after
 
@@ -65,7 +65,7 @@ class Trainer:
         *,
         model: Classifier,
         optimizer: optim.Optimizer,
-        objective: Objective,
+        objective: Criterion,
         augment: Callable[..., Batch],
         data: Source,
         batch_size: int,
@@ -163,9 +163,9 @@ class Trainer:
         outputs = self.model(batch.images)
         losses = self.objective(outputs, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        sum(losses.values(), start=torch.zeros((), device=self.device)).backward()
+        losses.total.backward()
         self.optimizer.step()
-        return {name: value.detach() for name, value in losses.items()} | {
+        return {name: value.detach() for name, value in losses.terms.items()} | {
             "target_entropy": row_entropy(batch.targets).mean()
         }
 
@@ -249,15 +249,17 @@ class Trainer:
     def restore(self, state: dict[str, Any], *, with_optimizer: bool, with_sums: bool) -> None:
         """Continue after the step of `state`, whose weights are in the model already.
 
-        What the optimizer remembers of each parameter is taken over, its settings are those it was made with.
+        What the optimizer remembers is taken over, of each parameter and of each group (a count of steps, of some);
+        its settings are those it was made with.
         `with_sums` also takes over the sums of the epoch, which belong to this very training.
         """
         self.step = state["step"]
         self.plateau = Plateau(*state["plateau"])
         self.sums = dict(state["sums"]) if with_sums else {}
         if with_optimizer:
-            own = self.optimizer.state_dict()
-            self.optimizer.load_state_dict({**own, "state": state["optimizer"]["state"]})
+            saved, own = state["optimizer"], self.optimizer.state_dict()
+            pairs = zip(saved["param_groups"], own["param_groups"], strict=True)
+            self.optimizer.load_state_dict({**saved, "param_groups": [{**before, **now} for before, now in pairs]})
 
     def _add(self, losses: dict[str, Tensor], num_images: int) -> None:
         """Add to the running sums, in float64 and on the device, so that no step waits for the result."""
