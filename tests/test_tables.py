@@ -208,13 +208,14 @@ def test_choices_follow_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SGD", "wrong value optimizer.name='SGD': timm has no such optimizer. Did you mean 'sgd'?"),
         ("zzzz", "timm has no such optimizer. Usual ones are sgd, adamw, lamb, lion, rmsprop"),
         ("fusedadam", "wrong value optimizer.name='fusedadam': "),
+        ("sgdw optimizer.momentum=0", "wrong value optimizer.name='sgdw': Nesterov momentum requires a momentum"),
         ("adahessian", "wrong value optimizer.name='adahessian': it needs gradients of gradients"),
     ],
 )
 def test_an_optimizer_that_cannot_train_is_refused_before_there_is_a_run_folder(
     run: Run, name: str, expected: str
 ) -> None:
-    answer = run("--config=ResNet8", *TINY, f"optimizer.name={name}")
+    answer = run("--config=ResNet8", *TINY, *f"optimizer.name={name}".split())
     assert answer.status == 2
     assert expected in answer.err
     assert len(answer.err.strip().splitlines()) == 1

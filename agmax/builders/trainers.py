@@ -45,22 +45,23 @@ def optimizer(config: Config, classifier: Classifier) -> torch.optim.Optimizer:
     """Make the optimizer of all the classifier's parameters."""
     head = [*classifier.backbone.get_classifier().parameters()]  # type: ignore[operator]
     head += classifier.q_network.parameters() if classifier.q_network is not None else []
+    return optimizers.optimizer(classifier, config.optimizer.name, head=head, **_of_optimizer(config))
+
+
+def _of_optimizer(config: Config) -> dict[str, Any]:
     settings = config.optimizer
-    return optimizers.optimizer(
-        classifier,
-        settings.name,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        decay_bias_and_norm=settings.decay_bias_and_norm,
-        backbone_lr_factor=settings.backbone_lr_factor,
-        head=head,
-    )
+    return {
+        "lr": settings.lr,
+        "weight_decay": settings.weight_decay,
+        "momentum": settings.momentum,
+        "nesterov": settings.nesterov,
+        "decay_bias_and_norm": settings.decay_bias_and_norm,
+        "backbone_lr_factor": settings.backbone_lr_factor,
+    }
 
 
 def check_optimizer(config: Config) -> None:
-    """Find out before the work begins whether there is such an optimizer.
+    """Find out before the work begins whether there is such an optimizer, and takes these settings.
 
     Raises:
         UsageError: timm has none of that name, or it cannot be used here.
@@ -71,9 +72,9 @@ def check_optimizer(config: Config) -> None:
         remedy = near if near.startswith("Did") else "Usual ones are sgd, adamw, lamb, lion, rmsprop"
         why = "timm has no such optimizer"
         raise UsageError(f"wrong value optimizer.name={name!r}", why=why, remedy=remedy)
-    why = optimizers.why_unusable(name)
+    why = optimizers.why_unusable(name, **_of_optimizer(config))
     if why:
-        raise UsageError(f"wrong value optimizer.name={name!r}", why=why, remedy="Choose another")
+        raise UsageError(f"wrong value optimizer.name={name!r}", why=why, remedy="Choose another, or other settings")
 
 
 def learning_rate(config: Config, steps_per_epoch: int) -> Callable[..., float]:

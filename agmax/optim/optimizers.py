@@ -16,12 +16,12 @@ def known() -> list[str]:
     return [str(name) for name in list_optimizers()]
 
 
-def why_unusable(name: str) -> str:
-    """Say why one of timm's optimizers cannot train here, nothing where it can."""
+def why_unusable(name: str, **settings: Any) -> str:
+    """Say why one of timm's optimizers cannot train here with the settings of `optimizer`, nothing where it can."""
     if get_optimizer_info(name).second_order:
         return "it needs gradients of gradients, which are not computed"
     try:
-        create_optimizer_v2([nn.Parameter(torch.zeros(2, 2))], opt=name, lr=0.1)
+        optimizer(nn.ParameterList([torch.zeros(2, 2)]), name, **settings)
     except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
         return str(error).partition("\n")[0] or type(error).__name__
     return ""
