@@ -133,7 +133,7 @@ def trained(config: Config) -> dict[str, str]:
         checkpoints=unused,
         report=unused,
     )
-    trainer.model.train()
+    trainer.make_step.model.train()
     for sample in samples(config):
         trainer.train_step(sample)
         trainer.step += 1

@@ -166,7 +166,7 @@ def test_the_best_epoch_is_chosen_among_the_evaluated(run: Run, monkeypatch: pyt
     finish, evaluate = Trainer.finish_epoch, dict[str, Any]()
 
     def finished(trainer: Trainer, **times: Any) -> None:
-        epoch = trainer.step // trainer.steps_per_epoch
+        epoch = trainer.step // trainer.plan.steps_per_epoch
         evaluate["row"] = {"top1": scores[epoch], "top5": 100.0, "nll": 1.0, "ece": 0.0}
         for evaluator in trainer.evaluators.values():
             monkeypatch.setattr(type(evaluator), "__call__", lambda _: evaluate["row"])

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from agmax.augment.mixing import Box, cutmix
 from agmax.augment.targets import label_rows
-from agmax.config.resolve import hidden_units
 from agmax.core.batch import Batch, Outputs
 from agmax.evaluation.metrics import expected_calibration_error
 from agmax.losses import objective
+from agmax.losses.objectives import hidden_units
 from agmax.models import backbones
 from agmax.models.classifier import Classifier, QNetwork
 from agmax.optim.lr_schedules import learning_rate

@@ -21,7 +21,7 @@ from agmax.evaluation.predict import Evaluator, predict
 from agmax.evaluation.robustness import MEASURES
 from agmax.models.classifier import Classifier
 from agmax.optim import lr_schedules, optimizers
-from agmax.training.loop import Checkpoints, MetricsLog, Trainer
+from agmax.training.loop import Checkpoints, MetricsLog, Plan, Records, Trainer, TrainStep
 
 
 def objective(config: Config) -> losses.Criterion:
@@ -159,28 +159,28 @@ def trainer(
     classifier.autocast = devices.autocast_format(config.train.precision, device)
     parts = {"validation": data.validation, "test": data.test}
     steps_per_epoch = num_steps(config, len(data.train.labels))
-    return Trainer(
-        model=classifier,
+    step = TrainStep(
+        classifier,
         optimizer=optimizer(config, classifier),
         objective=objective(config),
         augment=augmentation(config, steps_per_epoch),
-        data=source,
-        batch_size=config.train.batch_size,
+        device=device,
+        seed=config.train.seed,
+    )
+    plan = Plan(
         epochs=config.train.epochs,
         steps_per_epoch=steps_per_epoch,
-        seed=config.train.seed,
+        batch_size=config.train.batch_size,
         learning_rate=learning_rate(config, steps_per_epoch),
+        seed=config.train.seed,
         patience=config.schedule.patience,
-        evaluators={name: evaluator(config, classifier, part, device) for name, part in parts.items() if part},
-        device=device,
-        metrics_log=metrics_log,
-        checkpoints=checkpoints,
-        report=report,
-        description=description(config, data.train),
+        evaluate_every_epochs=config.evaluation.every_epochs,
         save_every_steps=config.train.save_every_steps,
         log_every_steps=config.train.log_every_steps,
-        evaluate_every=config.evaluation.every_epochs,
     )
+    evaluators = {name: evaluator(config, classifier, part, device) for name, part in parts.items() if part}
+    records = Records(metrics_log, checkpoints, report, description(config, data.train))
+    return Trainer(step, source, plan, evaluators=evaluators, records=records)
 
 
 def description(config: Config, data: Split) -> dict[str, Any]:

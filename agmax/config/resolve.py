@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from agmax.config import names, reader
 from agmax.config.schema import OPEN_KEYS, Config, choices, default, sections_and_keys
 from agmax.core.errors import AgmaxError, ConfigErrors, UsageError, printable
-from agmax.losses.objectives import OBJECTIVES
+from agmax.losses.objectives import OBJECTIVES, hidden_units
 
 DEFAULT_DATASET = "cifar10"
 SECTIONS, KEYS = sections_and_keys()
@@ -155,12 +155,6 @@ def _without_data(layer: list[Setting], fragment: names.Fragment) -> list[Settin
         for setting in layer
         if setting.key not in facts and (setting.key, setting.value) != ("objective.hidden_units", units)
     ]
-
-
-def hidden_units(num_classes: int) -> int:
-    """Return the width of the Q network for a number of classes (AgMax, its rule for `--n-units 0`)."""
-    tens = len(str(num_classes)) - 1
-    return 128 * (2**tens if tens > 1 else 1) * (4 if num_classes >= 1000 else 1)
 
 
 def with_classes(config: Config, num_classes: int) -> Config:

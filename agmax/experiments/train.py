@@ -97,8 +97,8 @@ def _announce(notes: Sequence[str], config: Config, trainer: Trainer, folder: Ru
         "%s on %s: %d epochs of %d steps with %d images, checkpoints of %.1f MiB (three at most), %s",
         config.name,
         config.dataset.name,
-        trainer.epochs,
-        trainer.steps_per_epoch,
+        trainer.plan.epochs,
+        trainer.plan.steps_per_epoch,
         len(trainer.data),
         trainer.checkpoint_bytes / 2**20,
         about,
@@ -121,7 +121,7 @@ def _restore(trainer: Trainer, saved: Saved, config: Config, *, is_same_run: boo
     has_optimizer = saved.state["optimizer"] is not None
     trainer.restore(saved.state, with_optimizer=has_same_optimizer and has_optimizer, with_sums=is_same_run)
     if has_optimizer:
-        log.info("continuing after step %d of %d, from %s", trainer.step, trainer.total_steps, saved.path)
+        log.info("continuing after step %d of %d, from %s", trainer.step, trainer.plan.total_steps, saved.path)
     else:
         epoch = saved.state["epoch_of_agmax"]
         after = "" if epoch is None else f" after its epoch {epoch}"
@@ -161,11 +161,11 @@ def _finish(config: Config, trainer: Trainer, folder: Run, data: Splits, robustn
         robustness=robustness,
         seed=config.train.seed,
         epochs=config.train.epochs,
-        steps=trainer.total_steps,
+        steps=trainer.plan.total_steps,
         num_training_images=len(trainer.data),
         image_passes=config.train.epochs * len(trainer.data) * config.objective.num_views,
         run_folder=str(folder.path),
-        checkpoint=str(trainer.checkpoints.path(trainer.step)),
+        checkpoint=str(trainer.records.checkpoints.path(trainer.step)),
         **results.training_times(folder.rows()),
         best=folder.best(),
     )

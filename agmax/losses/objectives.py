@@ -80,6 +80,12 @@ OBJECTIVES: dict[str, Objective] = {
 """The objectives by name: settings, networks and trainings ask this table."""
 
 
+def hidden_units(num_classes: int) -> int:
+    """Return the width of the Q network for a number of classes (AgMax, its rule for `--n-units 0`)."""
+    tens = len(str(num_classes)) - 1
+    return 128 * (2**tens if tens > 1 else 1) * (4 if num_classes >= 1000 else 1)
+
+
 def objective(
     name: str,
     weights: Mapping[str, float] | None = None,

@@ -1,0 +1,5 @@
+"""The networks that are trained."""
+
+from agmax.models.classifier import Classifier, QNetwork
+
+__all__ = ["Classifier", "QNetwork"]

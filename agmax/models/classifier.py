@@ -4,13 +4,16 @@ import torch
 from torch import Tensor, nn
 
 from agmax.core.batch import Outputs
+from agmax.losses import objectives
 
 
 class QNetwork(nn.Module):
     """Predict the class from the logits of all views together (Atienza 2022, the network Q)."""
 
-    def __init__(self, num_views: int, num_classes: int, hidden_units: int) -> None:
+    def __init__(self, num_views: int, num_classes: int, hidden_units: int | None = None) -> None:
+        """`hidden_units` None follows the number of classes, as in the AgMax program."""
         super().__init__()
+        hidden_units = hidden_units or objectives.hidden_units(num_classes)
         self.num_views = num_views
         self.model = nn.Sequential(
             nn.Linear(num_views * num_classes, hidden_units), nn.ReLU(), nn.Linear(hidden_units, num_classes)

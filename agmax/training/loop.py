@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, optim
@@ -57,57 +57,90 @@ class Evaluates(Protocol):
     def latest(self) -> Any: ...
 
 
+class TrainStep:
+    """One step of gradient descent, the same for every method: augment, classify all views in one call, minimise."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        optimizer: optim.Optimizer,
+        objective: Criterion,
+        augment: Callable[..., Batch],
+        device: torch.device,
+        seed: int = 0,
+    ) -> None:
+        """`augment(raw, step=step)` makes the batch of a step; `classifier` is on the device, and all GPUs share it."""
+        self.classifier, self.model = classifier, over_devices(classifier, device)
+        self.optimizer, self.objective, self.augment = optimizer, objective, augment
+        self.device, self.seed = device, seed
+        self.augment_seconds = 0.0  # since it was last set to 0; on a GPU, what it takes to launch
+
+    def __call__(self, raw: RawBatch, *, step: int, lr: float) -> dict[str, Tensor]:
+        """Make step number `step` and return the named terms of its loss and the targets' entropy, each a scalar."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_factor", 1.0)
+        torch.manual_seed(seed_for(self.seed, "step", step))  # dropout and whatever else the model draws
+        started = time.perf_counter()
+        batch = self.augment(raw, step=step)
+        self.augment_seconds += time.perf_counter() - started
+        outputs = self.model(batch.images)
+        losses = self.objective(outputs, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        self.optimizer.step()
+        return {name: value.detach() for name, value in losses.terms.items()} | {
+            "target_entropy": row_entropy(batch.targets).mean()
+        }
+
+
+class Plan(NamedTuple):
+    """How long a training takes, in which batches, at which learning rate, and what it does on the way."""
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    learning_rate: Callable[..., float]  # of the step and `num_reductions`, those of the plateau
+    seed: int = 0  # of the order of the images
+    patience: int = 5  # epochs, of the plateau
+    evaluate_every_epochs: int = 1  # and after the last
+    save_every_steps: int | None = None  # beside the end of every epoch
+    log_every_steps: int = 50
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+class Records(NamedTuple):
+    """Where goes what a training leaves."""
+
+    metrics_log: MetricsLog
+    checkpoints: Checkpoints
+    report: Callable[[dict[str, Any]], None]  # is called with every row of the metrics log
+    description: dict[str, Any]  # what a checkpoint says of itself, in plain types
+
+
 class Trainer:
     """Train a classifier, evaluating and saving after every epoch."""
 
     def __init__(
         self,
-        *,
-        model: Classifier,
-        optimizer: optim.Optimizer,
-        objective: Criterion,
-        augment: Callable[..., Batch],
+        make_step: TrainStep,
         data: Source,
-        batch_size: int,
-        epochs: int,
-        steps_per_epoch: int,
-        seed: int,
-        learning_rate: Callable[..., float],
-        patience: int,
+        plan: Plan,
+        *,
         evaluators: Mapping[str, Evaluates],
-        device: torch.device,
-        metrics_log: MetricsLog,
-        checkpoints: Checkpoints,
-        description: dict[str, Any],
-        report: Callable[[dict[str, Any]], None],
-        save_every_steps: int | None = None,
-        log_every_steps: int = 50,
-        evaluate_every: int = 1,
+        records: Records,
     ) -> None:
-        """`evaluators` has one for each split to measure, every `evaluate_every` epochs and after the last.
-
-        `learning_rate` takes the step and `num_reductions`, those of the plateau. `description` is what a checkpoint
-        says of itself, in plain types; `report` is called with every row.
-        """
-        self.classifier, self.model = model, over_devices(model, device)
-        self.optimizer, self.objective, self.augment = optimizer, objective, augment
-        self.data, self.batch_size, self.seed = data, batch_size, seed
-        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
-        self.learning_rate, self.patience = learning_rate, patience
-        self.evaluators, self.device = evaluators, device
-        self.metrics_log, self.checkpoints, self.description = metrics_log, checkpoints, description
-        self.report = report
-        self.save_every_steps, self.log_every_steps = save_every_steps, log_every_steps
-        self.evaluate_every = evaluate_every
+        """`evaluators` has one for each split to measure."""
+        self.make_step, self.data, self.plan = make_step, data, plan
+        self.evaluators, self.records = evaluators, records
+        self.classifier, self.optimizer = make_step.classifier, make_step.optimizer
         self.step = 0
         self.plateau = Plateau()
         self.sums: dict[str, float | Tensor] = {}
-        self.augment_seconds = 0.0  # of the present epoch
         self._first_step, self._started = 0, 0.0
-
-    @property
-    def total_steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -119,85 +152,72 @@ class Trainer:
     def fit(self) -> None:
         """Train from the present step to the last epoch."""
         self._first_step, self._started = self.step, time.perf_counter()
-        is_last_of_epoch = bool(self.sums) and self.step % self.steps_per_epoch == 0
-        if is_last_of_epoch and all(row["step"] != self.step for row in self.metrics_log.rows()):
+        is_last_of_epoch = bool(self.sums) and self.step % self.plan.steps_per_epoch == 0
+        if is_last_of_epoch and all(row["step"] != self.step for row in self.records.metrics_log.rows()):
             self.finish_epoch(seconds=0.0, num_images=0)  # it was interrupted between its last step and its row
-        while self.step < self.total_steps:
+        while self.step < self.plan.total_steps:
             started = time.perf_counter()
             num_images = self.train_epoch()
             self.finish_epoch(seconds=time.perf_counter() - started, num_images=num_images)
 
     def train_epoch(self) -> int:
         """Train from the present step to the end of its epoch, save, and return the number of images seen."""
-        epoch, start = divmod(self.step, self.steps_per_epoch)
+        epoch, start = divmod(self.step, self.plan.steps_per_epoch)
         if start == 0:
             if self.sums:  # those of the epoch before
-                self.plateau = plateau_after(self.plateau, self.means()["classification"], patience=self.patience)
+                self.plateau = plateau_after(self.plateau, self.means()["classification"], patience=self.plan.patience)
             self.sums = {}
-        self.augment_seconds = 0.0
-        self.model.train()
-        batches = sampler.shuffled(len(self.data), self.batch_size, seed=self.seed, epoch=epoch, start=start)
+        self.make_step.augment_seconds = 0.0
+        self.make_step.model.train()
+        batches = sampler.shuffled(len(self.data), self.plan.batch_size, seed=self.plan.seed, epoch=epoch, start=start)
         num_images = 0
-        with closing(copied_ahead(self.data.batches(batches, epoch=epoch), self.device)) as samples:
+        with closing(copied_ahead(self.data.batches(batches, epoch=epoch), self.make_step.device)) as samples:
             for sample in self._progress(samples, epoch, start):
                 self._add(self.train_step(sample), len(sample.labels))
                 num_images += len(sample.labels)
                 self.step += 1
-                is_last = self.step % self.steps_per_epoch == 0
-                if self.step % self.log_every_steps == 0:
+                is_last = self.step % self.plan.steps_per_epoch == 0
+                if self.step % self.plan.log_every_steps == 0:
                     self.means()  # ends a training that diverged
-                if not is_last and self.save_every_steps and self.step % self.save_every_steps == 0:
+                if not is_last and self.plan.save_every_steps and self.step % self.plan.save_every_steps == 0:
                     self.save()
         self.save()
         return num_images
 
-    def train_step(self, sample: RawBatch) -> dict[str, Tensor]:
-        """Make one step of gradient descent and return the named terms of its loss."""
-        lr = self.learning_rate(self.step, num_reductions=self.plateau.num_reductions)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_factor", 1.0)
-        torch.manual_seed(seed_for(self.seed, "step", self.step))  # dropout and whatever else the model draws
-        started = time.perf_counter()
-        batch = self.augment(sample, step=self.step)
-        self.augment_seconds += time.perf_counter() - started  # on a GPU, what it takes to launch
-        outputs = self.model(batch.images)
-        losses = self.objective(outputs, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        self.optimizer.step()
-        return {name: value.detach() for name, value in losses.terms.items()} | {
-            "target_entropy": row_entropy(batch.targets).mean()
-        }
+    def train_step(self, raw: RawBatch) -> dict[str, Tensor]:
+        """Make the present step, at its learning rate, and return the named terms of its loss."""
+        lr = self.plan.learning_rate(self.step, num_reductions=self.plateau.num_reductions)
+        return self.make_step(raw, step=self.step, lr=lr)
 
     def finish_epoch(self, *, seconds: float, num_images: int) -> None:
         """Evaluate where it is time to, keep the best weights, and write the epoch's row."""
-        epoch = self.step // self.steps_per_epoch
+        epoch = self.step // self.plan.steps_per_epoch
         means = self.means()
         target_entropy = means.pop("target_entropy")
         row: dict[str, Any] = {
             "epoch": epoch,
             "step": self.step,
-            "lr": self.learning_rate(self.step - 1, num_reductions=self.plateau.num_reductions),
+            "lr": self.plan.learning_rate(self.step - 1, num_reductions=self.plateau.num_reductions),
             "train_loss": sum(means.values()),
             **means,
             "target_entropy": target_entropy,
         }
         started = time.perf_counter()
-        is_evaluated = epoch % self.evaluate_every == 0 or epoch == self.epochs
+        is_evaluated = epoch % self.plan.evaluate_every_epochs == 0 or epoch == self.plan.epochs
         for split, evaluate in self.evaluators.items() if is_evaluated else ():
             row |= {f"{split}_{name}": value for name, value in evaluate().items()}
         losses = {name: value for name, value in row.items() if name.endswith("nll")}
         self._refuse_broken([f"{name}={value}" for name, value in losses.items() if not math.isfinite(value)])
         row["timing"] = {
             "train_seconds": seconds,
-            "augment_seconds": self.augment_seconds,
+            "augment_seconds": self.make_step.augment_seconds,
             "images_per_second": num_images / seconds if seconds else None,
             "evaluation_seconds": time.perf_counter() - started,
         }
-        if is_evaluated and self.metrics_log.would_be_best(row):
-            self.checkpoints.keep_best(self.step)
-        self.metrics_log.append(row)
-        self.report(row)
+        if is_evaluated and self.records.metrics_log.would_be_best(row):
+            self.records.checkpoints.keep_best(self.step)
+        self.records.metrics_log.append(row)
+        self.records.report(row)
         self._say(row)
 
     # --- state -----------------------------------------------------------------------------------------------
@@ -216,7 +236,7 @@ class Trainer:
 
     def _refuse_broken(self, broken: list[str]) -> None:
         if broken:
-            saved = self.checkpoints.saved()
+            saved = self.records.checkpoints.saved()
             remedy = f"Lower optimizer.lr; the last good weights are {saved[-1]}" if saved else "Lower optimizer.lr"
             raise DivergedError("training diverged", where=f"step {self.step}", why=", ".join(broken), remedy=remedy)
 
@@ -233,12 +253,12 @@ class Trainer:
             self._refuse_broken(
                 [f"{name} is not finite" for name, good in zip(values, is_finite, strict=True) if not good][:3]
             )
-        self.checkpoints.save(self.step, self.state())
+        self.records.checkpoints.save(self.step, self.state())
 
     def state(self) -> dict[str, Any]:
         """Return all that a continued training needs, in tensors and plain types."""
         return {
-            **self.description,
+            **self.records.description,
             "step": self.step,
             "model": self.classifier.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -270,23 +290,23 @@ class Trainer:
     # --- text ------------------------------------------------------------------------------------------------
 
     def _progress(self, samples: Iterable[RawBatch], epoch: int, start: int) -> Iterator[RawBatch]:
-        title = f"epoch {epoch + 1}/{self.epochs}"
-        bar = tqdm(samples, title, self.steps_per_epoch, initial=start, leave=False, disable=None)
+        title = f"epoch {epoch + 1}/{self.plan.epochs}"
+        bar = tqdm(samples, title, self.plan.steps_per_epoch, initial=start, leave=False, disable=None)
         for done, sample in enumerate(bar, start=start + 1):
             yield sample
             self._estimate()
-            if bar.disable and done % self.log_every_steps == 0:
-                log.info("%s step %d/%d", title, done, self.steps_per_epoch)
+            if bar.disable and done % self.plan.log_every_steps == 0:
+                log.info("%s step %d/%d", title, done, self.plan.steps_per_epoch)
 
     def _estimate(self) -> None:
         """Say once, after ten steps, how long it will take."""
         if self.step - self._first_step == TIMED_STEPS:
             seconds = (time.perf_counter() - self._started) / TIMED_STEPS
-            minutes = (self.total_steps - self.step) * seconds / 60
+            minutes = (self.plan.total_steps - self.step) * seconds / 60
             log.info("about %.1f minutes of training left, at %.0f ms a step", minutes, 1000 * seconds)
 
     def _say(self, row: dict[str, Any]) -> None:
-        parts = [f"epoch {row['epoch']}/{self.epochs}", f"loss {row['train_loss']:.4f}"]
+        parts = [f"epoch {row['epoch']}/{self.plan.epochs}", f"loss {row['train_loss']:.4f}"]
         for split in (split for split in self.evaluators if f"{split}_top1" in row):
             parts.append(f"{split} top1 {row[f'{split}_top1']:.2f} nll {row[f'{split}_nll']:.4f}")
         speed = row["timing"]["images_per_second"]
