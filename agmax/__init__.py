@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agmax.builders import register
     from agmax.config.schema import Config
     from agmax.core.errors import AgmaxError
     from agmax.experiments.api import augmentation, evaluate, load_config, load_model, model_from_config, train
@@ -22,6 +23,7 @@ __all__ = [
     "load_config",
     "load_model",
     "model_from_config",
+    "register",
     "train",
 ]
 
@@ -39,4 +41,6 @@ def __getattr__(name: str) -> Any:
     """Import what other programs use when they ask for it: it needs torch, and the command line often does not."""
     if name not in __all__:
         raise AttributeError(f"module 'agmax' has no attribute {name!r}")
+    if name == "register":
+        return import_module("agmax.builders.register")
     return getattr(import_module(f"agmax.{_PLACES.get(name, 'experiments.api')}"), name)

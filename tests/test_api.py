@@ -1,7 +1,11 @@
 """What other programs use: models that answer as an evaluation does."""
 
+import importlib
+import inspect
+import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,19 +13,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, Answer, write_tree
+from conftest import GOLDEN, REPOSITORY, Answer, write_tree
 from PIL import Image
+from pydantic import BaseModel
 from test_readme import blocks
 from test_released import file_of
 from test_training import train
 
 import agmax
 from agmax import builders
+from agmax.augment import Key
+from agmax.config.schema import Config
 from agmax.core.errors import CheckpointError, DataError, ResourceError, UsageError
+from agmax.core.logs import log
 from agmax.data import datasets
 from agmax.experiments.model import Model, with_initial_weights
+from agmax.losses import AgMaxLoss
 
 Run = Callable[..., Answer]
+
+
+@pytest.fixture(autouse=True)
+def no_handlers_of_the_command_line() -> None:
+    """Leave the program's text to pytest: a handler of main() would write to what an earlier test has closed."""
+    log.handlers.clear()
+    log.propagate = True
 
 
 def made(name: str, dataset: str, **settings: Any) -> Model:
@@ -125,7 +141,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
 
 def test_the_example_of_the_readme_runs(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = blocks("python")
+    (example,) = [text for text in blocks("python") if "load_model" in text]
     answer = run(
         "--config=ResNet8-cutout-agmax", "--train", "--dataset=digits", "--epochs=1", "dataset.train_limit=100"
     )
@@ -135,3 +151,157 @@ def test_the_example_of_the_readme_runs(run: Run, tmp_path: Path, capsys: pytest
     exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 and printed[0].split()[0] in "0123456789" and "'top1'" in printed[1]
+
+
+# --- what is public ----------------------------------------------------------------------------------------------
+
+
+def signatures(place: Any, names: list[str]) -> dict[str, str]:
+    """Return the signatures of names, as a reader of the documentation sees them."""
+    found = {}
+    for name in names:
+        item = getattr(place, name)
+        if inspect.isclass(item) and issubclass(item, BaseModel):
+            found[name] = f"settings {', '.join(item.model_fields)}"
+        elif callable(item) and not isinstance(item, dict):
+            try:
+                text = str(inspect.signature(item)).replace("'", "").replace("agmax.", "")
+                found[name] = text.replace("pathlib._local.", "pathlib.")
+            except ValueError:
+                found[name] = ""
+        else:
+            found[name] = type(item).__name__
+    return found
+
+
+PLACES = ("agmax", "agmax.augment", "agmax.losses", "agmax.models", "agmax.training", "agmax.builders.register")
+
+
+def public_names() -> dict[str, dict[str, str]]:
+    return {
+        place: signatures(module, sorted(getattr(module, "__all__", None) or own_names(module)))
+        for place in PLACES
+        for module in [importlib.import_module(place)]
+    }
+
+
+def own_names(module: Any) -> list[str]:
+    return [
+        name
+        for name, item in vars(module).items()
+        if inspect.isfunction(item) and item.__module__ == module.__name__ and not name.startswith("_")
+    ]
+
+
+def test_every_public_name_has_the_signature_that_was_reviewed() -> None:
+    """Where one is meant to change: `python tests/test_api.py` writes them anew, and the difference is reviewed."""
+    assert public_names() == json.loads((GOLDEN / "public_names.json").read_text())
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    for place in PLACES:
+        module = importlib.import_module(place)
+        for name in getattr(module, "__all__", None) or own_names(module):
+            item = getattr(module, name)
+            if inspect.isclass(item) or inspect.isfunction(item):
+                assert (item.__doc__ or "").strip() and item.__doc__ != f"{name}()", (place, name)
+
+
+def test_training_from_python_returns_what_the_command_line_returns(run: Run) -> None:
+    typed = ["--config=ResNet8-cutout-agmax", "--train", "--dataset=digits", "train.epochs=1", *TINY_DATA]
+    answer = run(*typed, "train.runs_dir=typed", "--json").json
+    overrides = {"train.epochs": 1, "train.runs_dir": "called"} | dict(_pairs(TINY_DATA))
+    result = agmax.train("ResNet8-cutout-agmax", dataset="digits", overrides=overrides)
+    timed = {"images_per_second", "seconds"}
+    called = json.loads(json.dumps(result.to_dict()))
+    differing = {key for key in answer.keys() | called.keys() if answer.get(key) != called.get(key)}
+    assert differing <= timed | {"run_folder", "checkpoint"}
+    assert result.top1 == answer["top1"] and Path(result.checkpoint).is_file()
+    assert (Path(result.run_folder) / "train.log").read_text().count("epoch 1/1") == 1
+
+
+def test_training_from_python_goes_on_and_starts_from_a_configuration(run: Run) -> None:
+    config = agmax.load_config("ResNet8-standard", dataset="digits", overrides=dict(_pairs(TINY_DATA)))
+    first = agmax.train(config, overrides={"train.epochs": 1})
+    longer = agmax.train(config, overrides={"train.epochs": 2}, resume=first.run_folder)
+    assert (longer.epochs, longer.steps) == (2, 2 * first.steps) and longer.run_folder != first.run_folder
+    assert agmax.train(config, overrides={"train.epochs": 1}, resume="").run_folder == first.run_folder
+    assert agmax.evaluate(longer.run_folder).scores == longer.scores
+
+
+TINY_DATA = ("dataset.train_limit=60", "dataset.image_size=8", "augment.standard.padding=1", "train.batch_size=20")
+
+
+def _pairs(words: tuple[str, ...]) -> list[tuple[str, int]]:
+    return [(key, int(value)) for key, _, value in (word.partition("=") for word in words)]
+
+
+def test_a_plain_loop_trains_with_our_augmentation_and_the_loss_of_agmax() -> None:
+    """The loop of the README, on the embedded digits."""
+    (loop,) = [text for text in blocks("python") if "AgMaxLoss" in text]
+    digits = datasets.load("digits", "data", split="train")
+    names: dict[str, Any] = {"images": digits.images[:256], "labels": digits.labels[:256]}
+    exec(compile(loop, "README.md", "exec"), names)
+    assert names["losses"].total.isfinite() and set(names["losses"].terms) == {
+        "classification",
+        "agreement",
+        "consistency",
+    }
+    assert names["first"] > names["losses"].terms["classification"].item()
+    assert len([line for line in loop.splitlines() if line.strip()]) <= 25
+
+
+def test_the_same_trains_in_a_lightning_module() -> None:
+    lightning = pytest.importorskip("lightning", reason="Lightning is not installed")
+    digits = datasets.load("digits", "data", split="train")
+    augment = agmax.augmentation("cutout-agmax", dataset="digits")
+    criterion = AgMaxLoss()
+
+    class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = agmax.model_from_config("ResNet8-agmax", dataset="digits")
+            self.seen: list[float] = []
+
+        def training_step(self, pair: Any, number: int) -> Any:
+            batch = augment(*pair, key=Key(0, number))
+            outputs = self.classifier(batch.images)
+            losses = criterion(outputs.logits, outputs.joint_logits, batch.targets, weights=batch.weights)
+            self.seen.append(losses.terms["classification"].item())
+            return losses.total
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+    images = torch.nn.functional.interpolate(digits.images[:256], size=32)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, digits.labels[:256]), batch_size=64)
+    module = Module()
+    trainer = lightning.Trainer(max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.fit(module, loader)
+    assert module.seen[-1] < module.seen[0]
+
+
+def test_resuming_reads_the_checkpoint_once_and_validates_the_configuration_twice(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("--config=ResNet8-cutout-agmax", "--train", "--dataset=digits", "--epochs=1", *TINY_DATA).status == 0
+    folder = Path("runs/ResNet8-cutout-agmax/digits-s0")
+    (folder / "result.json").unlink()  # as if it had been killed before its end
+    counts: Counter[str] = Counter()
+
+    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*words: Any, **more: Any) -> Any:
+            counts[name] += 1
+            return function(*words, **more)
+
+        return counted
+
+    monkeypatch.setattr(torch, "load", counting("read", torch.load))
+    monkeypatch.setattr(Config, "model_validate", counting("validated", Config.model_validate))
+    answer = run("--train", "--resume", str(folder))
+    assert answer.status == 0 and "continuing after step 3 of 3" in answer.err
+    assert counts["read"] == 1 and 1 <= counts["validated"] <= 2, counts
+
+
+if __name__ == "__main__":
+    (GOLDEN / "public_names.json").write_text(json.dumps(public_names(), indent=1, sort_keys=True) + "\n")

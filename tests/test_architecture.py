@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 from agmax.augment import mixing, transforms
 from agmax.builders import pipelines
 from agmax.config import names
-from agmax.config.augmentation import Augment
+from agmax.config.augmentation import SOFTENS, Augment
 from agmax.config.schema import choices
 from agmax.losses import OBJECTIVES
 
@@ -106,7 +106,7 @@ def test_every_word_of_a_slot_has_a_block_of_settings_or_shares_one() -> None:
     words = {*transforms.CROPS, *transforms.ERASERS, *mixing.MIXES}
     for word in words:
         assert pipelines.SETTINGS_OF.get(word, word) in Augment.model_fields
-    assert {*pipelines.SETTINGS_OF, *pipelines.SOFTENS} <= words
+    assert {*pipelines.SETTINGS_OF, *SOFTENS} <= words
 
 
 @pytest.mark.parametrize("table", [transforms.CROPS, transforms.ERASERS, transforms.POLICIES, mixing.MIXES])

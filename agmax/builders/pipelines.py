@@ -9,7 +9,7 @@ from agmax.augment import ColorJitter, Key, PCALighting, Pipeline, RandomHorizon
 from agmax.augment.mixing import MIXES
 from agmax.augment.transforms import CROPS, ERASERS, POLICIES
 from agmax.builders.networks import num_classes
-from agmax.config.augmentation import Augment
+from agmax.config.augmentation import SOFTENS, Augment
 from agmax.config.schema import Config
 from agmax.core.batch import Batch, RawBatch
 
@@ -17,9 +17,6 @@ T = TypeVar("T")
 
 SETTINGS_OF = {"wide": "soft", "soft_cutout": "cutout", "soft_random_erasing": "random_erasing"}
 """Words that share the block of another."""
-
-SOFTENS = frozenset({"soft", "soft_cutout", "soft_random_erasing"})
-"""Words whose hiding softens the targets."""
 
 FIELDS: dict[str, dict[str, str]] = {
     "auto_augment": {"table": "policy", "scale": "magnitudes"},

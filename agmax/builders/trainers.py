@@ -28,14 +28,13 @@ def objective(config: Config) -> losses.Criterion:
     """Make what training minimises; terms for which there is no setting keep the weight of their table."""
     settings = config.objective
     weights = {
-        "classification": settings.classification_weight,
-        "agreement": settings.agreement_weight,
-        "consistency": settings.consistency_weight,
+        term: getattr(settings, f"{term}_weight")
+        for term in ("classification", *losses.OBJECTIVES[settings.name].terms)
+        if hasattr(settings, f"{term}_weight")
     }
-    terms = ("classification", *losses.OBJECTIVES[settings.name].terms)
     return losses.objective(
         settings.name,
-        {term: weights[term] for term in terms if term in weights},
+        weights,
         subtract_entropy=settings.subtract_entropy,
         focal_gamma=settings.focal_gamma,
     )

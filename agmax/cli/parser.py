@@ -27,6 +27,7 @@ class Request(NamedTuple):
     mode: str
     ask: Ask  # what to train or evaluate
     options: dict[str, Any]  # the mode's own; `word` and `names` are what it was given, `argv` is all that was typed
+    imports: tuple[str, ...]  # files of the user's own to run first
     as_json: bool
     debug: bool
     remarks: tuple[str, ...]  # on flags that are understood otherwise than they were meant
@@ -70,7 +71,8 @@ def parse(argv: Sequence[str]) -> Request:
             source = "-".join(word for word in source.split("-") if word != "agmax")
     ask = Ask(source, arguments["dataset"], tuple(part for part in parts if part != source), tuple(settings), resume)
     options["argv"] = tuple(argv)
-    return Request(mode.name, ask, options, arguments["json"], arguments["debug"], tuple(remarks))
+    imports = tuple(os.path.expanduser(path) for path in arguments["import"] or ())
+    return Request(mode.name, ask, options, imports, arguments["json"], arguments["debug"], tuple(remarks))
 
 
 def _options(arguments: dict[str, Any], mode: Mode) -> dict[str, Any]:
@@ -149,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", metavar="NAME", help="one of --list datasets")
     for option, how in OPTIONS.items():
         parser.add_argument(f"--{option}", **how)
+    import_help = "run a file of your own first, which joins transforms, objectives, data sets, ...; may be repeated"
+    parser.add_argument("--import", action="append", metavar="FILE", help=import_help)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings")

@@ -1,7 +1,10 @@
 """Do what was asked for: find the mode, check the machine, explain a full memory."""
 
-import importlib
+import importlib.util
 import os
+import sys
+import traceback
+from pathlib import Path
 from typing import Any
 
 from agmax.cli.modes import MODES
@@ -23,6 +26,8 @@ def answer(request: Request) -> dict[str, Any]:
     if mode.needs_torch:
         _check_torch()
         to_stderr()
+    for path in request.imports:
+        _import(Path(path))
     try:
         result: dict[str, Any] = importlib.import_module(mode.module).run(request)
     except (MemoryError, RuntimeError) as error:
@@ -33,6 +38,32 @@ def answer(request: Request) -> dict[str, Any]:
         remedy = f"Lower {sizes}, or compute in bf16 (train.precision=auto, evaluation.precision=auto)"
         raise ResourceError("the memory is full", why=why, remedy=remedy) from error
     return result
+
+
+def _import(path: Path) -> None:
+    """Run a file of the user's own as a module of its name, once.
+
+    Raises:
+        UsageError: it is not there, or it fails.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError("cannot import", where=path, why="there is no such Python file", remedy="Give a file x.py")
+    there = sys.modules.get(path.stem)
+    if there is not None:
+        if getattr(there, "__file__", None) != spec.origin:
+            why = f"another module is called {path.stem}"
+            raise UsageError("cannot import", where=path, why=why, remedy="Rename the file")
+        return
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses and data workers look their classes up in it
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[path.stem]
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError("cannot import", where=f"{path}:{line}", why=why, remedy="--debug shows all") from error
 
 
 def _is_full_memory(error: Exception) -> bool:

@@ -1,10 +1,10 @@
 """The settings of augmentation: a word for each slot and, under that word, a block."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from agmax.config.section import Count, NonNegative, Positive, Section, Share, Strength
+from agmax.config.section import Count, Joined, KeyOf, NonNegative, OpenSection, Positive, Section, Share, Strength
 
 
 class Standard(Section):
@@ -102,14 +102,29 @@ class CutMix(Section):
     """The ratio is drawn from Beta(beta, beta)."""
 
 
-class Augment(Section):
-    crop: Literal["none", "standard", "random_resized", "soft", "wide"] = "standard"
+WORDS: dict[str, dict[str, None]] = {
+    "crop": dict.fromkeys(("none", "standard", "random_resized", "soft", "wide")),
+    "policy": dict.fromkeys(("none", "auto_augment", "rand_augment", "trivial_augment")),
+    "erase": dict.fromkeys(("none", "cutout", "random_erasing", "soft_cutout", "soft_random_erasing")),
+    "mix": dict.fromkeys(("none", "mixup", "cutmix")),
+}
+"""What each slot can be filled with."""
+
+SOFTENS = {"soft", "soft_cutout", "soft_random_erasing"}
+"""Words whose hiding softens the targets."""
+
+
+class Augment(OpenSection):
+    words: ClassVar[tuple[str, ...]] = tuple(WORDS)
+    joined: ClassVar[dict[str, dict[str, Joined]]] = {}
+
+    crop: Annotated[str, KeyOf(WORDS["crop"])] = "standard"
     flip: bool = True
     """Mirror every second view, left to right."""
-    policy: Literal["none", "auto_augment", "rand_augment", "trivial_augment"] = "none"
-    erase: Literal["none", "cutout", "random_erasing", "soft_cutout", "soft_random_erasing"] = "none"
+    policy: Annotated[str, KeyOf(WORDS["policy"])] = "none"
+    erase: Annotated[str, KeyOf(WORDS["erase"])] = "none"
     """A word that begins with soft_ takes the settings of the word without it."""
-    mix: Literal["none", "mixup", "cutmix"] = "none"
+    mix: Annotated[str, KeyOf(WORDS["mix"])] = "none"
     views: Literal["independent", "identical", "same_class"] = "independent"
     """What the views of an image are: drawn apart; all alike; or, as a control, of other images of its class."""
     standard: Standard = Standard()

@@ -62,9 +62,22 @@ def files(group: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((CONFIGS / group).glob("*.yaml"))}
 
 
-@lru_cache
+JOINED: dict[tuple[str, str], Fragment] = {}
+"""The fragments of parts that were joined from outside, by group and part."""
+
+
+def known_parts(group: str) -> list[str]:
+    """Return the parts of a group, as their files are called, and those that were joined."""
+    return [*files(group), *(part for of_group, part in JOINED if of_group == group)]
+
+
 def fragment(group: str, part: str) -> Fragment | None:
-    """Read the fragment of a part, or return None where the group has none."""
+    """Return the fragment of a part, or None where the group has none."""
+    return JOINED.get((group, part)) or _read_fragment(group, part)
+
+
+@lru_cache
+def _read_fragment(group: str, part: str) -> Fragment | None:
     for stem, path in files(group).items():
         pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[0-9]+)", re.escape(stem))
         match = re.fullmatch(pattern, part)
@@ -86,7 +99,7 @@ def dataset_fragment(name: str, where: str = "") -> Fragment:
     found = fragment("dataset", name)
     if found is None:
         what = f"unknown data set {name}" if where else "unknown data set"
-        raise UsageError(what, where=where or name, remedy=nearest(name, files("dataset")))
+        raise UsageError(what, where=where or name, remedy=nearest(name, known_parts("dataset")))
     return found
 
 
@@ -116,7 +129,7 @@ def parse(name: str, *, ask_timm: bool = True) -> Name:
 
 def examples(group: str) -> list[Fragment]:
     """Return every fragment of a group; one that stands for many parts is shown as `WideResNet28-10`."""
-    parts = [stem.format(**EXAMPLE_NUMBERS) for stem in files(group)]
+    parts = [stem.format(**EXAMPLE_NUMBERS) for stem in known_parts(group)]
     return [found for part in parts if (found := fragment(group, part))]
 
 
@@ -152,7 +165,7 @@ def _split(name: str, ask_timm: bool) -> list[Fragment]:
             may_be_model = ask_timm and all(item.group != "model" for item in fragments)
             found, end = (_timm_part(words[start]) if may_be_model else None), start + 1
         if found is None:
-            known = [stem for group in ("model", "augment", "method") for stem in files(group)]
+            known = [stem for group in ("model", "augment", "method") for stem in known_parts(group)]
             raise UsageError(f"unknown part '{words[start]}'", where=name, remedy=nearest(words[start], known))
         if found not in fragments:
             fragments.append(found)

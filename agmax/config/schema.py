@@ -1,18 +1,20 @@
 """Every setting with its type, default and range; units stand under each field."""
 
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, model_validator
 
-from agmax.config.augmentation import Augment, Softening
+from agmax.config.augmentation import SOFTENS, Augment, Softening
 from agmax.config.section import (
     Channels,
     Count,
     Held,
+    Joined,
     KeyOf,
     ModelArguments,
     NonNegative,
     Numbers,
+    OpenSection,
     Positive,
     Section,
     Seed,
@@ -95,7 +97,10 @@ class Model(Section):
     """Seed of the initial weights; null is train.seed."""
 
 
-class Objective(Section):
+class Objective(OpenSection):
+    words: ClassVar[tuple[str, ...]] = ("name",)
+    joined: ClassVar[dict[str, dict[str, Joined]]] = {}
+
     name: Annotated[str, KeyOf(OBJECTIVES)] = "classification"
     num_views: Annotated[int, Field(ge=1, le=8)] = 1
     """Views of each image in a training batch."""
@@ -131,7 +136,10 @@ class Optimizer(Section):
     """Apply weight decay to biases and normalisation layers too."""
 
 
-class Schedule(Section):
+class Schedule(OpenSection):
+    words: ClassVar[tuple[str, ...]] = ("name",)
+    joined: ClassVar[dict[str, dict[str, Joined]]] = {}
+
     name: Annotated[str, KeyOf(SCHEDULES)] = "cosine"
     interval: Literal["epoch", "step"] = "epoch"
     """Where the learning rate changes; warm-up changes it at every step."""
@@ -187,6 +195,8 @@ class Evaluation(Section):
 
 
 class Config(Section):
+    """All settings of a training, checked and frozen."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$")] = "unnamed"
     """Name of the run folders."""
     dataset: Dataset = Dataset()
@@ -284,7 +294,7 @@ class Config(Section):
     def remarks(self) -> list[str]:
         """Return what is set and has no effect."""
         augment = self.augment
-        softens = augment.crop == "soft" or augment.erase.startswith("soft_")
+        softens = bool({augment.crop, augment.erase} & SOFTENS)
         found = []
         if not softens and augment.softening != Softening():
             found.append("augment.softening: nothing softens here; soft_crop, soft_cutout and soft_random_erasing do")
@@ -377,9 +387,10 @@ def choices(key: str) -> tuple[str, ...]:
     model: Any = Config
     *path, last = key.split(".")
     for name in path:
-        model = model.model_fields[name].annotation
-    field = model.model_fields[last]
-    for mark in field.metadata:
+        model = model.model_fields[name].annotation if name in model.model_fields else Section
+    field = model.model_fields.get(last)
+    for mark in field.metadata if field else ():
         if isinstance(mark, KeyOf):
             return tuple(mark.table)
-    return tuple(str(value) for value in get_args(field.annotation)) if get_origin(field.annotation) is Literal else ()
+    annotation = field.annotation if field else None
+    return tuple(str(value) for value in get_args(annotation)) if get_origin(annotation) is Literal else ()

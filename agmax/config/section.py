@@ -2,9 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 
@@ -48,3 +57,46 @@ class Section(BaseModel):
     """A group of settings: unknown keys, wrong types, NaN and changes after reading are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Joined(NamedTuple):
+    """A setting that was joined from outside."""
+
+    adapter: TypeAdapter[Any]
+    default: Any
+
+
+class OpenSection(Section):
+    """A section whose words can be joined from outside, each with settings of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    words: ClassVar[tuple[str, ...]]
+    """The settings that hold a word."""
+    joined: ClassVar[dict[str, dict[str, Joined]]]
+    """Word -> setting -> what it takes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_joined(cls, values: Any) -> Any:
+        """Check the settings of joined words; those of the words that are chosen are there, by default."""
+        if not isinstance(values, dict):
+            return values
+        known = {key: item for settings in cls.joined.values() for key, item in settings.items()}
+        found, section, problems = dict(values), cls.__name__.lower(), []
+        for word in (str(values.get(name)) for name in cls.words):
+            for key, item in cls.joined.get(word, {}).items():
+                found.setdefault(key, item.default)
+        for key in found.keys() - cls.model_fields.keys():
+            if key not in known:
+                problems.append(f"{section}.{key}: there is no such setting")
+                continue
+            try:
+                found[key] = known[key].adapter.validate_python(found[key])
+            except ValidationError as failure:
+                for error in failure.errors():
+                    place = ".".join(map(str, (section, key, *error["loc"])))
+                    problems.append(f"{place}: {error['msg'].replace('Input should be', 'it must be')}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return found

@@ -19,7 +19,7 @@ from agmax.core.errors import DataError, DownloadError, UsageError
 from agmax.data import folders
 from agmax.data.splits import Pixels, Split
 
-OF_FILES = frozenset({"folder", "imagenet", "imagenet-v2"})
+OF_FILES = {"folder", "imagenet", "imagenet-v2"}
 """Data sets whose images are files of any size; all others are held in memory."""
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

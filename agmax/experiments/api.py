@@ -35,7 +35,7 @@ def load_config(name_or_path: str | Path, *, dataset: str | None = None, overrid
 
 
 def train(
-    config: str | Path | Config,
+    config: str | Path | Config | None,
     *,
     dataset: str | None = None,
     overrides: Overrides = None,
@@ -44,7 +44,8 @@ def train(
     """Train, evaluating after every epoch, and return what `--train --json` prints (`Result.to_dict`).
 
     `resume` names a run folder to continue in, a checkpoint to start from or, as "", the newest run of this
-    configuration. The folder of the run is `train.runs_dir`, below the present folder by default.
+    configuration; with a run or a checkpoint `config` may be None, which is as they were trained. The folder of the
+    run is `train.runs_dir`, below the present folder by default.
 
     Raises:
         AgmaxError: as on the command line; see the classes of agmax.core.errors.

@@ -58,13 +58,14 @@ def run_all(
     jobs: int,
     gpus: Sequence[str],
     fresh: bool,
+    imports: Sequence[str] = (),
     done: Callable[[Outcome], None],
 ) -> list[Outcome]:
     """Train the cells, `jobs` at a time, each job on its share of the GPUs or of the cores.
 
-    With `fresh` the runs that other code has begun are left as they are. `done` is called with every finished cell, in
-    the order in which they end. A cell that another program has locked is left to it and looked at again at the end.
-    Return the outcomes of those that failed.
+    With `fresh` the runs that other code has begun are left as they are; every cell imports the files `imports`.
+    `done` is called with every finished cell, in the order in which they end. A cell that another program has
+    locked is left to it and looked at again at the end. Return the outcomes of those that failed.
     """
     storage.make_folder(folder / "cells")
     failed: list[Outcome] = []
@@ -72,7 +73,7 @@ def run_all(
     num_told = 0
     while waiting:
         elsewhere: list[Cell] = []
-        with closing(_each(waiting, folder, jobs=jobs, gpus=gpus, fresh=fresh)) as outcomes:
+        with closing(_each(waiting, folder, jobs=jobs, gpus=gpus, fresh=fresh, imports=imports)) as outcomes:
             for outcome in outcomes:
                 if outcome.run is not None:
                     done(outcome)
@@ -125,7 +126,7 @@ class _Children:
 
 
 def _each(
-    cells: Sequence[Cell], folder: Path, *, jobs: int, gpus: Sequence[str], fresh: bool
+    cells: Sequence[Cell], folder: Path, *, jobs: int, gpus: Sequence[str], fresh: bool, imports: Sequence[str]
 ) -> Generator[Outcome, None, None]:
     """Yield the outcome of each cell as it ends."""
     places = [_environment(number, jobs, gpus) for number in range(jobs)]
@@ -137,7 +138,7 @@ def _each(
             while True:
                 while places and (cell := next(queue, None)) is not None:
                     place = places.pop()
-                    running[pool.submit(_train, cell, folder, place, children, fresh=fresh)] = place
+                    running[pool.submit(_train, cell, folder, place, children, fresh=fresh, imports=imports)] = place
                 if not running:
                     return
                 for ended in wait(running, return_when=FIRST_COMPLETED).done:
@@ -158,7 +159,9 @@ def _environment(number: int, jobs: int, gpus: Sequence[str]) -> dict[str, str]:
     return environment
 
 
-def _train(cell: Cell, folder: Path, environment: dict[str, str], children: _Children, *, fresh: bool) -> Outcome:
+def _train(
+    cell: Cell, folder: Path, environment: dict[str, str], children: _Children, *, fresh: bool, imports: Sequence[str]
+) -> Outcome:
     """Train one cell, or go on with it; the lock is the child's too, so that it holds as long as either lives."""
     with storage.lock(folder / "cells" / f"{cell.key}.lock") as lock:
         if lock is None:
@@ -168,7 +171,8 @@ def _train(cell: Cell, folder: Path, environment: dict[str, str], children: _Chi
             return Outcome(cell, begun, "", 0)
         config = folder / "cells" / f"{cell.key}.yaml"
         log_file = config.with_suffix(".log")
-        words = [*program(), f"--config={config}", "--train", "--json", *([f"--resume={begun.path}"] if begun else [])]
+        words = [*program(), *(f"--import={path}" for path in imports), f"--config={config}", "--train", "--json"]
+        words += [f"--resume={begun.path}"] if begun else []
         storage.write_file(config, resolve.as_yaml(cell.resolved))
         with storage.explain(log_file):
             code, answer = children.run(words, log_file, environment, lock)

@@ -195,7 +195,7 @@ def _wrong_settings(study: Study, document: Document) -> list[AgmaxError]:
             names.dataset_fragment(study.dataset, document.where("dataset"))
     except UsageError as error:
         return [_located(item, "wrong base", "base", document) for item in _each(error)]
-    known = [*names.files("augment"), *names.files("method")]
+    known = [*names.known_parts("augment"), *names.known_parts("method")]
     for variant in study.variants.values():
         key = f"variants.{variant.name}"
         for part in variant.parts:

@@ -39,6 +39,7 @@ class Options(NamedTuple):
     cell: int | None = None  # this one alone, counted from 1
     print_slurm: bool = False  # write an array job, whose tasks repeat `words`
     words: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()  # files that every cell imports first
 
 
 class Outcome(NamedTuple):
@@ -88,7 +89,7 @@ def run(study: Study, typed: Typed = Typed(), options: Options = Options()) -> O
         return Outcome({**_answer(study, phase, wanted), "estimated_seconds": seconds}, None, folder)
     if wanted:
         records.probe(study.results)
-        _train(study, phase, wanted, folder, num_done=num_done, jobs=jobs, gpus=gpus, fresh=options.fresh)
+        _train(study, phase, wanted, folder, num_done=num_done, jobs=jobs, gpus=gpus, options=options)
         known = records.read(study.results)
     answer = _answer(study, phase, [])
     if options.cell is not None:
@@ -212,7 +213,7 @@ def _train(
     num_done: int,
     jobs: int,
     gpus: Sequence[str],
-    fresh: bool,
+    options: Options,
 ) -> None:
     """Train the missing cells and keep their records.
 
@@ -224,7 +225,15 @@ def _train(
     if before != signal.SIG_IGN:  # what is ignored at the start stays so
         signal.signal(signal.SIGTERM, _end)
     try:
-        failed = runner.run_all(missing, folder, jobs=jobs, gpus=gpus, fresh=fresh, done=progress.keep)
+        failed = runner.run_all(
+            missing,
+            folder,
+            jobs=jobs,
+            gpus=gpus,
+            fresh=options.fresh,
+            imports=options.imports,
+            done=progress.keep,
+        )
     finally:
         signal.signal(signal.SIGTERM, before)
     if failed:

@@ -17,6 +17,7 @@ def run(request: Request) -> Result:
         jobs=given["jobs"],
         cell=given["cell"],
         print_slurm=given["print_slurm"],
+        imports=request.imports,
         words=tuple(word for word in given["argv"] if word not in ("--print-slurm", "--json")),
     )
     (name,) = given["names"]

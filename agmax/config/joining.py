@@ -1,0 +1,77 @@
+"""Words, parts and settings that a program brings: they are then read, checked and listed as ours are."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, create_model
+
+from agmax.config import names, resolve
+from agmax.config.augmentation import WORDS, Augment
+from agmax.config.names import Fragment
+from agmax.config.reader import Document
+from agmax.config.schema import Objective, Schedule
+from agmax.config.section import Joined, OpenSection, Section
+
+SECTIONS: dict[str, type[OpenSection]] = {"augment": Augment, "objective": Objective, "schedule": Schedule}
+
+Settings = dict[str, tuple[Any, Any]]
+"""Name -> type and default."""
+
+
+def join_part(group: str, part: str, settings: dict[str, Any], *, about: str) -> None:
+    """Let a part of a name, or a data set, stand for settings, nested by section as in a file of configs/.
+
+    Raises:
+        ValueError: there is one of this name.
+    """
+    if any(names.fragment(other, part) for other in ("dataset", "model", "augment", "method")):
+        raise ValueError(f"there is a part {part} already")
+    names.JOINED[group, part] = Fragment(group, part, about, Document({}, {}, f"joined {group} {part}"), settings, {})
+
+
+def join_word(slot: str, word: str, settings: Settings) -> None:
+    """Let a slot of augmentation be filled with a word, whose settings stand in the block `augment.WORD`.
+
+    Raises:
+        ValueError: there is such a word, or a setting of that name.
+    """
+    if any(word in words for words in WORDS.values()) or word in Augment.model_fields:
+        raise ValueError(f"there is a word {word} of augment already")
+    block = _block(word, settings)
+    _join("augment", word, {word: Joined(TypeAdapter(block), {})})
+    WORDS[slot][word] = None
+    resolve.SECTIONS.add(f"augment.{word}")
+    resolve.KEYS.update(f"augment.{word}.{key}" for key in settings)
+
+
+def join_settings(section: str, word: str, settings: Settings) -> None:
+    """Let a word of `objective.name` or `schedule.name` have settings beside those of its section.
+
+    Raises:
+        ValueError: there is a setting of such a name with another meaning.
+    """
+    own = SECTIONS[section].model_fields
+    new = {key: how for key, how in settings.items() if key not in own}
+    _join(section, word, {key: Joined(_adapter(kind), default) for key, (kind, default) in new.items()})
+    resolve.KEYS.update(f"{section}.{key}" for key in new)
+
+
+def _join(section: str, word: str, settings: dict[str, Joined]) -> None:
+    joined = SECTIONS[section].joined
+    taken = {key: other for other, of_other in joined.items() for key in of_other if other != word}
+    for key in settings:
+        if key in taken:
+            raise ValueError(f"the setting {section}.{key} is that of {taken[key]}")
+    joined[word] = settings
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind, config=None if hasattr(kind, "model_fields") else Section.model_config)
+
+
+def _block(word: str, settings: Settings) -> type[Section]:
+    """Make a section of settings; what is a tuple in Python is a list in a file."""
+    fields: dict[str, Any] = {
+        key: (Annotated[kind, Field(strict=False)] if str(kind).startswith("tuple") else kind, default)
+        for key, (kind, default) in settings.items()
+    }
+    return create_model(f"Block_{word}", __base__=Section, **fields)

@@ -1,0 +1,219 @@
+"""What a user joins from a folder of their own works by name like ours: parts, settings, lists, messages, trainings."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+MINE = '''
+"""One of everything, in the user's own file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import timm
+import torch
+from torch import nn
+
+import agmax
+from agmax.augment.mixing import Mix
+from agmax.augment.transforms import Hiding
+from agmax.data.splits import Pixels
+from agmax.losses.objectives import Objective, Term
+from agmax.models.blocks import ImageNetwork
+
+
+@agmax.register.transform("stripes", about="hide the first rows", softens=True)
+@dataclass(frozen=True)
+class Stripes(Hiding):
+    size: float = 0.25
+    rows: tuple[int, int] = (1, 3)
+
+    slot: ClassVar[str] = "erase"
+    stream: ClassVar[str] = "stripes"
+
+    def draw(self, n, shape, key):
+        return (torch.from_numpy(key.rng(self.stream).integers(*self.rows, n)),)
+
+    def apply(self, images, count):
+        rows = torch.arange(images.shape[-2], device=images.device)
+        return images.masked_fill(rows[None, None, :, None] < count[:, None, None, None].to(images.device), 0)
+
+    def visible(self, shape, count):
+        return 1 - count / shape[-2]
+
+
+@agmax.register.transform("negative")
+@dataclass(frozen=True)
+class Negative(agmax.augment.Transform):
+    """Turn every level around."""
+
+    slot: ClassVar[str] = "policy"
+    stream: ClassVar[str] = "negative"
+
+    def draw(self, n, shape, key):
+        return ()
+
+    def apply(self, images):
+        return ~images
+
+
+@agmax.register.mix("halves", about="the left half of another image")
+@dataclass(frozen=True)
+class Halves(Mix):
+    p: float = 1.0
+
+    def draw(self, n, shape, key):
+        return (torch.from_numpy(key.rng(self.stream).permutation(n)),)
+
+    def apply(self, images, targets, partner):
+        mixed, half = images.clone(), images.shape[-1] // 2
+        mixed[..., :half] = images[partner][..., :half]
+        return mixed, (targets + targets[partner]) / 2
+
+
+def spread(logits):
+    """Return the largest mean probability of a class, of logits [N, V, K]."""
+    return logits.softmax(-1).mean((0, 1)).max()
+
+
+agmax.register.objective("spreading", Objective({"spread": Term(spread, 0.5)}, min_views=2), about="spread out")
+
+
+@agmax.register.schedule("power")
+def power(now, *, exponent: float = 2.0) -> float:
+    return (1 - now.progress) ** exponent
+
+
+@agmax.register.metric("brier", decimals=3)
+def brier(logits, labels):
+    rows = torch.nn.functional.one_hot(labels, logits.shape[1])
+    return float((logits.softmax(-1) - rows).square().sum(-1).mean())
+
+
+@agmax.register.dataset(
+    "stains", {"num_classes": 2, "channels": 1, "image_size": 8, "mean": [0.5], "std": [0.5]}, augment={"flip": False}
+)
+def stains(root, train):
+    labels = torch.arange(40 if train else 20) % 2
+    images = (labels * 200)[:, None, None, None].expand(-1, 1, 8, 8).to(torch.uint8).contiguous()
+    return Pixels(images, labels, ("dark", "light"))
+
+
+class Tiny(ImageNetwork):
+    def __init__(self, num_classes=10, in_chans=3, drop_rate=0.0, width=4):
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, width, 3, padding=1)
+        self.set_head(width, num_classes, drop_rate)
+
+    def forward_features(self, images):
+        return self.conv(images).relu()
+
+
+@timm.models.register_model
+def tiny_net(**arguments):
+    known = ("num_classes", "in_chans", "drop_rate", "width")
+    return Tiny(**{name: value for name, value in arguments.items() if name in known})
+'''
+
+USE = """
+import json, sys
+from pathlib import Path
+from main import main
+flag = "--import=mine.py"
+name = "tiny_net-negative-stripes-halves-spreading"
+words = [flag, f"--config={name}", "--dataset=stains", "--epochs=2", "train.batch_size=10", "schedule.name=power"]
+words += ["augment.stripes.rows=[2, 4]", "objective.spread_weight=0.25", "schedule.exponent=3"]
+words += ["model.arguments.width=6"]
+assert main([*words, "--print-config"]) == 0
+assert main([*words, "--train", "--json"]) == 0
+run = f"runs/{name}/stains-s0"
+assert main([flag, "--eval", "--resume", run, "--json"]) == 0
+assert main([flag, "--list=parts"]) == 0
+assert main([flag, "--list=datasets"]) == 0
+for wrong in ("augment.stripes.size=text", "augment.stripes.sise=1", "schedule.exponent=fast", "augment.erase=stripe"):
+    assert main([*words, wrong, "--print-config"]) == 2
+Path("mine.yaml").write_text('''
+base: tiny_net-standard
+dataset: stains
+settings: {train.epochs: 1, train.batch_size: 10}
+variants: {plain: standard, striped: stripes}
+metrics: [brier, error]
+''')
+assert main([flag, "--study", "./mine.yaml"]) == 0
+"""
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, str, str]":
+    """Use everything in a program of its own, so that no other test meets it; return the folder and what was said."""
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "mine.py").write_text(MINE)
+    done = subprocess.run(
+        [sys.executable, "-c", USE], cwd=folder, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout, done.stderr
+
+
+def test_a_name_is_made_of_what_was_joined_and_settings_are_resolved(used: "tuple[Path, str, str]") -> None:
+    config = (used[0] / "runs/tiny_net-negative-stripes-halves-spreading/stains-s0/config.yaml").read_text()
+    for line in ("size: 0.25", "rows: [2, 4]", "spread_weight: 0.25", "exponent: 3.0", "width: 6", "num_views: 2"):
+        assert line in config, line
+
+
+def test_a_training_has_the_terms_and_metrics_that_were_joined(used: "tuple[Path, str, str]") -> None:
+    row = (used[0] / "runs/tiny_net-negative-stripes-halves-spreading/stains-s0/metrics.jsonl").read_text()
+    assert '"spread": ' in row and '"test_brier": ' in row
+    assert '"brier": ' in used[1] and "brier" in used[2]
+
+
+def test_what_was_joined_is_listed(used: "tuple[Path, str, str]") -> None:
+    for line in ("stripes", "augment: hide the first rows", "method: spread out", "augment: Turn every level around."):
+        assert line in used[1], line
+    assert "stains" in used[1]
+
+
+def test_mistakes_in_joined_settings_are_answered_in_one_line(used: "tuple[Path, str, str]") -> None:
+    errors = [line for line in used[2].splitlines() if line.startswith("error: ")]
+    assert len(errors) == 4
+    assert "augment.stripes.size" in errors[0] and "Did you mean 'augment.stripes.size'?" in errors[1]
+    assert "schedule.exponent" in errors[2] and "Did you mean 'stripes'?" in errors[3]
+
+
+def test_a_study_imports_the_file_in_every_cell_and_shows_the_metric(used: "tuple[Path, str, str]") -> None:
+    assert "brier" in (used[0] / "runs/studies/mine/study.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "there is no such Python file"),
+        ("import nothing_of_this_name", "mine.py:1): ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        ("\nraise ValueError('no')", "mine.py:2): ValueError: no"),
+        (
+            "import agmax\n@agmax.register.metric('top1')\ndef top1(logits, labels): ...",
+            "ValueError: there is a metric top1 already",
+        ),
+        (
+            "import agmax\n@agmax.register.transform('x')\nclass X: ...",
+            "ValueError: slot (X): '' is none of crop, soft_crop, policy, erase",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_said_with_its_line(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "mine.py").write_text(text)
+    words = [sys.executable, str(REPOSITORY / "main.py"), "--import=mine.py", "--list"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr
+
+
+def test_a_file_with_the_name_of_another_module_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("")
+    words = [sys.executable, str(REPOSITORY / "main.py"), f"--import={tmp_path / 'json.py'}", "--list"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and "another module is called json. Rename the file" in done.stderr
