@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agmax import augment, losses, models, training
     from agmax.builders import register
     from agmax.config.schema import Config
     from agmax.core.errors import AgmaxError
@@ -18,13 +19,17 @@ __all__ = [
     "Metrics",
     "Model",
     "Result",
+    "augment",
     "augmentation",
     "evaluate",
     "load_config",
     "load_model",
+    "losses",
     "model_from_config",
+    "models",
     "register",
     "train",
+    "training",
 ]
 
 _PLACES = {
@@ -36,11 +41,24 @@ _PLACES = {
 }
 """Where a public name is defined, those of experiments/api.py apart."""
 
+_MODULES = {
+    "augment": "augment",
+    "losses": "losses",
+    "models": "models",
+    "register": "builders.register",
+    "training": "training",
+}
+"""The public modules."""
+
 
 def __getattr__(name: str) -> Any:
     """Import what other programs use when they ask for it: it needs torch, and the command line often does not."""
     if name not in __all__:
         raise AttributeError(f"module 'agmax' has no attribute {name!r}")
-    if name == "register":
-        return import_module("agmax.builders.register")
+    if name in _MODULES:
+        return import_module(f"agmax.{_MODULES[name]}")
     return getattr(import_module(f"agmax.{_PLACES.get(name, 'experiments.api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

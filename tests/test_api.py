@@ -198,6 +198,11 @@ def test_every_public_name_has_the_signature_that_was_reviewed() -> None:
     assert public_names() == json.loads((GOLDEN / "public_names.json").read_text())
 
 
+def test_the_public_modules_are_there_after_importing_the_package_alone() -> None:
+    code = "import agmax; agmax.augment.CutOut(size=0.5); agmax.losses.AgMaxLoss(); agmax.register.metric; dir(agmax)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
+
+
 def test_every_public_name_says_what_it_is() -> None:
     for place in PLACES:
         module = importlib.import_module(place)
@@ -281,7 +286,7 @@ def test_the_same_trains_in_a_lightning_module() -> None:
     assert module.seen[-1] < module.seen[0]
 
 
-def test_resuming_reads_the_checkpoint_once_and_validates_the_configuration_twice(
+def test_continuing_a_run_reads_its_checkpoint_once_and_validates_the_configuration_twice(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("--config=ResNet8-cutout-agmax", "--train", "--dataset=digits", "--epochs=1", *TINY_DATA).status == 0

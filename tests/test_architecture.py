@@ -23,6 +23,7 @@ def imported(path: Path) -> set[str]:
     """Return the parts of agmax that a file imports, anywhere in it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: a relative import hides its folder"
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.startswith("agmax.")}
         elif isinstance(node, ast.ImportFrom) and node.module == "agmax":

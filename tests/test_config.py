@@ -399,7 +399,7 @@ def copy_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str
         (tmp_path / "configs" / name).write_text(text)
     monkeypatch.setattr(names, "CONFIGS", tmp_path / "configs")
     names.files.cache_clear()
-    names.fragment.cache_clear()
+    names._read_fragment.cache_clear()
 
 
 @pytest.fixture
@@ -408,7 +408,7 @@ def fragments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     yield lambda changed: copy_with(tmp_path, monkeypatch, changed)
     monkeypatch.undo()
     names.files.cache_clear()
-    names.fragment.cache_clear()
+    names._read_fragment.cache_clear()
 
 
 LAYERS = ["dataset/digits.yaml", "model/ResNet8.yaml", "augment/cutmix.yaml", "method/agmax.yaml"]
@@ -917,7 +917,7 @@ def test_every_key_misspelt_and_every_value_of_another_type_is_an_error_that_nam
                     return misspelt(word, value) if wrong == "misspelt" else {word: wrong}
 
                 documents[path] = whole._replace(mapping=mutated(whole.mapping, keys, change))
-                names.fragment.cache_clear()
+                names._read_fragment.cache_clear()
                 lines = outcome(resolve.resolve, **user_of(path, keys))
                 is_wrong = not may_stand(key, old[0], wrong)
                 if wrong == "misspelt":
@@ -925,7 +925,7 @@ def test_every_key_misspelt_and_every_value_of_another_type_is_an_error_that_nam
                 if is_wrong and not any(path.name in line for line in lines):
                     accepted.append((keys, wrong))
     finally:
-        names.fragment.cache_clear()
+        names._read_fragment.cache_clear()
     assert accepted == []
 
 

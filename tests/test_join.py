@@ -1,5 +1,6 @@
 """What a user joins from a folder of their own works by name like ours: parts, settings, lists, messages, trainings."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import ClassVar
 import timm
 import torch
 from torch import nn
+
+print('a file may print')
 
 import agmax
 from agmax.augment.mixing import Mix
@@ -182,6 +185,19 @@ def test_mistakes_in_joined_settings_are_answered_in_one_line(used: "tuple[Path,
     assert len(errors) == 4
     assert "augment.stripes.size" in errors[0] and "Did you mean 'augment.stripes.size'?" in errors[1]
     assert "schedule.exponent" in errors[2] and "Did you mean 'stripes'?" in errors[3]
+
+
+def test_a_checkpoint_with_joined_parts_says_what_it_needs(used: "tuple[Path, str, str]") -> None:
+    run = next((used[0] / "runs").glob("tiny_net-negative*/stains-s0"))
+    words = [sys.executable, str(REPOSITORY / "main.py"), "--eval", f"--resume={run}"]
+    done = subprocess.run(words, cwd=used[0], capture_output=True, text=True)
+    assert done.returncode == 4 and "give --import FILE" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_answer_in_json_stands_alone_though_the_file_prints(used: "tuple[Path, str, str]") -> None:
+    words = [sys.executable, str(REPOSITORY / "main.py"), "--import=mine.py", "--list=parts", "--json"]
+    done = subprocess.run(words, cwd=used[0], capture_output=True, text=True)
+    assert "stripes" in json.loads(done.stdout)["parts"] and done.stderr == "a file may print\n"
 
 
 def test_a_study_imports_the_file_in_every_cell_and_shows_the_metric(used: "tuple[Path, str, str]") -> None:

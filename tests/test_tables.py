@@ -204,9 +204,12 @@ def test_choices_follow_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("lamp", "wrong value optimizer.name='lamp': timm has no such optimizer. Did you mean 'lamb'?"),
-        ("SGD", "wrong value optimizer.name='SGD': timm has no such optimizer. Did you mean 'sgd'?"),
-        ("zzzz", "timm has no such optimizer. Usual ones are sgd, adamw, lamb, lion, rmsprop"),
+        (
+            "lamp",
+            "wrong value optimizer.name='lamp' (the command line): timm has no such optimizer. Did you mean 'lamb'?",
+        ),
+        ("SGD", "wrong value optimizer.name='SGD' (the command line): timm has no such optimizer. Did you mean 'sgd'?"),
+        ("zzzz", "timm has no such optimizer. Usual ones are sgd, adamw, adam, rmsprop"),
         ("fusedadam", "wrong value optimizer.name='fusedadam': "),
         ("sgdw optimizer.momentum=0", "wrong value optimizer.name='sgdw': Nesterov momentum requires a momentum"),
         ("adahessian", "wrong value optimizer.name='adahessian': it needs gradients of gradients"),

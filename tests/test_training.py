@@ -475,6 +475,40 @@ def test_a_finished_run_prints_its_result_again(run: Run) -> None:
     assert tree(Path("runs")) == before
 
 
+def test_a_finished_run_whose_result_is_not_whole_is_said(run: Run) -> None:
+    words = ("--config=ResNet8-standard", "--train", *TINY, "train.epochs=1")
+    path = Path(train(run, "ResNet8-standard", "train.epochs=1")["run_folder"]) / "result.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in result.items() if key != "steps"}))
+    answer = run(*words, "--resume")
+    assert answer.status == 4 and "result.json): it lacks steps. Restore it" in answer.err
+    path.write_text(json.dumps({**result, "brier": 0.5}))
+    answer = run(*words, "--resume", "--json")
+    assert answer.status == 0 and answer.json == {**result, "brier": 0.5}
+
+
+def test_a_finished_run_needs_no_checkpoint(run: Run) -> None:
+    result = train(run, "ResNet8-standard", "train.epochs=1")
+    Path(result["checkpoint"]).write_bytes(b"damaged")
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "train.epochs=1", "--resume", "--json")
+    assert answer.status == 0 and answer.json == result
+
+
+def test_what_is_typed_wrong_is_said_before_a_checkpoint_is_looked_for(run: Run) -> None:
+    for words in (("--config=ResNet8-cutout", "--train"), ("--eval",), ("--predict", "a.png")):
+        answer = run(*words, "optimizer.lrr=3", "--resume", "nowhere")
+        assert answer.status == 2 and "unknown key optimizer.lrr" in answer.err, words
+
+
+def test_a_run_whose_weights_alone_are_taken_is_left_as_it_is(run: Run) -> None:
+    first = Path(train(run, "ResNet8-standard", "train.epochs=1")["run_folder"])
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    (first / ".lock").chmod(0o400)
+    answer = run("--train", "--resume", str(first), "train.epochs=2", "--json")
+    assert answer.status == 0 and answer.json["run_folder"] != str(first)
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+
+
 def test_a_run_without_a_checkpoint_starts_again_in_its_folder(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         kill_at(patch, 2)

@@ -1,6 +1,7 @@
 """Mix each image and its target row with another image of the batch."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -129,7 +130,7 @@ class CutMix(Mix):
     p: float = 1.0
 
     def __post_init__(self) -> None:
-        check_range(self, "alpha", low=1e-6)
+        check_range(self, "alpha", low=sys.float_info.min)
         check_range(self, "p", high=1)
 
     def draw(self, n: int, shape: Sequence[int], key: Key) -> tuple[Tensor, Box]:

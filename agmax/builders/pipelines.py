@@ -12,6 +12,7 @@ from agmax.builders.networks import num_classes
 from agmax.config.augmentation import SOFTENS, Augment
 from agmax.config.schema import Config
 from agmax.core.batch import Batch, RawBatch
+from agmax.core.errors import UsageError
 
 T = TypeVar("T")
 
@@ -62,7 +63,10 @@ def _make(kind: Callable[..., T], augment: Augment, word: str, **more: object) -
     names = () if section is None else type(section).model_fields
     settings = {fields.get(name, name): getattr(section, name) for name in names}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    return kind(**values, **more)
+    try:
+        return kind(**values, **more)
+    except ValueError as error:
+        raise UsageError("settings do not fit", where=f"augment.{block}", why=str(error)) from error
 
 
 def softening_shares(config: Config, *, num_images: int = 4096) -> torch.Tensor | None:

@@ -86,6 +86,7 @@ def objective(name: str, row: Objective, *, about: str = "") -> Objective:
         ValueError: there is one of this name.
     """
     _refuse(name, OBJECTIVES, "objective")
+    joining.refuse_part(name)
     weights = {f"{term}_weight": how.weight for term, how in row.terms.items()}
     OBJECTIVES[name] = row
     joining.join_settings("objective", name, {key: (float, weight) for key, weight in weights.items()})
@@ -164,8 +165,9 @@ def metric(
 
 def _join_word(setting: str, word: str, kind: type, about: str) -> None:
     """Join the word of a slot with its settings, and the part of a name that fills the slot with it."""
-    joining.join_part("augment", word, {"augment": {setting: word}}, about=about or _first_line(kind))
+    joining.refuse_part(word)  # first, so that nothing is joined by half
     joining.join_word(setting, word, _fields(kind))
+    joining.join_part("augment", word, {"augment": {setting: word}}, about=about or _first_line(kind))
 
 
 def _fields(kind: type) -> joining.Settings:

@@ -10,7 +10,6 @@ import torch
 from agmax import losses
 from agmax.builders.images import Splits, test_source
 from agmax.builders.pipelines import augmentation
-from agmax.config import names
 from agmax.config.schema import Config
 from agmax.core import devices
 from agmax.core.errors import DataError, UsageError
@@ -60,17 +59,12 @@ def _of_optimizer(config: Config) -> dict[str, Any]:
 
 
 def check_optimizer(config: Config) -> None:
-    """Find out before the work begins whether there is such an optimizer, and takes these settings.
+    """Find out before the work begins whether the optimizer takes these settings here.
 
     Raises:
-        UsageError: timm has none of that name, or it cannot be used here.
+        UsageError: it does not, or lacks something.
     """
-    name, known = config.optimizer.name, optimizers.known()
-    if name not in known:
-        near = names.nearest(name, known)
-        remedy = near if near.startswith("Did") else "Usual ones are sgd, adamw, lamb, lion, rmsprop"
-        why = "timm has no such optimizer"
-        raise UsageError(f"wrong value optimizer.name={name!r}", why=why, remedy=remedy)
+    name = config.optimizer.name
     why = optimizers.why_unusable(name, **_of_optimizer(config))
     if why:
         raise UsageError(f"wrong value optimizer.name={name!r}", why=why, remedy="Choose another, or other settings")

@@ -1,5 +1,6 @@
 """Do what was asked for: find the mode, check the machine, explain a full memory."""
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -11,6 +12,7 @@ from agmax.cli.modes import MODES
 from agmax.cli.parser import Request
 from agmax.core.errors import ResourceError, UsageError
 from agmax.core.logs import to_stderr
+from agmax.experiments.source_hash import IMPORTED
 
 SMALLEST_TORCH = (2, 10)
 """Older releases load checkpoints unsafely (CVE-2025-32434, CVE-2026-24747)."""
@@ -26,10 +28,12 @@ def answer(request: Request) -> dict[str, Any]:
     if mode.needs_torch:
         _check_torch()
         to_stderr()
-    for path in request.imports:
-        _import(Path(path))
     try:
-        result: dict[str, Any] = importlib.import_module(mode.module).run(request)
+        # What an imported file or a library prints is no part of the JSON object.
+        with contextlib.redirect_stdout(sys.stderr) if request.as_json else contextlib.nullcontext():
+            for path in request.imports:
+                _import(Path(path))
+            result: dict[str, Any] = importlib.import_module(mode.module).run(request)
     except (MemoryError, RuntimeError) as error:
         if not _is_full_memory(error):
             raise
@@ -49,11 +53,14 @@ def _import(path: Path) -> None:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UsageError("cannot import", where=path, why="there is no such Python file", remedy="Give a file x.py")
-    there = sys.modules.get(path.stem)
-    if there is not None:
-        if getattr(there, "__file__", None) != spec.origin:
-            why = f"another module is called {path.stem}"
-            raise UsageError("cannot import", where=path, why=why, remedy="Rename the file")
+    try:
+        other = importlib.util.find_spec(path.stem)
+    except (ImportError, ValueError):
+        other = None
+    if other is not None and not (other.origin and os.path.exists(other.origin) and path.samefile(other.origin)):
+        why = f"another module is called {path.stem}"
+        raise UsageError("cannot import", where=path, why=why, remedy="Rename the file")
+    if path.stem in sys.modules:
         return
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses and data workers look their classes up in it
@@ -64,6 +71,7 @@ def _import(path: Path) -> None:
         line = traceback.extract_tb(error.__traceback__)[-1].lineno
         why = f"{type(error).__name__}: {error}"
         raise UsageError("cannot import", where=f"{path}:{line}", why=why, remedy="--debug shows all") from error
+    IMPORTED.append(path)
 
 
 def _is_full_memory(error: Exception) -> bool:

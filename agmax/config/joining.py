@@ -17,14 +17,19 @@ Settings = dict[str, tuple[Any, Any]]
 """Name -> type and default."""
 
 
+def refuse_part(part: str) -> None:
+    """Raise ValueError where there is a part of a name, or a data set, that is called so."""
+    if any(names.fragment(group, part) for group in ("dataset", "model", "augment", "method")):
+        raise ValueError(f"there is a part {part} already")
+
+
 def join_part(group: str, part: str, settings: dict[str, Any], *, about: str) -> None:
     """Let a part of a name, or a data set, stand for settings, nested by section as in a file of configs/.
 
     Raises:
         ValueError: there is one of this name.
     """
-    if any(names.fragment(other, part) for other in ("dataset", "model", "augment", "method")):
-        raise ValueError(f"there is a part {part} already")
+    refuse_part(part)
     names.JOINED[group, part] = Fragment(group, part, about, Document({}, {}, f"joined {group} {part}"), settings, {})
 
 

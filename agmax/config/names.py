@@ -7,11 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import agmax
 from agmax.config import reader
 from agmax.core.errors import ConfigErrors, UsageError
 
-PACKAGE = Path(agmax.__file__).parent
+PACKAGE = Path(__file__).parent.parent
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 """The fragments: inside the installed package, or at the top of the repository."""
 

@@ -14,6 +14,7 @@ from agmax.losses.objectives import OBJECTIVES, hidden_units
 
 DEFAULT_DATASET = "cifar10"
 SECTIONS, KEYS = sections_and_keys()
+USUAL_OPTIMIZERS = ("sgd", "adamw", "adam", "rmsprop")
 
 
 class Setting(NamedTuple):
@@ -125,6 +126,18 @@ def lay(ask: Ask) -> Laid:
         or_run = ", or --resume RUN" if ask.resume == "" else ""
         raise UsageError("no configuration", remedy=f"Give --config NAME{or_run}; see --list")
     return Laid(_with_parts(ask.source, ask.parts), ask.dataset, ask.settings)
+
+
+def check_keys(ask: Ask) -> None:
+    """Find what is unknown in what was typed before anything is looked for, loaded or downloaded.
+
+    Raises:
+        UsageError: a name or a key is unknown; all of them are reported together.
+    """
+    settings = ask.settings if ask.source is None else lay(ask)._layers(())[0].values()
+    errors = [problem for setting in settings if (problem := _unknown(setting.key, setting.origin))]
+    if errors:
+        raise ConfigErrors(errors)
 
 
 def lay_over(mapping: dict[str, Any], origin: str, ask: Ask) -> Laid:
@@ -360,9 +373,25 @@ def _validate(chosen: dict[str, Setting]) -> Config:
     except ValidationError as failure:
         explained = {str(error): error for item in failure.errors() for error in _explain(item, chosen)}
         raise ConfigErrors([*errors, *explained.values()]) from failure
-    if errors:
-        raise ConfigErrors(errors)
+    problem = _unknown_optimizer(config.optimizer.name, chosen)
+    if errors or problem:
+        raise ConfigErrors([*errors, *([problem] if problem else [])])
     return config
+
+
+def _unknown_optimizer(name: str, chosen: dict[str, Setting]) -> UsageError | None:
+    """Return what is wrong with the name of an optimizer; timm is asked for unusual ones alone."""
+    if name in USUAL_OPTIMIZERS:
+        return None
+    from timm.optim import list_optimizers  # slow, and needed for these names alone
+
+    known = [str(each) for each in list_optimizers()]
+    if name in known:
+        return None
+    near = names.nearest(name, known)
+    remedy = near if near.startswith("Did") else f"Usual ones are {', '.join(USUAL_OPTIMIZERS)}"
+    where, why = chosen["optimizer.name"].origin, "timm has no such optimizer"
+    return UsageError(f"wrong value optimizer.name={name!r}", where=where, why=why, remedy=remedy)
 
 
 def _explain(item: Any, chosen: dict[str, Setting]) -> list[UsageError]:

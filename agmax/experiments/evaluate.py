@@ -56,19 +56,33 @@ def evaluate(start: Start, *, split: str = "test", allow_nonfinite: bool = False
 
 
 def measure(
-    config: Config, classifier: Classifier, data: Split, device: torch.device, *, split: str, checkpoint: Path | None
+    config: Config,
+    classifier: Classifier,
+    data: Split,
+    device: torch.device,
+    *,
+    split: str,
+    checkpoint: Path | None,
+    predictions: Predictions | None = None,
+    with_robustness: bool = True,
 ) -> Evaluation:
-    """Evaluate a classifier that is on the device; `checkpoint` is the file that its weights came from."""
-    evaluator = builders.evaluator(config, classifier, data, device)
+    """Evaluate a classifier that is on the device; `checkpoint` is the file that its weights are in.
+
+    Where a training has its `predictions` already, they are not made again, and it measures what is robust on test
+    images alone.
+    """
     started = time.perf_counter()
-    predictions = evaluator.latest()
+    if predictions is None:
+        predictions = builders.evaluator(config, classifier, data, device).latest()
     seconds = time.perf_counter() - started
     found = Metrics(
         config=config.name,
         dataset=config.dataset.name,
         split=split,
-        **scored(predictions, data),
-        robustness=builders.robustness(config, classifier, data, device),
+        num_images=len(predictions.labels),
+        scores=metrics(predictions.logits, predictions.labels),
+        per_class=per_class(predictions.logits, predictions.labels, data.class_names),
+        robustness=builders.robustness(config, classifier, data, device) if with_robustness else {},
         seed=config.train.seed,
         epochs=config.train.epochs,
         run_folder=run_folder_of(checkpoint) if checkpoint else None,
@@ -77,15 +91,6 @@ def measure(
         seconds=seconds,
     )
     return Evaluation(found, predictions)
-
-
-def scored(predictions: Predictions, data: Split) -> dict[str, Any]:
-    """Return what `Metrics` takes of predictions: num_images, scores, per_class."""
-    return {
-        "num_images": len(predictions.labels),
-        "scores": metrics(predictions.logits, predictions.labels),
-        "per_class": per_class(predictions.logits, predictions.labels, data.class_names),
-    }
 
 
 def _published(config: Config, saved: Saved, split: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
@@ -64,10 +64,22 @@ class Metrics:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` has made an object of."""
-        values: dict[str, Any] = {each.name: mapping[each.name] for each in fields(cls) if each.name in mapping}
-        for name, keys in (("scores", measured()), ("robustness", ROBUSTNESS), ("published", PUBLISHED)):
-            values[name] = {key: mapping[key] for key in keys if key in mapping}
+        """Return what `to_dict` has made an object of; what is under no key of its own is a score.
+
+        Raises:
+            ValueError: something is missing.
+        """
+        own = {each.name for each in fields(cls)}
+        values: dict[str, Any] = {"scores": {}, "robustness": {}, "published": {}}
+        for key, value in mapping.items():
+            if key in own:
+                values[key] = value
+            elif key != "mode":
+                kind = "robustness" if key in ROBUSTNESS else "published" if key in PUBLISHED else "scores"
+                values[kind][key] = value
+        missing = [each.name for each in fields(cls) if each.name not in values and each.default_factory is MISSING]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
         return cls(**values)
 
 
@@ -102,8 +114,9 @@ def lines(found: Metrics) -> list[str]:
     words = {"top5": f"top{min(5, len(found.per_class))}"}
     listed = []
     for name, value in found.scores.items():
-        unit = " %" if METRICS[name].unit == "%" else ""
-        listed.append(f"{words.get(name, name)} {value:.{METRICS[name].decimals}f}{unit}")
+        metric = METRICS.get(name)  # a metric that was joined when this was written need not be known now
+        unit = " %" if metric and metric.unit == "%" else ""
+        listed.append(f"{words.get(name, name)} {value:.{metric.decimals if metric else 4}f}{unit}")
     said = [f"{found.split} of {found.dataset}, {found.num_images} images: {', '.join(listed)}"]
     if "occlusion" in found.robustness:
         table = found.robustness["occlusion"]

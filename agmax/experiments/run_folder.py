@@ -24,6 +24,11 @@ class Run:
         """The folder of its checkpoints."""
         return self.path / "checkpoints"
 
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether its training has come to its end."""
+        return (self.path / "result.json").is_file()
+
     @classmethod
     def create(cls, runs_dir: str, name: str, stem: str) -> "Run":
         """Make `<runs_dir>/<name>/<stem>`, or with the next free number behind it; never one that exists.

@@ -57,8 +57,9 @@ def whole(state: dict[str, Any], path: Path) -> Saved:
     try:
         return Saved(path, state, resolve.from_mapping(state["config"], str(path)))
     except UsageError as error:
-        why = f"its settings are of another release: {error.lines[0]}"
-        raise CheckpointError("checkpoint not understood", where=path, why=why) from error
+        why = f"its settings are of another release, or of parts that are not joined: {error.lines[0]}"
+        remedy = "Where a file of your own joins them, give --import FILE"
+        raise CheckpointError("checkpoint not understood", where=path, why=why, remedy=remedy) from error
 
 
 def locate(text: str, runs_dir: str) -> Path:

@@ -25,6 +25,10 @@ DECIDES = (
 """The files that a training's numbers go through."""
 
 
+IMPORTED: list[Path] = []
+"""The user's own files that were imported: they decide results too."""
+
+
 @lru_cache
 def fingerprint() -> str:
     """Return 12 hexadecimal digits for the code that decides results; comments, docstrings and layout do not count."""
@@ -33,6 +37,8 @@ def fingerprint() -> str:
         for path in sorted(PACKAGE.glob(pattern)):
             text = ast.unparse(_without_texts(ast.parse(path.read_bytes())))
             digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n{text}\n".encode())
+    for path in IMPORTED:
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 

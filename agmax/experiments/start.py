@@ -10,10 +10,11 @@ from agmax.config import resolve
 from agmax.config.resolve import Ask, Laid, Resolved, Setting
 from agmax.config.schema import Config
 from agmax.core import devices
-from agmax.core.errors import BusyError, CheckpointError, OutputError, UsageError
+from agmax.core.errors import CheckpointError, UsageError
 from agmax.core.logs import log
 from agmax.experiments.run_folder import Run, probe, runs_of
 from agmax.experiments.saved import Saved, load, locate, newest
+from agmax.training.checkpoint_folder import CheckpointFolder
 
 NOT_THE_RESULT = (
     "name",
@@ -61,23 +62,18 @@ def find_start(ask: Ask, *, or_new: bool = False) -> Iterator[Start]:
                 run = _newest_run(resolved.config, remedy="Leave --resume out to start a new run", or_none=or_new)
                 if run is not None:
                     held.enter_context(run.locked())
-                    start = Start(resolved, newest(run.checkpoints), run)
+                    start = Start(resolved, None if run.is_finished else newest(run.checkpoints), run)
         if start.run is None and (twin := unfinished_twin(start.resolved.config)):
             log.info("note: %s has these settings and is not finished; --resume without value continues it", twin)
         yield start
 
 
 def _named(ask: Ask, held: ExitStack) -> Start:
-    """Return the start that `--resume X` names: a run to continue in, or weights for a new one."""
+    """Return the start that `--resume X` names: a run to continue in, which is locked, or weights for a new one."""
     assert ask.resume
+    resolve.check_keys(ask)
     place = locate(ask.resume, runs_dir(ask))
     run = Run(place) if (place / "config.yaml").is_file() else None
-    refused: BusyError | OutputError | None = None
-    if run is not None:
-        try:
-            held.enter_context(run.locked())
-        except (BusyError, OutputError) as error:  # its weights may be taken all the same
-            refused = error
     saved = newest(run.checkpoints) if run is not None else load(place)
     if saved is None:  # interrupted before its first checkpoint
         assert run is not None
@@ -85,12 +81,13 @@ def _named(ask: Ask, held: ExitStack) -> Start:
         before = settings_of(run)
     else:
         resolved, before = _ready(_with_data_of(saved, ask)), saved.config
-    if run is not None and before is not None and not differences(before, resolved.config):
-        if refused is not None:
-            raise refused
-        return Start(resolved, saved, run)
-    held.close()
-    return Start(resolved, saved)
+    if run is None or before is None or differences(before, resolved.config):
+        return Start(resolved, saved)  # its weights alone are taken; nothing is written there
+    held.enter_context(run.locked())
+    saved_now = CheckpointFolder(run.checkpoints).saved()
+    if saved_now and (saved is None or saved_now[-1] != saved.path):  # another program has trained on meanwhile
+        saved = newest(run.checkpoints)
+    return Start(resolved, saved, run)
 
 
 def _with_data_of(saved: Saved, ask: Ask) -> Resolved:
@@ -203,6 +200,7 @@ def find_weights(ask: Ask, *, split: str = "train") -> Start:
             return Start(typed, None)
         raise UsageError("nothing to evaluate", remedy="Give --resume CHECKPOINT, or model.pretrained=true")
     if ask.resume:
+        resolve.check_keys(ask)
         saved = load(locate(ask.resume, runs_dir(ask)))
     else:
         config = resolve.lay(ask).resolve().config

@@ -11,12 +11,12 @@ from agmax.builders import Splits
 from agmax.config import resolve
 from agmax.config.schema import Config
 from agmax.core import devices
-from agmax.core.errors import UsageError
+from agmax.core.errors import CheckpointError, UsageError
 from agmax.core.logs import log, to_file
 from agmax.core.storage import atomic_file
 from agmax.experiments import results
 from agmax.experiments.environment import environment
-from agmax.experiments.evaluate import scored
+from agmax.experiments.evaluate import measure
 from agmax.experiments.results import Result
 from agmax.experiments.run_folder import Run
 from agmax.experiments.saved import Saved, check_data, described
@@ -39,7 +39,13 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
         ResourceError: there is no such device, or its memory is full.
     """
     if start.run is not None and (finished := start.run.read_json("result.json")) is not None:
-        result = Result.from_dict(finished)
+        try:
+            result = Result.from_dict(finished)
+        except (TypeError, ValueError) as error:
+            remedy = "Restore it, or remove it: the run then ends anew from its last checkpoint"
+            raise CheckpointError(
+                "result not whole", where=start.run.path / "result.json", why=str(error), remedy=remedy
+            ) from error
         log.info("%s is finished: %s top1 %.2f %%", start.run.path, result.split, result.top1)
         return result
     config, saved = start.resolved.config, start.checkpoint
@@ -86,9 +92,7 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
             _record_environment(folder, environment(**devices.machine(device, trainer.classifier.autocast)))
             with logging_redirect_tqdm([log]):  # lines stand above the bar
                 trainer.fit()
-            test = data.test
-            robustness = builders.robustness(config, trainer.classifier, test, device) if test else {}
-            return _finish(config, trainer, folder, data, robustness)
+            return _finish(config, trainer, folder, data)
 
 
 def _announce(notes: Sequence[str], config: Config, trainer: Trainer, folder: Run, about: str) -> None:
@@ -145,29 +149,33 @@ def _record_environment(folder: Run, environment: dict[str, Any]) -> None:
     folder.write_json("environment.json", environment | {"code": "+".join(codes) or environment["code"]})
 
 
-def _finish(config: Config, trainer: Trainer, folder: Run, data: Splits, robustness: dict[str, Any]) -> Result:
+def _finish(config: Config, trainer: Trainer, folder: Run, data: Splits) -> Result:
     """Write the predictions and the result of a training that has reached its last epoch."""
-    split = "test" if data.test is not None else "validation"
-    measured = data.test if data.test is not None else data.validation
+    split, measured = ("test", data.test) if data.test is not None else ("validation", data.validation)
     assert measured is not None
     predictions = {name: evaluator.latest() for name, evaluator in trainer.evaluators.items()}
     with atomic_file(folder.path / "predictions.npz") as file:
         results.write_predictions(file, predictions)
-    result = Result(
-        config=config.name,
-        dataset=config.dataset.name,
+    found = measure(
+        config,
+        trainer.classifier,
+        measured,
+        trainer.make_step.device,
         split=split,
-        **scored(predictions[split], measured),
-        robustness=robustness,
-        seed=config.train.seed,
-        epochs=config.train.epochs,
-        steps=trainer.plan.total_steps,
-        num_training_images=len(trainer.data),
-        image_passes=config.train.epochs * len(trainer.data) * config.objective.num_views,
-        run_folder=str(folder.path),
-        checkpoint=str(trainer.records.checkpoints.path(trainer.step)),
-        **results.training_times(folder.rows()),
-        best=folder.best(),
+        checkpoint=trainer.records.checkpoints.path(trainer.step),
+        predictions=predictions[split],
+        with_robustness=split == "test",
+    ).metrics
+    result = Result(
+        **vars(found)
+        | results.training_times(folder.rows())
+        | {
+            "run_folder": str(folder.path),
+            "steps": trainer.plan.total_steps,
+            "num_training_images": len(trainer.data),
+            "image_passes": config.train.epochs * len(trainer.data) * config.objective.num_views,
+            "best": folder.best(),
+        }
     )
     folder.write_json("result.json", result.to_dict())
     for line in results.lines(result):

@@ -64,6 +64,7 @@ def seconds_per_image_pass(config: Config) -> float:
     from agmax.core.batch import RawBatch
 
     config = with_classes(config, config.dataset.num_classes or 10)
+    builders.check_optimizer(config)
     device = devices.choose_device(config.train.device)
     devices.keep_freed_memory()
     data, num_views = config.dataset, config.objective.num_views

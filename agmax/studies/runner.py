@@ -177,8 +177,10 @@ def _train(
         with storage.explain(log_file):
             code, answer = children.run(words, log_file, environment, lock)
         try:
-            folder_of_run = json.loads(answer)["run_folder"]
+            folder_of_run = json.loads(answer)["run_folder"] if code == 0 else None
         except (ValueError, KeyError, TypeError):
+            folder_of_run = None
+        if folder_of_run is None:
             return Outcome(cell, None, _reason(log_file, code), code or 1)
         return Outcome(cell, Run(Path(folder_of_run)), "", 0)
 

@@ -16,8 +16,8 @@ from agmax.experiments.start import Start, find_weights
 def run(request: Request) -> Result:
     """Write the weights of a checkpoint, or the fresh ones of a configuration."""
     options = request.options
-    word, is_normalised = options["word"], options["normalise"]
-    if is_normalised and word != "onnx":
+    word, normalizes = options["word"], options["normalise"]
+    if normalizes and word != "onnx":
         raise UsageError("flag not followed", where="--normalise", why="only a graph, --export onnx, can normalise")
     write, ending = export.FORMATS[word]
     is_fresh = request.ask.resume is None
@@ -27,7 +27,7 @@ def run(request: Request) -> Result:
     print_notes(request, start.resolved)
     path = Path(options["output"] or f"{config.name}-{config.dataset.name}{ending}")
     check_output(path, force=options["force"])
-    more: dict[str, Any] = {"with_normalisation": True} if is_normalised else {}
+    more: dict[str, Any] = {"with_normalisation": True} if normalizes else {}
     about = write(exported, path, force=options["force"], **more)
     source = saved.path if saved else "fresh weights"
     log.info("%s holds %s of %s (%.1f MiB)", path, word, source, path.stat().st_size / 2**20)
