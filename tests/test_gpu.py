@@ -22,6 +22,7 @@ from conftest import REPOSITORY, Answer, skip_or_fail
 from test_bits import CASES, configured, samples
 from test_training import KILL_ITSELF, TINY, assert_same_weights, loss_log
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import scatter_gather
 
 from agmax import builders
@@ -40,6 +41,7 @@ from agmax.augment import (
     RandomErasing,
     RandomHorizontalFlip,
     SoftCrop,
+    Softening,
     Transform,
     TrivialAugmentWide,
     operations,
@@ -271,6 +273,23 @@ def test_the_pipeline_takes_less_than_four_times_its_result(gpu: torch.device) -
     taken = torch.cuda.max_memory_allocated() - before
     assert batch.images.nbytes == 2048 * 3 * 224 * 224 * 4
     assert batch.images.nbytes <= taken < 4 * batch.images.nbytes
+
+
+def test_no_operation_mixes_the_tensors_of_two_devices() -> None:
+    """Torch's tensors without numbers stand in for those of a GPU: they know their device, which need not be there."""
+    codes = np.arange(len(operations.NAMES))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        images = torch.empty(len(codes), 3, 32, 32, dtype=torch.uint8, device="cuda")
+        labels = torch.empty(len(codes), dtype=torch.int64, device="cuda")
+        assert operations.applied(images, codes, np.ones(len(codes))).is_cuda
+        for mix in (None, CutMix(), MixUp()):
+            more = (PCALighting(0.1, image_std=(STD,) * 3), SoftCrop())
+            make = make_pipeline(*more, mix=mix, softening=Softening(link="shuffled"))
+            for rows in (None, [3, 1]):
+                batch = make(images, labels, key=Key(0, 0), rows=rows)
+                assert all(part is not None and part.is_cuda for part in batch)
+        with pytest.raises(RuntimeError, match=r"two devices|different devices|same device"):
+            images + torch.empty(3, 32, 32, dtype=torch.uint8)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]
         found["torchvision batched"] = (lambda step: mix(_normalise(images), labels), len(images))
     floats = images.float() / 255
     batched = rivals.kornia_batched(words, size=size)
-    if batched is not None and _can(batched.to(images.device), floats):
+    if batched is not None and _can(batched, floats):
         one = ", one choice a batch" if any(word in transforms.POLICIES for word in words) else ""
         found[f"kornia batched{one}"] = (lambda step: batched(floats), len(images))
     return found
@@ -200,7 +200,7 @@ def _each(change: rivals.Change, images: list[Any]) -> tuple[Work, int]:
 def _can(program: torch.nn.Module, images: Tensor) -> bool:
     """Tell whether another program can do its work on the images' device, saying why not."""
     try:
-        program(images)
+        program.to(images.device)(images)
     except (RuntimeError, TypeError, ValueError) as error:
         log.warning("left out: %s: %s", program, error)
         return False
