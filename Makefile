@@ -1,5 +1,7 @@
 # make demo: train and evaluate on the embedded digits. make test: run every check.
+GPU_PYTHON := $(if $(filter undefined,$(origin PYTHON)),.venv/bin/python,$(PYTHON))
 PYTHON ?= python3
+OUT ?= runs/gpu
 CONFIG = ResNet8-cutout-agmax
 
 .PHONY: demo test slow gpu clean
@@ -24,8 +26,18 @@ test: .venv/dev.stamp
 	.venv/bin/mypy --strict agmax main.py
 	.venv/bin/python -m pytest -n 2 --dist worksteal -m 'not slow and not gpu'
 
-slow gpu: .venv/dev.stamp
-	.venv/bin/python -m pytest -m $@
+slow: .venv/dev.stamp
+	.venv/bin/python -m pytest -m slow
+
+# PYTHON, where it is given, is used as it is, without a .venv. Other versions of the libraries have warnings of their own.
+gpu: $(if $(filter .venv/%,$(GPU_PYTHON)),.venv/dev.stamp)
+	$(GPU_PYTHON) -c 'import torch; print("torch", torch.__version__, "on", torch.cuda.get_device_name())'
+	mkdir -p '$(OUT)'
+	status=0; \
+	$(GPU_PYTHON) -m pytest -W default -m gpu tests/test_gpu.py || status=$$?; \
+	$(GPU_PYTHON) main.py --benchmark augment --json > '$(OUT)/gpu.json' || exit; \
+	echo 'The rows, versions and the name of the card are in $(OUT)/gpu.json'; \
+	exit $$status
 
 clean:
 	rm -rf .venv build dist

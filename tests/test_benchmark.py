@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import REPOSITORY, Answer
+from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from agmax import builders
@@ -19,6 +20,7 @@ Run = Callable[..., Answer]
 
 KEYS = {
     "pipeline",
+    "device",
     "image_size",
     "batch_size",
     "threads",
@@ -52,6 +54,7 @@ def test_every_row_says_what_was_timed_and_beside_what(run: Run) -> None:
     ]
     for row in rows:
         assert set(row) == KEYS
+        assert row["device"] == "cpu"
         assert row["views_per_second"] == pytest.approx(row["ratio"] * row["per_image_views_per_second"])
     assert {"torchvision tensors per image", "timm PIL per image (ImageNet's table)"} <= set(rows[0]["others"])
     assert {"torch", "torchvision", "timm", "pillow"} <= set(answer.json["versions"])
@@ -121,6 +124,41 @@ def test_speeds_are_medians_of_programs_that_take_turns(monkeypatch: pytest.Monk
     speeds = timing.median_speeds({"fast": (program("fast", 2), 256), "slow": (program("slow", 4), 16)})
     assert speeds == {"fast": 128.0, "slow": 4.0}
     assert turns[4:] == ["fast", "slow"] * timing.REPEATS
+
+
+def test_a_timing_ends_when_the_device_has_done_what_was_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call is launched in 1 s and takes the device 9 s more; what was left of the warm-up counts for nobody."""
+    now, waiting = [0.0], [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing, "SHORTEST", 25.0)
+
+    def synchronize(device: torch.device) -> None:
+        assert device.type == "cuda"
+        now[0] += waiting[0]
+        waiting[0] = 0.0
+
+    def work(call: int) -> None:
+        now[0] += 1
+        waiting[0] += 100 if now[0] == 1 else 9  # the first call warms up
+
+    monkeypatch.setattr(timing.devices, "synchronize", synchronize)
+    row = timing.timed("crop", 32, 20, 4, {"ours": (work, 20)}, device=torch.device("cuda"))
+    assert (row["views_per_second"], row["device"], waiting) == (2.0, "cuda", [0.0])
+    assert now[0] == 101 + 10 + timing.REPEATS * 2 * 10  # two calls a turn: 25 s hold two of 10 s
+
+
+def test_what_another_program_cannot_do_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise RuntimeError("tensors on two devices")
+
+    said: list[str] = []
+    monkeypatch.setattr(augment.log, "warning", lambda text, *values: said.append(text % values))
+    images = files.photographs(4, 32, 32)
+    for program, is_timed in ((torch.nn.Identity(), True), (Broken(), False)):
+        monkeypatch.setattr(rivals, "kornia_batched", lambda words, size, program=program: program)
+        assert ("kornia batched" in augment._rivals(["crop"], images)) == is_timed
+    assert said == ["left out: Broken(): tensors on two devices"]
 
 
 def test_all_programs_normalise_to_the_same_numbers() -> None:

@@ -23,7 +23,9 @@ TORCHVISION = v2.AutoAugment()
 def torchvision_answer(image: Tensor, name: str, value: float) -> Tensor:
     """Apply an operation to one image [C, H, W] as torchvision's AutoAugment does, by its measure of strength."""
     magnitude = value - 1 if name in FACTORS else value / 255 if name == "Solarize" else value
-    answer = TORCHVISION._apply_image_or_video_transform(image, name, magnitude, interpolation="nearest", fill={})
+    answer = TORCHVISION._apply_image_or_video_transform(
+        image, name, magnitude, interpolation=v2.InterpolationMode.NEAREST, fill={}
+    )
     assert isinstance(answer, Tensor)
     return answer
 

@@ -117,7 +117,7 @@ def test_every_operation_of_every_strength_equals_torchvisions_pixels(policy: st
         signed = [sign * magnitude for sign in signs.tolist() for magnitude in magnitudes]
         for result, magnitude in zip(results, signed, strict=True):
             expected = v2.AutoAugment()._apply_image_or_video_transform(
-                images[0], name, magnitude, interpolation="nearest", fill={}
+                images[0], name, magnitude, interpolation=v2.InterpolationMode.NEAREST, fill={}
             )
             assert torch.equal(result, expected), f"{name} {magnitude}"
 

@@ -829,26 +829,3 @@ def test_a_training_that_fails_ends_its_samples_while_the_error_is_still_on_its_
     with pytest.raises(Failed) as failure:
         run("--config=ResNet8", "--train", "--dataset=digits", "dataset.train_limit=20", "dataset.image_size=8")
     assert failure.value.__traceback__ is not None and closed == [True]
-
-
-@pytest.mark.gpu
-def test_a_gpu_gets_equal_samples_in_their_order_whatever_it_does_meanwhile() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-    device = torch.device("cuda")
-    closed: list[bool] = []
-    given = [
-        sample._replace(images=sample.images.pin_memory(), labels=sample.labels.pin_memory())
-        for sample in samples_of([], count=20)
-    ]
-    work = torch.ones(2000, 2000, device=device)
-    sums = []
-    for sample in copied_ahead(iter(given), device):
-        work = (work @ work).clamp(max=1)
-        assert sample.images.is_cuda and sample.labels.is_cuda and not sample.indices.is_cuda
-        sums.append(torch.stack([sample.images.double().sum(), sample.labels.double().sum()]))
-    expected = [[float(sample.images.double().sum()), float(sample.labels.sum())] for sample in given]
-    assert torch.stack(sums).tolist() == expected
-    with closing(copied_ahead(samples_of(closed), device)) as samples:
-        assert next(samples).indices.tolist() == [0, 0]
-    assert closed == [True]

@@ -985,18 +985,6 @@ def test_summary_counts_parameters_and_operations(run: Run) -> None:
     assert "QNetwork" in run("--config=ResNet8-standard-agmax", "--summary").out
 
 
-@pytest.mark.gpu
-def test_one_gpu_trains_and_resumes_bit_for_bit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    words = ("--config=ResNet8-cutmix-cutout-agmax", *TINY, "--device=cuda", "train.deterministic=true")
-    whole = run(*words, "--train", "--json", "train.save_every_steps=1", "train.runs_dir=whole").json
-    resumed = interrupted_and_resumed(run, monkeypatch, 6, *words, "train.save_every_steps=1")
-    assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
-    assert run("--eval", "--json", "--resume", whole["checkpoint"]).json["top1"] == whole["top1"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_demo_reaches_its_accuracy_and_evaluates_to_the_same(run: Run, precision: str) -> None:

@@ -33,6 +33,7 @@ from agmax.benchmarks.files import jpeg_files, photographs
 from agmax.benchmarks.timing import Work, one_thread, timed
 from agmax.config.resolve import Setting, resolve
 from agmax.core import devices
+from agmax.core.logs import log
 from agmax.data.splits import Files
 
 SMALL = 32, 256
@@ -40,6 +41,9 @@ SMALL = 32, 256
 
 LARGE = 224, 64
 """Those of ImageNet's rows."""
+
+NUM_PER_IMAGE = {32: 64, 224: 16}
+"""Images, by their size, for programs that take one after another; what they take does not depend on the batch."""
 
 PARTS: dict[str, Callable[[int], Callable[..., Tensor]]] = {
     "crop": lambda size: RandomCrop(4),
@@ -65,52 +69,78 @@ WHOLE_ONLY: dict[str, tuple[Sequence[Transform], dict[str, Any]]] = {
 }
 """Those that change targets too, as transforms and settings of a pipeline."""
 
-ROWS: tuple[tuple[str, int, int], ...] = (
+WHOLES = (
+    "crop-flip-normalise",
+    "crop-flip-normalise-cutout",
+    "crop-flip-auto_augment-normalise",
+    "crop-flip-auto_augment-normalise-cutout",
+    "crop-flip-rand_augment-normalise",
+    "crop-flip-trivial_augment-normalise",
+)
+OF_IMAGENET = ("flip-color_jitter-normalise-lighting", "flip-auto_augment-color_jitter-normalise-lighting-cutout")
+
+Row = tuple[str, int, int]
+
+ROWS: tuple[Row, ...] = (
     *((word, *SMALL) for word in PARTS),
     *((f"normalise-{word}", *SMALL) for word in WHOLE_ONLY),
-    ("crop-flip-normalise", *SMALL),
-    ("crop-flip-normalise-cutout", *SMALL),
-    ("crop-flip-auto_augment-normalise", *SMALL),
-    ("crop-flip-auto_augment-normalise-cutout", *SMALL),
-    ("crop-flip-rand_augment-normalise", *SMALL),
-    ("crop-flip-trivial_augment-normalise", *SMALL),
-    ("flip-color_jitter-normalise-lighting", *LARGE),
-    ("flip-auto_augment-color_jitter-normalise-lighting-cutout", *LARGE),
+    *((whole, *SMALL) for whole in WHOLES),
+    *((whole, *LARGE) for whole in OF_IMAGENET),
 )
 """Pipelines on images in memory, with image and batch size."""
 
+ROWS_ON_GPU: tuple[Row, ...] = (
+    *((pipeline, size, 1024) for pipeline, size, _ in ROWS if size == SMALL[0]),
+    *((whole, LARGE[0], 256) for whole in (*WHOLES, *OF_IMAGENET)),
+)
+"""Those that a GPU is timed with, the batches as large as it is given them."""
+
 
 def run(*, say: Callable[[str], None]) -> dict[str, Any]:
-    """Time every row on one thread and on all, files on one, and return `rows`; `say` hears the progress."""
-    most = torch.get_num_threads()
+    """Time every row, on a GPU where one is visible, and return `rows`; `say` hears the progress."""
+    device = devices.choose_device("auto")
     rows = []
+    for row in _rows_on_gpu(device) if device.type == "cuda" else _rows_on_cpu():
+        rows.append(row)
+        say(line(row))
+    return {"rows": rows, "versions": rivals.versions(), "device": devices.machine(device, None)}
+
+
+def _rows_on_cpu() -> Iterator[dict[str, Any]]:
+    """Time every row on one thread and on all, files on one."""
+    most = torch.get_num_threads()
     try:
         for threads in sorted({1, most}):
             torch.set_num_threads(threads)
             for pipeline, size, batch_size in ROWS:
-                rows.append(_row(pipeline, size, batch_size, threads))
-                say(line(rows[-1]))
-        for row in _rows_from_files():
-            rows.append(row)
-            say(line(row))
+                yield _row(pipeline, photographs(batch_size, size, size), threads)
+        yield from _rows_from_files()
     finally:
         torch.set_num_threads(most)
-    return {"rows": rows, "versions": rivals.versions(), "device": devices.machine(torch.device("cpu"), None)}
+
+
+def _rows_on_gpu(device: torch.device) -> Iterator[dict[str, Any]]:
+    """Time every row on images that lie on the device already; what works per image has all threads of the CPU."""
+    images = torch.empty(0)
+    for pipeline, size, batch_size in ROWS_ON_GPU:
+        if images.shape[-1] != size or len(images) != batch_size:
+            images = photographs(batch_size, size, size).to(device)
+        yield _row(pipeline, images, torch.get_num_threads())
 
 
 def line(row: dict[str, Any]) -> str:
     """Return a row as text."""
     others = "  ".join(f"{name} {speed:,.0f}" for name, speed in row["others"].items())
     beside = f"{row['ratio']:6.1f} x {row['per_image_views_per_second']:9,.0f}" if row["ratio"] else " " * 18
-    where = f"{row['image_size']:>4} px  {row['threads']} thread{'s' if row['threads'] > 1 else ' '}"
+    threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ' '}"
+    where = f"{row['image_size']:>4} px  {threads if row['device'] == 'cpu' else row['device']}"
     return f"{row['pipeline']:<64} {where} {row['views_per_second']:12,.0f} = {beside}   {others}".rstrip()
 
 
-def _row(pipeline: str, size: int, batch_size: int, threads: int) -> dict[str, Any]:
+def _row(pipeline: str, images: Tensor, threads: int) -> dict[str, Any]:
     words = pipeline.split("-")
-    images = photographs(batch_size, size, size)
     programs = {"ours": _ours(words, images)} | _rivals(words, images)
-    return timed(pipeline, size, batch_size, threads, programs)
+    return timed(pipeline, images.shape[-1], len(images), threads, programs, device=images.device)
 
 
 def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
@@ -122,7 +152,7 @@ def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
             return lambda step: part(images), count
         given = _normalise(images) if words[0] in ON_FLOATS else images
         return lambda step: part.apply_(given, *part.draw(count, given.shape[1:], Key(0, step))), count
-    make, labels = _pipeline(words, size, num_views=1), torch.arange(count) % 10
+    make, labels = _pipeline(words, size, num_views=1), _labels(images)
     return lambda step: make(images, labels, key=Key(0, step)), count
 
 
@@ -140,7 +170,7 @@ def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]
     """Return what other programs can do of the same."""
     size, found = images.shape[-1], {}
     if set(words) <= set(PARTS):
-        few = images[: max(8, len(images) // 4)]
+        few = images[: NUM_PER_IMAGE[size]].cpu()
         on_floats = len(words) == 1 and words[0] in ON_FLOATS
         given: list[Any] = list(_normalise(few)) if on_floats else rivals.pil_images(few)
         found["torchvision PIL per image"] = _each(rivals.torchvision_per_image(words, size=size, from_pil=True), given)
@@ -153,11 +183,11 @@ def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]
             found[f"timm PIL per image{table}"] = _each(policy, given)
     mix = rivals.torchvision_mixer(words[-1])
     if mix is not None:
-        labels = torch.arange(len(images)) % 10
+        labels = _labels(images)
         found["torchvision batched"] = (lambda step: mix(_normalise(images), labels), len(images))
+    floats = images.float() / 255
     batched = rivals.kornia_batched(words, size=size)
-    if batched is not None:
-        floats = images.float() / 255
+    if batched is not None and _can(batched, floats):
         one = ", one choice a batch" if any(word in transforms.POLICIES for word in words) else ""
         found[f"kornia batched{one}"] = (lambda step: batched(floats), len(images))
     return found
@@ -167,8 +197,23 @@ def _each(change: rivals.Change, images: list[Any]) -> tuple[Work, int]:
     return (lambda step: [change(image) for image in images]), len(images)
 
 
+def _can(program: torch.nn.Module, images: Tensor) -> bool:
+    """Tell whether another program can do its work on the images' device, saying why not."""
+    try:
+        program.to(images.device)(images)
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.warning("left out: %s: %s", program, error)
+        return False
+    return True
+
+
+def _labels(images: Tensor) -> Tensor:
+    return torch.arange(len(images), device=images.device) % 10
+
+
 def _normalise(images: Tensor) -> Tensor:
-    return color.normalised(images, torch.tensor(rivals.MEAN), torch.tensor(rivals.STD))
+    mean, std = (torch.tensor(values, device=images.device) for values in (rivals.MEAN, rivals.STD))
+    return color.normalised(images, mean, std)
 
 
 # --- from files -----------------------------------------------------------------------------------------------------

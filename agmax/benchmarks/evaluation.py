@@ -60,7 +60,8 @@ def run(*, say: Callable[[str], None]) -> dict[str, Any]:
         }
         for what, (ours, timms) in programs.items():
             ours(0), timms(0)  # the workers start, and the memory is there
-            speeds = in_turn({"ours": (ours, len(paths), 1), "timm": (timms, len(paths), 1)}, REPEATS)
+            both = {"ours": (ours, len(paths), 1), "timm": (timms, len(paths), 1)}
+            speeds = in_turn(both, REPEATS, device=device)
             row = {"what": what, "images_per_second": speeds["ours"], "timm_images_per_second": speeds["timm"]}
             rows.append(row | {"ratio": speeds["ours"] / speeds["timm"]})
             say(line(rows[-1]))

@@ -91,7 +91,7 @@ def timm_policy(word: str) -> Change | None:
     return rand_augment_transform("rand-m9-n2-p1", arguments) if word == "rand_augment" else None
 
 
-def kornia_batched(words: Sequence[str], *, size: int) -> Callable[[Tensor], Tensor] | None:
+def kornia_batched(words: Sequence[str], *, size: int) -> torch.nn.Module | None:
     """Return kornia's transforms of a float batch [B, C, H, W], or None where it lacks one or is not installed.
 
     Its policies choose their operations once for the whole batch.

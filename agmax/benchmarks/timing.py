@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from agmax.core import devices
+
 REPEATS = 7
 """Every program is timed so often, in turn with the others; the median counts."""
 
@@ -20,22 +22,32 @@ PER_IMAGE = "per image"
 Work = Callable[[int], Any]
 """Takes the number of the call, so that no two are alike."""
 
+CPU = torch.device("cpu")
+
 
 def timed(
-    pipeline: str, size: int, batch_size: int, threads: int, programs: dict[str, tuple[Work, int]]
+    pipeline: str,
+    size: int,
+    batch_size: int,
+    threads: int,
+    programs: dict[str, tuple[Work, int]],
+    *,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """Time programs, each given with the views of one call, and return the row of a pipeline (README, `--benchmark`).
 
-    `ours` is one of them. Those that work per image run on one thread, as a data worker does, and count as often as
-    there are threads.
+    `ours` is one of them. Those that work per image run on one thread of the CPU, as a data worker does, and count as
+    often as there are threads. The others work on the device.
     """
     speeds = median_speeds(
-        {name: (_alone(work) if PER_IMAGE in name else work, views) for name, (work, views) in programs.items()}
+        {name: (_alone(work) if PER_IMAGE in name else work, views) for name, (work, views) in programs.items()},
+        device=device,
     )
     scaled = {name: speed * (threads if PER_IMAGE in name else 1) for name, speed in speeds.items()}
     ours, per_image = scaled.pop("ours"), scaled.pop("torchvision PIL per image", None)
     return {
         "pipeline": pipeline,
+        "device": device.type,
         "image_size": size,
         "batch_size": batch_size,
         "threads": threads,
@@ -65,12 +77,15 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def median_speeds(programs: dict[str, tuple[Work, int]]) -> dict[str, float]:
+def median_speeds(programs: dict[str, tuple[Work, int]], *, device: torch.device = CPU) -> dict[str, float]:
     """Return the views per second of each program, warmed up, of timings that take SHORTEST seconds."""
-    return in_turn({name: (*program, _calls(program[0])) for name, program in programs.items()}, REPEATS)
+    calls = {name: _calls(work, device) for name, (work, _) in programs.items()}
+    return in_turn({name: (*program, calls[name]) for name, program in programs.items()}, REPEATS, device=device)
 
 
-def in_turn(programs: dict[str, tuple[Work, int, int]], repeats: int) -> dict[str, float]:
+def in_turn(
+    programs: dict[str, tuple[Work, int, int]], repeats: int, *, device: torch.device = CPU
+) -> dict[str, float]:
     """Return the views per second of each program, the median of its turns; a busy machine slows all alike.
 
     Each is given with the views of one call and the calls of one turn.
@@ -78,16 +93,22 @@ def in_turn(programs: dict[str, tuple[Work, int, int]], repeats: int) -> dict[st
     speeds: dict[str, list[float]] = {name: [] for name in programs}
     for repeat in range(repeats):
         for name, (work, views, calls) in programs.items():
-            started = time.perf_counter()
-            for call in range(calls):
-                work(1 + repeat * calls + call)
-            speeds[name].append(views * calls / (time.perf_counter() - started))
+            seconds = _seconds(work, range(1 + repeat * calls, 1 + (repeat + 1) * calls), device)
+            speeds[name].append(views * calls / seconds)
     return {name: float(np.median(values)) for name, values in speeds.items()}
 
 
-def _calls(work: Work) -> int:
+def _calls(work: Work, device: torch.device) -> int:
     """Warm up, and return how many calls take SHORTEST seconds."""
     work(0)
+    return max(1, int(SHORTEST / max(_seconds(work, range(1), device), 1e-6)))
+
+
+def _seconds(work: Work, calls: range, device: torch.device) -> float:
+    """Return how long calls take until the device has done them, not just until they are launched."""
+    devices.synchronize(device)
     started = time.perf_counter()
-    work(0)
-    return max(1, int(SHORTEST / max(time.perf_counter() - started, 1e-6)))
+    for call in calls:
+        work(call)
+    devices.synchronize(device)
+    return time.perf_counter() - started

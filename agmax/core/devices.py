@@ -81,6 +81,12 @@ def _bf16_is_fast(device: torch.device) -> bool:
     return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done all that was launched; a CPU has done it already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def num_workers(asked: int | None) -> int:
     """Return how many processes decode files: what is asked, or one for each usable core, at most 8."""
     if asked is not None:
