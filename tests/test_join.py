@@ -1,12 +1,14 @@
 """What a user joins from a folder of their own works by name like ours: parts, settings, lists, messages, trainings."""
 
-import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Answer
+
+Run = Callable[..., Answer]
 
 MINE = '''
 """One of everything, in the user's own file."""
@@ -123,10 +125,13 @@ def tiny_net(**arguments):
 '''
 
 USE = """
-import json, sys
+import contextlib, io, json
 from pathlib import Path
 from main import main
 flag = "--import=mine.py"
+with contextlib.redirect_stdout(io.StringIO()) as answer:  # in which nothing stands that the file prints
+    assert main([flag, "--list=parts", "--json"]) == 0
+assert "stripes" in json.loads(answer.getvalue())["parts"]
 name = "tiny_net-negative-stripes-halves-spreading"
 words = [flag, f"--config={name}", "--dataset=stains", "--epochs=2", "train.batch_size=10", "schedule.name=power"]
 words += ["augment.stripes.rows=[2, 4]", "objective.spread_weight=0.25", "schedule.exponent=3"]
@@ -187,17 +192,10 @@ def test_mistakes_in_joined_settings_are_answered_in_one_line(used: "tuple[Path,
     assert "schedule.exponent" in errors[2] and "Did you mean 'stripes'?" in errors[3]
 
 
-def test_a_checkpoint_with_joined_parts_says_what_it_needs(used: "tuple[Path, str, str]") -> None:
-    run = next((used[0] / "runs").glob("tiny_net-negative*/stains-s0"))
-    words = [sys.executable, str(REPOSITORY / "main.py"), "--eval", f"--resume={run}"]
-    done = subprocess.run(words, cwd=used[0], capture_output=True, text=True)
-    assert done.returncode == 4 and "give --import FILE" in done.stderr and done.stderr.count("\n") == 1
-
-
-def test_the_answer_in_json_stands_alone_though_the_file_prints(used: "tuple[Path, str, str]") -> None:
-    words = [sys.executable, str(REPOSITORY / "main.py"), "--import=mine.py", "--list=parts", "--json"]
-    done = subprocess.run(words, cwd=used[0], capture_output=True, text=True)
-    assert "stripes" in json.loads(done.stdout)["parts"] and done.stderr == "a file may print\n"
+def test_a_checkpoint_with_joined_parts_says_what_it_needs(used: "tuple[Path, str, str]", run: Run) -> None:
+    folder = next((used[0] / "runs").glob("tiny_net-negative*/stains-s0"))
+    answer = run("--eval", f"--resume={folder}")
+    assert answer.status == 4 and "give --import FILE" in answer.err and answer.err.count("\n") == 1
 
 
 def test_a_study_imports_the_file_in_every_cell_and_shows_the_metric(used: "tuple[Path, str, str]") -> None:
@@ -220,16 +218,17 @@ def test_a_study_imports_the_file_in_every_cell_and_shows_the_metric(used: "tupl
         ),
     ],
 )
-def test_a_file_that_cannot_be_imported_is_said_with_its_line(tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_file_that_cannot_be_imported_is_said_with_its_line(
+    tmp_path: Path, text: str | None, said: str, run: Run
+) -> None:
     if text is not None:
         (tmp_path / "mine.py").write_text(text)
-    words = [sys.executable, str(REPOSITORY / "main.py"), "--import=mine.py", "--list"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr
+    answer = run("--import=mine.py", "--list")
+    assert answer.status == 2 and answer.err.count("\n") == 1 and said in answer.err
+    assert "mine" not in sys.modules
 
 
-def test_a_file_with_the_name_of_another_module_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_another_module_is_refused(tmp_path: Path, run: Run) -> None:
     (tmp_path / "json.py").write_text("")
-    words = [sys.executable, str(REPOSITORY / "main.py"), f"--import={tmp_path / 'json.py'}", "--list"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 2 and "another module is called json. Rename the file" in done.stderr
+    answer = run("--import=json.py", "--list")
+    assert answer.status == 2 and "another module is called json. Rename the file" in answer.err
