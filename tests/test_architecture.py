@@ -64,6 +64,10 @@ def test_a_folder_imports_only_from_those_above_it_in_the_list() -> None:
             assert rank[other] < rank[room], f"{path} imports {other}"
 
 
+def test_the_package_has_few_rooms_at_its_top() -> None:
+    assert len([path for path in PACKAGE.iterdir() if not path.name.startswith("__pycache__")]) <= 20
+
+
 def test_no_folders_import_one_another_in_a_circle() -> None:
     imports: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, Answer
+from test_readme import blocks
 
 Run = Callable[..., Answer]
 
@@ -127,11 +128,16 @@ def tiny_net(**arguments):
 USE = """
 import contextlib, io, json
 from pathlib import Path
+import torch
+import agmax
 from main import main
 flag = "--import=mine.py"
 with contextlib.redirect_stdout(io.StringIO()) as answer:  # in which nothing stands that the file prints
     assert main([flag, "--list=parts", "--json"]) == 0
 assert "stripes" in json.loads(answer.getvalue())["parts"]
+assert main(["--import=readme.py", "--config=ResNet8-blinds", "augment.blinds.most=2", "--print-config"]) == 0
+batch = agmax.augmentation("blinds")(torch.full((2, 3, 32, 32), 9, dtype=torch.uint8), torch.arange(2))
+assert batch.images.shape == (2, 1, 3, 32, 32)
 name = "tiny_net-negative-stripes-halves-spreading"
 words = [flag, f"--config={name}", "--dataset=stains", "--epochs=2", "train.batch_size=10", "schedule.name=power"]
 words += ["augment.stripes.rows=[2, 4]", "objective.spread_weight=0.25", "schedule.exponent=3"]
@@ -148,7 +154,7 @@ Path("mine.yaml").write_text('''
 base: tiny_net-standard
 dataset: stains
 settings: {train.epochs: 1, train.batch_size: 10}
-variants: {plain: standard, striped: stripes}
+variants: {striped: stripes}
 metrics: [brier, error]
 ''')
 assert main([flag, "--study", "./mine.yaml"]) == 0
@@ -160,6 +166,8 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, str, str]":
     """Use everything in a program of its own, so that no other test meets it; return the folder and what was said."""
     folder = tmp_path_factory.mktemp("mine")
     (folder / "mine.py").write_text(MINE)
+    (example,) = [text for text in blocks("python") if "register" in text]
+    (folder / "readme.py").write_text(example)
     done = subprocess.run(
         [sys.executable, "-c", USE], cwd=folder, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True
     )

@@ -50,13 +50,15 @@ class Outcome(NamedTuple):
     folder: Path  # for what is made from it
 
 
-def run(study: Study, typed: Typed = Typed(), options: Options = Options()) -> Outcome:  # noqa: B008  both frozen
+def run(study_file: Path, typed: Typed = Typed(), options: Options = Options()) -> Outcome:  # noqa: B008
     """Run what is missing of a study; what was typed beside it holds for every cell.
 
     Raises:
-        UsageError: a setting is the study's own to set, there is no such cell, or nothing is left to submit.
+        UsageError: the file is no study, a setting is the study's own to set, there is no such cell, or nothing is left
+            to submit.
         CellError: the training of some cells failed; the others are finished.
     """
+    study = files.read(study_file)
     for setting in typed.settings:
         if setting.key in files.OF_A_CELL:
             remedy = files.OF_A_CELL[setting.key]

@@ -21,7 +21,7 @@ def run(request: Request) -> Result:
         words=tuple(word for word in given["argv"] if word not in ("--print-slurm", "--json")),
     )
     (name,) = given["names"]
-    outcome = study.run(spec.read(spec.find(name)), Typed(ask.dataset, ask.parts, ask.settings), options)
+    outcome = study.run(spec.find(name), Typed(ask.dataset, ask.parts, ask.settings), options)
     if "script" in outcome.result and not request.as_json:
         print(outcome.result["script"], end="")
     if outcome.analysis is None:
