@@ -1,5 +1,6 @@
 """What a user joins from a folder of their own works by name like ours: parts, settings, lists, messages, trainings."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, Answer
 from test_readme import blocks
+
+from agmax.experiments import source_hash
 
 Run = Callable[..., Answer]
 
@@ -208,6 +211,8 @@ def test_a_checkpoint_with_joined_parts_says_what_it_needs(used: "tuple[Path, st
 
 def test_a_study_imports_the_file_in_every_cell_and_shows_the_metric(used: "tuple[Path, str, str]") -> None:
     assert "brier" in (used[0] / "runs/studies/mine/study.md").read_text()
+    (record,) = map(json.loads, (used[0] / "results/mine.jsonl").read_text().splitlines())
+    assert record["code"] != source_hash.fingerprint()  # the file is part of the code
 
 
 @pytest.mark.parametrize(

@@ -596,3 +596,8 @@ def test_no_other_module_writes_files_by_itself() -> None:
     assert found.pop("core/storage.py") >= {"fcntl", "flock", "fsync", "replace", "link", "open"}
     kept = {"studies/runner.py": {"open"}}  # the text of a training goes into a file that the training itself writes
     assert {name: how for name, how in found.items() if how} == kept
+
+
+def test_one_name_for_two_files_is_refused_before_the_work(run: Run) -> None:
+    answer = run("--eval", "--resume=nowhere", "--predictions=a.png", "--output=a.png")
+    assert answer.status == 2 and "one name given twice (a.png)" in answer.err

@@ -20,6 +20,9 @@ def run(request: Request) -> Result:
     split = options["split"] or "test"
     output = picture(options["output"], "") if options["output"] is not None else None
     predictions, force = options["predictions"], options["force"]
+    if output is not None and str(output) == predictions:
+        why = "the picture and the predictions would be one file"
+        raise UsageError("one name given twice", where=predictions, why=why, remedy="Give two names")
     for path in (predictions, output):
         if path:
             check_output(Path(path), force=force)
