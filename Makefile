@@ -31,7 +31,7 @@ slow: .venv/dev.stamp
 
 # PYTHON, where it is given, is used as it is, without a .venv. Other versions of the libraries have warnings of their own.
 gpu: $(if $(filter .venv/%,$(GPU_PYTHON)),.venv/dev.stamp)
-	$(GPU_PYTHON) -c 'import torch; print("torch", torch.__version__, "on", torch.cuda.get_device_name())'
+	@$(GPU_PYTHON) -c 'import torch; torch.cuda.is_available() or exit("error: GPU not there: torch finds none"); print("torch", torch.__version__, "on", torch.cuda.get_device_name())'
 	mkdir -p '$(OUT)'
 	status=0; \
 	$(GPU_PYTHON) -m pytest -W default -m gpu tests/test_gpu.py || status=$$?; \
