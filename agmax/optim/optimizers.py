@@ -4,16 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info
 from torch import nn, optim
 
 RMSPROP = {"alpha": 0.9, "eps": 1e-3}
 """The AgMax program's constants."""
-
-
-def known() -> list[str]:
-    """Return the names of timm's optimizers."""
-    return [str(name) for name in list_optimizers()]
 
 
 def why_unusable(name: str, **settings: Any) -> str:
