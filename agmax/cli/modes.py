@@ -15,6 +15,7 @@ class Mode(NamedTuple):
     names: tuple[int | str | None, str | tuple[str, ...]] | None = None  # how many names it takes (nargs), called what
     options: tuple[str, ...] = ()  # those of OPTIONS that go with it
     needs_torch: bool = True
+    trains: bool = False  # by itself, on all GPUs: several processes would each train the whole
     takes_config: bool = True  # False: what it works on names its own
     takes_settings: bool = True  # False: it looks at what is there
 
@@ -27,7 +28,7 @@ class Mode(NamedTuple):
 MODES = {
     mode.name: mode
     for mode in (
-        Mode("train", "train, evaluating after every epoch", options=("resume", "n-runs")),
+        Mode("train", "train, evaluating after every epoch", options=("resume", "n-runs"), trains=True),
         Mode(
             "eval",
             "evaluate a checkpoint (--resume); writes nothing",
@@ -58,6 +59,7 @@ MODES = {
             "run what is missing of a study: variants x seeds from one file, or a name of configs/study",
             names=(None, "FILE"),
             options=("dry-run", "fresh", "jobs", "cell", "print-slurm"),
+            trains=True,
             takes_config=False,
         ),
         Mode(

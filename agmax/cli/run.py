@@ -20,11 +20,11 @@ SMALLEST_TORCH = (2, 10)
 
 def answer(request: Request) -> dict[str, Any]:
     """Do what was asked for."""
-    if request.mode in ("train", "study") and os.environ.get("WORLD_SIZE", "1") != "1":
+    mode = MODES[request.mode]
+    if mode.trains and os.environ.get("WORLD_SIZE", "1") != "1":
         why = "each of these processes would train the whole by itself"
         remedy = "Start one process: it takes all GPUs of CUDA_VISIBLE_DEVICES"
         raise UsageError("started several times", where="torchrun", why=why, remedy=remedy)
-    mode = MODES[request.mode]
     if mode.needs_torch:
         _check_torch()
         to_stderr()

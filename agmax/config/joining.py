@@ -76,7 +76,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def _block(word: str, settings: Settings) -> type[Section]:
     """Make a section of settings; what is a tuple in Python is a list in a file."""
     fields: dict[str, Any] = {
-        key: (Annotated[kind, Field(strict=False)] if str(kind).startswith("tuple") else kind, default)
+        key: (Annotated[kind, Field(strict=False)] if getattr(kind, "__origin__", None) is tuple else kind, default)
         for key, (kind, default) in settings.items()
     }
     return create_model(f"Block_{word}", __base__=Section, **fields)

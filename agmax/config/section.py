@@ -87,7 +87,7 @@ class OpenSection(Section):
         for word in (str(values.get(name)) for name in cls.words):
             for key, item in cls.joined.get(word, {}).items():
                 found.setdefault(key, item.default)
-        for key in found.keys() - cls.model_fields.keys():
+        for key in sorted(found.keys() - cls.model_fields.keys()):
             if key not in known:
                 problems.append(f"{section}.{key}: there is no such setting")
                 continue
