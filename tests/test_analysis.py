@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY  # noqa: F401  one thread, before torch is imported
 
 from agmax.config import resolve
 from agmax.config.resolve import Setting

@@ -13,12 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, REPOSITORY, Answer, write_tree
 from PIL import Image
 from pydantic import BaseModel
-from test_readme import blocks
-from test_released import file_of
-from test_training import train
 
 import agmax
 from agmax import builders
@@ -29,6 +25,12 @@ from agmax.core.logs import log
 from agmax.data import datasets
 from agmax.experiments.model import Model, with_initial_weights
 from agmax.losses import AgMaxLoss
+from helpers.command import Answer
+from helpers.images import write_tree
+from helpers.places import GOLDEN, REPOSITORY
+from test_readme import blocks
+from test_released import file_of
+from test_training import train
 
 Run = Callable[..., Answer]
 

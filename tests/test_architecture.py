@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
 
 from agmax.augment import mixing, transforms
 from agmax.builders import pipelines
@@ -15,6 +14,7 @@ from agmax.config import names
 from agmax.config.augmentation import SOFTENS, Augment
 from agmax.config.schema import choices
 from agmax.losses import OBJECTIVES
+from helpers.places import REPOSITORY
 
 PACKAGE = REPOSITORY / "agmax"
 

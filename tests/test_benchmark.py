@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import REPOSITORY, Answer
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
@@ -15,6 +14,8 @@ from agmax.augment import color, mixing, transforms
 from agmax.benchmarks import augment, evaluation, files, rivals, timing
 from agmax.config.resolve import resolve
 from agmax.data.splits import Files
+from helpers.command import Answer
+from helpers.places import REPOSITORY
 
 Run = Callable[..., Answer]
 

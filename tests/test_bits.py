@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, Answer, golden
 from torch import Tensor
 
 from agmax import builders
@@ -26,6 +25,8 @@ from agmax.config.resolve import Setting
 from agmax.config.schema import Config
 from agmax.core.batch import RawBatch
 from agmax.data.splits import Pixels
+from helpers.command import Answer
+from helpers.places import GOLDEN, golden
 
 SIZES = (16, 16, 5)
 """Images of steps 0, 1 and the last, short one."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REPOSITORY, Answer
 
 from agmax.cli import modes, parser
 from agmax.cli.commands import list as listing
@@ -19,6 +18,8 @@ from agmax.cli.commands import preview
 from agmax.cli.commands import train as training
 from agmax.config import names
 from agmax.experiments import export
+from helpers.command import Answer
+from helpers.places import REPOSITORY
 
 Run = Callable[..., Answer]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answer
 
 from agmax.cli.commands import compare as compare_command
 from agmax.config import resolve
 from agmax.studies import records
+from helpers.command import Answer
 from main import main
 
 Call = Callable[..., Answer]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Answer, write_tree
 
 from agmax import builders
 from agmax.builders import trainers
@@ -23,6 +22,8 @@ from agmax.evaluation.predict import Predictions
 from agmax.experiments import results
 from agmax.experiments.run_folder import Run as RunFolder
 from agmax.training.loop import Trainer
+from helpers.command import Answer
+from helpers.images import write_tree
 
 Run = Callable[..., Answer]
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import REPOSITORY, Answer, golden
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,8 @@ from agmax.config.augmentation import CutMix
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config
 from agmax.core.errors import ConfigErrors, UsageError
+from helpers.command import Answer
+from helpers.places import REPOSITORY, golden
 
 Run = Callable[..., Answer]
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Answer, skip_or_fail, write_images, write_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -38,6 +37,9 @@ from agmax.data.in_memory import Resident
 from agmax.data.splits import Files, Pixels, partition
 from agmax.evaluation.metrics import metrics
 from agmax.experiments.results import Metrics, lines
+from helpers.command import Answer
+from helpers.images import write_images, write_tree
+from helpers.places import skip_or_fail
 
 CPU = torch.device("cpu")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

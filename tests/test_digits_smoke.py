@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chromium import opened
-from conftest import REPOSITORY, Answer
-from test_studies import InThisProcess, stand_in
 
 from agmax.studies import spec
+from helpers.chromium import opened
+from helpers.command import Answer
+from helpers.places import REPOSITORY
+from test_studies import InThisProcess, stand_in
 
 
 @pytest.mark.parametrize("jobs", [0, pytest.param(2, marks=pytest.mark.slow)])

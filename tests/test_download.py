@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Answer
-from test_data import without_checksums, write_cifar  # noqa: F401  a fixture
-from test_released import file_of, small_imagenet
 from torchvision.datasets import CIFAR10
 
 from agmax.checkpoints import agmax_format
@@ -25,6 +22,9 @@ from agmax.core.errors import BusyError, DownloadError, OutputError, without_sec
 from agmax.data import datasets
 from agmax.data.splits import Pixels
 from agmax.experiments import saved as saving
+from helpers.command import Answer
+from test_data import without_checksums, write_cifar  # noqa: F401  a fixture
+from test_released import file_of, small_imagenet
 
 Run = Callable[..., Answer]
 

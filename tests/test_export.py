@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import Answer
 from safetensors import safe_open
-from test_training import train
 
 import agmax
 from agmax.experiments import export
 from agmax.experiments.model import with_initial_weights
+from helpers.command import Answer
+from test_training import train
 
 Run = Callable[..., Answer]
 

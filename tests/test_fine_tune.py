@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import Answer
-from test_released import file_of
-from test_training import TINY, assert_same_weights, interrupted_and_resumed, loss_log, train, weights
 
 from agmax import builders
 from agmax.config.resolve import Setting, resolve
 from agmax.core.errors import CheckpointError, DownloadError
 from agmax.models import backbones
+from helpers.command import Answer
+from test_released import file_of
+from test_training import TINY, assert_same_weights, interrupted_and_resumed, loss_log, train, weights
 
 Run = Callable[..., Answer]
 

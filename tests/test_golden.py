@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import golden
 from torch import Tensor, nn
 
 from agmax.augment.mixing import Box, cutmix
@@ -19,6 +18,7 @@ from agmax.models import backbones
 from agmax.models.classifier import Classifier, QNetwork
 from agmax.optim.lr_schedules import learning_rate
 from agmax.optim.optimizers import optimizer
+from helpers.places import golden
 
 
 def names(cases: list[dict[str, Any]], *keys: str) -> list[str]:

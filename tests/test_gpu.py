@@ -18,9 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, Answer, skip_or_fail
-from test_bits import CASES, configured, samples
-from test_training import KILL_ITSELF, TINY, assert_same_weights, loss_log
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import scatter_gather
@@ -53,6 +50,10 @@ from agmax.benchmarks.files import photographs
 from agmax.core import devices
 from agmax.core.batch import Batch, Outputs, RawBatch
 from agmax.models.classifier import Classifier, QNetwork
+from helpers.command import Answer
+from helpers.places import REPOSITORY, skip_or_fail
+from test_bits import CASES, configured, samples
+from test_training import KILL_ITSELF, TINY, assert_same_weights, loss_log
 
 Run = Callable[..., Answer]
 

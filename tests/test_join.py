@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, Answer
-from test_readme import blocks
 
 from agmax.experiments import source_hash
+from helpers.command import Answer
+from helpers.places import REPOSITORY
+from test_readme import blocks
 
 Run = Callable[..., Answer]
 

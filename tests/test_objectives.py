@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Answer
 from torch import Tensor
 
 from agmax import builders
@@ -27,6 +26,7 @@ from agmax.losses import (
     stop_gradient_kl,
     symmetric_kl,
 )
+from helpers.command import Answer
 from main import main
 
 Run = Callable[..., Answer]

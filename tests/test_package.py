@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 
 from agmax.config import names
+from helpers.places import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Answer, write_tree
 from PIL import Image
-from test_released import file_of
-from test_training import TINY
 
 import agmax
 from agmax.experiments.predict import class_names
+from helpers.command import Answer
+from helpers.images import write_tree
 from main import main
+from test_released import file_of
+from test_training import TINY
 
 Run = Callable[..., Answer]
 

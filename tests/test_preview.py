@@ -7,7 +7,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from conftest import Answer, write_tree
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
@@ -20,6 +19,8 @@ from agmax.core.batch import Batch, Outputs
 from agmax.core.errors import OutputError
 from agmax.models.classifier import Classifier
 from agmax.reports import preview, softening
+from helpers.command import Answer
+from helpers.images import write_tree
 
 Run = Callable[..., Answer]
 Array = np.ndarray[Any, Any]

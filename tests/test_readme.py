@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, Answer
 
 from agmax.cli import parser
 from agmax.cli import run as modes
 from agmax.config import names, reader, resolve
 from agmax.reports.formatting import MINUS
 from agmax.studies import intervals, plan, spec
+from helpers.command import Answer
+from helpers.places import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
 

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, Answer, golden, write_tree
-from test_golden import reference_value
 from torch import Tensor
 
 from agmax import builders
@@ -29,6 +27,10 @@ from agmax.config import names, resolve
 from agmax.core.errors import CheckpointError
 from agmax.experiments import saved as saving
 from agmax.experiments import start
+from helpers.command import Answer
+from helpers.images import write_tree
+from helpers.places import REPOSITORY, golden
+from test_golden import reference_value
 
 Run = Callable[..., Answer]
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import opened
 from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
@@ -29,6 +28,7 @@ from agmax.reports import tables as contents
 from agmax.studies import records
 from agmax.studies.analysis import Analysis, Arm, Pair, analyse
 from agmax.studies.records import Record
+from helpers.chromium import opened
 
 NUM_TEST_IMAGES = 400
 BUDGET = 8000

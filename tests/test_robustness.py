@@ -7,11 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Answer
 from PIL import Image
-from test_data import without_checksums, write_cifar  # noqa: F401  a fixture
-from test_soft_crop import on_a_canvas
-from test_training import TINY, assert_same_weights, interrupted_and_resumed, loss_log, rows, train
 from torch import Tensor, nn
 
 from agmax.core.batch import Outputs
@@ -20,6 +16,10 @@ from agmax.data.in_memory import Resident
 from agmax.data.splits import Pixels
 from agmax.evaluation import robustness
 from agmax.reports import robustness as drawn
+from helpers.command import Answer
+from test_data import without_checksums, write_cifar  # noqa: F401  a fixture
+from test_soft_crop import on_a_canvas
+from test_training import TINY, assert_same_weights, interrupted_and_resumed, loss_log, rows, train
 
 Run = Callable[..., Answer]
 CPU = torch.device("cpu")

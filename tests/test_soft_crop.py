@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import golden
 from scipy import stats
-from test_augment import make_pipeline, random_images, sample_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from agmax.augment import geometry, soft_crop, targets
 from agmax.core.batch import Batch, RawBatch
+from helpers.places import golden
+from test_augment import make_pipeline, random_images, sample_of
 
 NUM_DRAWS = 400_000
 GOLDEN = golden("soft_augmentation.json")

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Answer
 
 from agmax.cli.parser import parse
 from agmax.cli.soft_flags import HERE, command
 from agmax.config import resolve
+from helpers.command import Answer
 
 Run = Callable[..., Answer]
 

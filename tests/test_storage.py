@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REPOSITORY, Answer, skip_or_fail
-from test_training import tree
 
 from agmax.checkpoints.write import save
 from agmax.core import storage
@@ -32,6 +30,9 @@ from agmax.core.storage import (
     sweep,
     write_file,
 )
+from helpers.command import Answer
+from helpers.places import REPOSITORY, skip_or_fail
+from test_training import tree
 
 Run = Callable[..., Answer]
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Answer, write_images, write_tree
 from PIL import Image, ImageCms, ImageFile, ImageOps
 from PIL import __version__ as PILLOW_VERSION
 from torch import Tensor
@@ -35,6 +34,8 @@ from agmax.data.from_files import Streaming, largest_shrink
 from agmax.data.splits import Files
 from agmax.training import loop
 from agmax.training.loop import Trainer
+from helpers.command import Answer
+from helpers.images import write_images, write_tree
 
 CPU = torch.device("cpu")
 Pixels = np.ndarray[Any, Any]

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, Answer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +36,8 @@ from agmax.reports import writers
 from agmax.studies import plan, records, runner, slurm, study, tuning
 from agmax.studies import spec as files
 from agmax.studies.plan import Typed
+from helpers.command import Answer
+from helpers.places import REPOSITORY
 from main import main
 
 Call = Callable[..., Answer]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Answer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from agmax.studies import plan, spec, tuning
 from agmax.studies import study as running
 from agmax.studies.plan import Cell, Typed
 from agmax.studies.spec import Study, Variant
+from helpers.command import Answer
 
 Run = Callable[..., Answer]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REPOSITORY, Answer
 from torch import Tensor
 
 from agmax.config import names, reader, resolve
@@ -23,6 +22,8 @@ from agmax.optim.lr_schedules import SCHEDULES, Moment, learning_rate, settings_
 from agmax.reports import tables, writers
 from agmax.studies import records, spec_file
 from agmax.studies.analysis import Arm, Pair, analyse
+from helpers.command import Answer
+from helpers.places import REPOSITORY
 
 Run = Callable[..., Answer]
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, Answer, skip_or_fail, write_images, write_tree
 from PIL import Image
 
 from agmax.augment.pipeline import Pipeline
@@ -32,6 +31,9 @@ from agmax.experiments.start import find_weights
 from agmax.models import backbones
 from agmax.optim.lr_schedules import Plateau
 from agmax.training.loop import Trainer
+from helpers.command import Answer
+from helpers.images import write_images, write_tree
+from helpers.places import REPOSITORY, skip_or_fail
 from main import main
 
 Run = Callable[..., Answer]

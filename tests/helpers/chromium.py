@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from conftest import skip_or_fail
+from helpers.places import skip_or_fail
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
