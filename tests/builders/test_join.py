@@ -11,7 +11,7 @@ import pytest
 from agmax.experiments import source_hash
 from helpers.command import Answer
 from helpers.places import REPOSITORY
-from test_readme import blocks
+from helpers.readme import blocks
 
 Run = Callable[..., Answer]
 

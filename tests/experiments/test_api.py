@@ -28,7 +28,7 @@ from agmax.losses import AgMaxLoss
 from helpers.command import Answer
 from helpers.images import write_tree
 from helpers.places import GOLDEN, REPOSITORY
-from test_readme import blocks
+from helpers.readme import blocks
 from test_released import file_of
 from test_training import train
 
@@ -196,7 +196,8 @@ def own_names(module: Any) -> list[str]:
 
 
 def test_every_public_name_has_the_signature_that_was_reviewed() -> None:
-    """Where one is meant to change: `python tests/test_api.py` writes them anew, and the difference is reviewed."""
+    """Where one is meant to change: `PYTHONPATH=.:tests python tests/experiments/test_api.py` writes them
+    anew, and the difference is reviewed."""
     assert public_names() == json.loads((GOLDEN / "public_names.json").read_text())
 
 

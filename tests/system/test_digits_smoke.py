@@ -11,7 +11,7 @@ from agmax.studies import spec
 from helpers.chromium import opened
 from helpers.command import Answer
 from helpers.places import REPOSITORY
-from test_studies import InThisProcess, stand_in
+from helpers.studies import InThisProcess, stand_in
 
 
 @pytest.mark.parametrize("jobs", [0, pytest.param(2, marks=pytest.mark.slow)])

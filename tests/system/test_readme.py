@@ -16,12 +16,7 @@ from agmax.reports.formatting import MINUS
 from agmax.studies import intervals, plan, spec
 from helpers.command import Answer
 from helpers.places import REPOSITORY
-
-README = (REPOSITORY / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+from helpers.readme import README, blocks
 
 
 def commands() -> list[str]:
