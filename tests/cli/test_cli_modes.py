@@ -17,18 +17,12 @@ from helpers.command import Answer
 Run = Callable[..., Answer]
 
 
-# Overrides, order, abbreviations
-
-
 def test_a_training_that_is_started_several_times_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As torchrun does: each process would train the whole."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     answer = run("--config=ResNet8", "--train", "--dataset=digits")
     assert answer.status == 2 and "started several times (torchrun)" in answer.err
     assert run("--config=ResNet8", "--print-config", "--dataset=digits").status == 0
-
-
-# Modes
 
 
 def test_every_mode_and_every_word_of_one_has_its_function() -> None:

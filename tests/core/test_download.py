@@ -177,9 +177,6 @@ def test_secrets_of_an_address_are_not_shown() -> None:
     assert without_secrets("train.epochs=3?") == "train.epochs=3?"
 
 
-# --- data sets -----------------------------------------------------------------------------------------------------
-
-
 def test_what_no_digest_is_known_of_comes_over_https_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert download._safe("http://example.com/a.mat", plain=True)
     with pytest.raises(DownloadError, match="only https is"):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+import agmax
 from agmax import builders
 from agmax.builders import trainers
 from agmax.checkpoints.read import load
+from agmax.config import reader
 from agmax.config.resolve import Setting, resolve
 from agmax.config.schema import Config
 from agmax.core.batch import Batch, RawBatch
@@ -43,11 +45,16 @@ def configured(name: str, dataset: str = "digits", **settings: Any) -> Config:
     return resolve(name, dataset=dataset, settings=given).config
 
 
-def train(run: Run, name: str, *words: str) -> dict[str, Any]:
-    answer = run(f"--config={name}", "--train", *TINY, "--json", *words)
-    assert answer.status == 0, answer.err
-    result: dict[str, Any] = answer.json
-    return result
+@pytest.fixture(autouse=True)
+def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def train(name: str, *settings: str) -> dict[str, Any]:
+    """Train on a few digits under settings written as on the command line."""
+    written = (setting.partition("=") for setting in (*TINY[1:], *settings))
+    overrides = {key: reader.parse_value(value) for key, _, value in written}
+    return agmax.train(name, dataset="digits", overrides=overrides).to_dict()
 
 
 def rows(folder: str | Path) -> list[dict[str, Any]]:
@@ -68,7 +75,7 @@ HELD = ("dataset.validation=0.05", "dataset.extra_test=90", "dataset.split_seed=
 
 
 def test_an_evaluation_measures_the_very_images_that_the_training_kept_apart(run: Run) -> None:
-    trained = train(run, "ResNet8-standard", *HELD, "--seed=4")
+    trained = train("ResNet8-standard", *HELD, "train.seed=4")
     assert trained["num_images"] == 360 + 90
     left = np.load(f"{trained['run_folder']}/predictions.npz")
     assert left["test_indices"][:360].tolist() == list(range(360)) and len(left["validation_indices"]) == 72
@@ -87,8 +94,8 @@ def test_an_evaluation_measures_the_very_images_that_the_training_kept_apart(run
                 assert answer.json["top1"] == trained["top1"]
 
 
-def test_runs_of_several_seeds_are_measured_on_the_same_images_and_trained_on_others(run: Run) -> None:
-    made = [train(run, "ResNet8-standard", *HELD, f"--seed={seed}") for seed in (0, 1)]
+def test_runs_of_several_seeds_are_measured_on_the_same_images_and_trained_on_others() -> None:
+    made = [train("ResNet8-standard", *HELD, f"train.seed={seed}") for seed in (0, 1)]
     left = [np.load(f"{result['run_folder']}/predictions.npz") for result in made]
     for part in ("test_indices", "test_labels", "validation_indices"):
         assert np.array_equal(left[0][part], left[1][part])
@@ -104,15 +111,15 @@ def test_a_training_without_the_test_images_never_reads_them(run: Run, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setitem(datasets.DATASETS, "digits", guarded)
-        result = train(run, "ResNet8-cutout", *HELD, "evaluation.test=false")
+        result = train("ResNet8-cutout", *HELD, "evaluation.test=false")
         with pytest.raises(AssertionError, match="the test images are read"):
-            train(run, "ResNet8-cutout", *HELD)
+            train("ResNet8-cutout", *HELD)
     assert (result["split"], result["num_images"]) == ("validation", 72)
     assert result["best"]["chosen_on"] == "validation" and result["best"]["test_top1"] is None
     for row in rows(result["run_folder"]):
         assert "validation_top1" in row and not [key for key in row if key.startswith("test")]
     assert {name.split("_")[0] for name in np.load(f"{result['run_folder']}/predictions.npz").files} == {"validation"}
-    tested = train(run, "ResNet8-cutout", *HELD, "train.runs_dir=tested")
+    tested = train("ResNet8-cutout", *HELD, "train.runs_dir=tested")
     assert_same_weights(result["checkpoint"], tested["checkpoint"])
     later = run("--eval", "--json", "--resume", result["checkpoint"])
     assert (later.json["split"], later.json["num_images"]) == ("test", 450)
@@ -130,9 +137,9 @@ def test_an_evaluation_on_nothing_ends_with_2(run: Run) -> None:
 SELDOM = ("train.epochs=5", "evaluation.every_epochs=2", "dataset.validation=0.05", "model.dropout=0.1")
 
 
-def test_an_epoch_between_two_evaluations_has_its_losses_alone_and_the_last_is_always_evaluated(run: Run) -> None:
-    seldom = train(run, "ResNet8-cutout", *SELDOM)
-    always = train(run, "ResNet8-cutout", *SELDOM, "evaluation.every_epochs=1", "train.runs_dir=always")
+def test_an_epoch_between_two_evaluations_has_its_losses_alone_and_the_last_is_always_evaluated() -> None:
+    seldom = train("ResNet8-cutout", *SELDOM)
+    always = train("ResNet8-cutout", *SELDOM, "evaluation.every_epochs=1", "train.runs_dir=always")
     for few, all_of in zip(rows(seldom["run_folder"]), rows(always["run_folder"]), strict=True):
         measured = {key for key in all_of if key.startswith(("test_", "validation_"))}
         assert len(measured) == 8
@@ -143,8 +150,8 @@ def test_an_epoch_between_two_evaluations_has_its_losses_alone_and_the_last_is_a
         assert seldom[key] == always[key]
 
 
-def test_more_epochs_between_evaluations_than_there_are_leave_the_last(run: Run) -> None:
-    result = train(run, "ResNet8-standard", "train.epochs=3", "evaluation.every_epochs=10")
+def test_more_epochs_between_evaluations_than_there_are_leave_the_last() -> None:
+    result = train("ResNet8-standard", "train.epochs=3", "evaluation.every_epochs=10")
     assert [("test_top1" in row) for row in rows(result["run_folder"])] == [False, False, True]
     assert result["best"]["epoch"] == 3
 
@@ -161,7 +168,7 @@ def test_tensorboard_and_the_progress_show_evaluated_epochs_alone(run: Run) -> N
     assert [("top1" in line) for line in said] == [False, True, False, True, True]
 
 
-def test_the_best_epoch_is_chosen_among_the_evaluated(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_epoch_is_chosen_among_the_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores are set by hand: the third epoch would be the best of all, the second is the best that is evaluated."""
     scores = {1: 50.0, 2: 70.0, 3: 99.0, 4: 60.0, 5: 70.0}
     finish, evaluate = Trainer.finish_epoch, dict[str, Any]()
@@ -174,7 +181,7 @@ def test_the_best_epoch_is_chosen_among_the_evaluated(run: Run, monkeypatch: pyt
         finish(trainer, **times)
 
     monkeypatch.setattr(Trainer, "finish_epoch", finished)
-    result = train(run, "ResNet8-standard", *SELDOM)
+    result = train("ResNet8-standard", *SELDOM)
     assert (result["best"]["epoch"], result["best"]["validation_top1"]) == (2, 70.0)
     assert load(Path(result["run_folder"]) / "checkpoints" / "best.pth")["step"] == 8
 
@@ -274,11 +281,11 @@ def test_identical_views_are_the_first_of_independent_ones(parts: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["agmax_mse", "js", "tied_features"])
-def test_identical_views_agree_from_the_first_step_to_the_last(run: Run, method: str) -> None:
+def test_identical_views_agree_from_the_first_step_to_the_last(method: str) -> None:
     name = f"ResNet8-cutout-{method}"
-    for row in rows(train(run, name, "augment.views=identical", "train.epochs=2")["run_folder"]):
+    for row in rows(train(name, "augment.views=identical", "train.epochs=2")["run_folder"]):
         assert row["agreement"] == pytest.approx(0, abs=1e-6)
-    assert all(row["agreement"] > 1e-4 for row in rows(train(run, name, "train.epochs=2")["run_folder"]))
+    assert all(row["agreement"] > 1e-4 for row in rows(train(name, "train.epochs=2")["run_folder"]))
 
 
 def test_views_of_a_class_are_images_of_the_label_that_they_are_trained_with() -> None:
@@ -303,7 +310,7 @@ def test_views_of_a_class_are_images_of_the_label_that_they_are_trained_with() -
         assert torch.equal(sample.images, everything.images[expected[chosen]])
 
 
-def test_views_of_a_class_are_augmented_each_in_its_own_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_of_a_class_are_augmented_each_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[RawBatch, Batch]] = []
     original = trainers.augmentation
 
@@ -317,7 +324,7 @@ def test_views_of_a_class_are_augmented_each_in_its_own_way(run: Run, monkeypatc
         return see
 
     monkeypatch.setattr(trainers, "augmentation", watched)
-    train(run, "ResNet8-cutout-agmax", "augment.views=same_class", "train.epochs=2")
+    train("ResNet8-cutout-agmax", "augment.views=same_class", "train.epochs=2")
     assert len(seen) == 8
     for sample, batch in seen:
         assert sample.images.ndim == 5 and batch.images.shape[:2] == (len(sample.labels), 2)
@@ -327,11 +334,11 @@ def test_views_of_a_class_are_augmented_each_in_its_own_way(run: Run, monkeypatc
     assert first.keys() != second.keys()  # the order of another epoch
 
 
-def test_the_seed_decides_the_partners_and_nothing_is_left_to_chance(run: Run) -> None:
+def test_the_seed_decides_the_partners_and_nothing_is_left_to_chance() -> None:
     words = ("augment.views=same_class", "train.epochs=1", "dataset.seed=0", "model.seed=0")
-    one, again, other = (train(run, "ResNet8-no_basic_augment-agmax", *words, f"--seed={seed}") for seed in (0, 0, 1))
+    one, again, other = (train("ResNet8-no_basic_augment-agmax", *words, f"train.seed={seed}") for seed in (0, 0, 1))
     assert rows(one["run_folder"]) == rows(again["run_folder"]) != rows(other["run_folder"])
-    plain = train(run, "ResNet8-no_basic_augment-agmax", *words, "augment.views=independent")
+    plain = train("ResNet8-no_basic_augment-agmax", *words, "augment.views=independent")
     assert rows(plain["run_folder"]) != rows(one["run_folder"])
 
 

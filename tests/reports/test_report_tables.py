@@ -13,8 +13,6 @@ from agmax.reports import tables as contents
 from agmax.studies.analysis import Analysis, Pair
 from helpers.analyses import AROUND, HOSTILE, RISING, STEADY, analysed, arm, cells, config, hostile, small
 
-# Tables
-
 
 def test_the_main_table_has_the_numbers_worked_by_hand() -> None:
     shown = cells(contents.arms(small()), 1)
@@ -221,9 +219,6 @@ def test_latex_is_balanced_and_every_row_has_the_cells_of_its_head(analysis: Ana
         assert [row.count("&") for row in rows if row != r"\midrule"] == [len(table.columns) - 1] * (
             len(table.rows) + 1
         )
-
-
-# Figures
 
 
 @pytest.mark.parametrize("metric", ["error", "top1"])

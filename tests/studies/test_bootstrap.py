@@ -17,9 +17,6 @@ from agmax.studies.intervals import (
 Array = np.ndarray[Any, Any]
 
 
-# Bits
-
-
 def trained(
     rng: np.random.Generator,
     shape: tuple[int, int],
@@ -99,9 +96,6 @@ def test_mcnemar_is_the_binomial_test_of_the_images_on_which_two_models_differ(
     tail = sum(math.comb(differing, k) for k in range(min(only_first, only_second) + 1))
     expected = min(1.0, 2 * tail / 2**differing)
     assert mcnemar(first, second) == McNemar(only_first, only_second, pytest.approx(expected))
-
-
-# Promises, simulated
 
 
 @pytest.mark.parametrize(

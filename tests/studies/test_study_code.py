@@ -15,9 +15,6 @@ from helpers.studies import folders, lines
 Call = Callable[..., Answer]
 
 
-# --- other code ----------------------------------------------------------------------------------------------
-
-
 def test_cells_of_other_code_are_marked_and_repeated_only_when_asked(
     copy: Path, run: Call, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,9 +61,6 @@ def test_the_fingerprint_tells_what_code_does_not_how_it_looks(tmp_path: Path, m
 
 def test_every_pattern_of_the_fingerprint_finds_a_file() -> None:
     assert all(list(source_hash.PACKAGE.glob(pattern)) for pattern in source_hash.DECIDES)
-
-
-# --- tuning --------------------------------------------------------------------------------------------------
 
 
 def test_a_source_tree_is_clean_though_a_study_has_added_to_its_records(

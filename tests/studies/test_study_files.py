@@ -17,8 +17,6 @@ from helpers.configurations import value_of
 from helpers.study_cells import cell_of
 from helpers.study_files import SMALL, TUNE, Write
 
-# --- reading: arms, seeds, layers ----------------------------------------------------------------------------------
-
 
 def test_a_study_that_says_little_has_one_replicate_and_the_usual_metrics(write: Write) -> None:
     found = spec.read(write("base: ResNet8\nvariants:\n  plain:\n  cutout: cutout\nsettings:\ntune:\n"))
@@ -106,9 +104,6 @@ def test_studies_are_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pyte
     ):
         with pytest.raises(UsageError, match=re.escape(answer)):
             spec.find(text)
-
-
-# --- mistakes ------------------------------------------------------------------------------------------------------
 
 
 def test_arms_may_have_unequal_trials_where_the_file_says_why(write: Callable[[str], Path]) -> None:

@@ -14,9 +14,10 @@ import pytest
 from agmax.config import resolve
 from agmax.core.errors import AgmaxError
 from agmax.experiments import source_hash
-from agmax.studies import plan, records, runner
+from agmax.studies import plan, records, runner, study
 from agmax.studies import spec as files
 from agmax.studies.plan import Typed
+from agmax.studies.study import Options
 from helpers.command import Answer
 from helpers.studies import TINY, InThisProcess, folders, lines, numbers, stand_in, table
 
@@ -93,14 +94,14 @@ def test_a_finished_run_without_a_record_is_taken_over(copy: Path, run: Call, un
 def test_a_record_without_a_run_folder_is_not_repeated(copy: Path, run: Call, untrained: None) -> None:
     before = table()
     shutil.rmtree("runs")  # a fresh clone has the records alone
-    assert run("--study", "./tiny.yaml").status == 0
+    study.run(Path("tiny.yaml"))
     assert table() == before and not folders()
 
 
 def test_replicates_that_were_added_are_trained_alone(copy: Path, run: Call, trained: Any) -> None:
     before = lines()
     Path("tiny.yaml").write_text(TINY.replace("replicates: 2", "replicates: [0, 1, 5]"))
-    assert run("--study", "./tiny.yaml").status == 0
+    study.run(Path("tiny.yaml"))
     assert trained.num_started == 2 and lines()[:4] == before
     assert [(each["variant"], each["seed"]) for each in lines()[4:]] == [("plain", 5), ("smooth", 5)]
 
@@ -167,7 +168,7 @@ def test_two_cells_at_a_time_share_the_cores(run: Call, made_up: Any, monkeypatc
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda number: set(range(6)))
     Path("tiny.yaml").write_text(TINY)
-    assert run("--study", "./tiny.yaml", "--jobs", "2").status == 0
+    study.run(Path("tiny.yaml"), options=Options(jobs=2))
     assert seen == ["3"] * 4
 
 

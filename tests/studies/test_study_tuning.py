@@ -12,7 +12,7 @@ import pytest
 
 from agmax import builders
 from agmax.config import resolve
-from agmax.studies import records, tuning
+from agmax.studies import records, study, tuning
 from agmax.studies import spec as files
 from agmax.studies.plan import Typed
 from helpers.command import Answer
@@ -86,7 +86,8 @@ def test_after_the_tuning_the_next_start_measures_with_the_choice(tuned: Any, ru
         for arm in ("plain", "smooth")
     }
     assert learning_rates == {"plain": 0.1, "smooth": 0.2}
-    assert run("--study", "./tiny.yaml").status == 0 and tuned.num_started == 2
+    study.run(Path("tiny.yaml"))
+    assert tuned.num_started == 2
     assert (CHOSEN.read_bytes(), CHOSEN.stat().st_mtime_ns) == before
 
 
@@ -184,12 +185,12 @@ def test_the_tuning_reads_no_test_image(run: Call, trained: Any, monkeypatch: py
 
     monkeypatch.setattr(builders.images.datasets, "load", seen)
     Path("tiny.yaml").write_text(TUNED.replace(", 1001]", "]").replace(", {optimizer.lr: 0.3}", ""))
-    assert run("--study", "./tiny.yaml").status == 0
+    study.run(Path("tiny.yaml"))
     assert set(loaded) == {"train"} and trained.num_started == 4
     for each in lines():
         assert each["split"] == "validation" and set(each["metrics"]) == {"validation"} and each["best"] == {}
         assert not {"right", "labels", "num_test_images"} & set(each) and "test_top1" not in each["curves"]
     with np.load("runs/tiny-plain-trial0/digits-s1000/predictions.npz") as arrays:
         assert not [name for name in arrays if name.startswith("test")]
-    assert run("--study", "./tiny.yaml").status == 0
+    study.run(Path("tiny.yaml"))
     assert "test" in loaded and lines()[4]["split"] == "test"

@@ -19,9 +19,6 @@ from helpers.places import REPOSITORY
 Run = Callable[..., Answer]
 
 
-# Overrides, order, abbreviations
-
-
 @pytest.mark.parametrize(
     ("attempt", "why"),
     [
@@ -48,9 +45,6 @@ def test_another_fault_of_torch_is_no_full_memory(run: Run, monkeypatch: pytest.
     monkeypatch.setattr(training, "train", lambda start, remarks: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         run("--config=ResNet8", "--train", "--dataset=digits")
-
-
-# The program as a process
 
 
 def main_py(*words: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
