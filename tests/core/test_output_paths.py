@@ -26,7 +26,7 @@ from agmax.core.storage import (
 )
 from helpers.files import names
 from helpers.places import REPOSITORY, skip_or_fail
-from test_training import tree
+from helpers.training import tree
 
 # --- what must not be replaced ---------------------------------------------------------------------------------------
 

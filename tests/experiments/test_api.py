@@ -29,8 +29,8 @@ from helpers.command import Answer
 from helpers.images import write_tree
 from helpers.places import GOLDEN, REPOSITORY
 from helpers.readme import blocks
-from test_released import file_of
-from test_training import train
+from helpers.released import file_of
+from helpers.training import train
 
 Run = Callable[..., Answer]
 

@@ -26,6 +26,7 @@ from agmax.experiments.run_folder import Run as RunFolder
 from agmax.training.loop import Trainer
 from helpers.command import Answer
 from helpers.images import write_tree
+from helpers.training import Killed, assert_same_weights
 
 Run = Callable[..., Answer]
 
@@ -61,12 +62,6 @@ def rows(folder: str | Path) -> list[dict[str, Any]]:
     """Return the rows of metrics.jsonl without what depends on time."""
     lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key != "timing"} for line in lines]
-
-
-def assert_same_weights(first: str | Path, second: str | Path) -> None:
-    one, two = (load(Path(path))["model"] for path in (first, second))
-    assert one.keys() == two.keys()
-    assert [key for key, value in one.items() if not torch.equal(value, two[key])] == []
 
 
 # --- images kept apart ---------------------------------------------------------------------------------------------
@@ -190,10 +185,6 @@ def test_a_training_evaluated_seldom_resumes_bit_for_bit(run: Run, monkeypatch: 
     """Killed in the first epoch, in the third, behind it, and in the last."""
     words = ("--config=ResNet8-cutmix-agmax", *TINY, *SELDOM, "train.save_every_steps=2")
     assert_resumed_alike(run, monkeypatch, *words, steps=[3, 11, 12, 19])
-
-
-class Killed(BaseException):
-    """Stands for a killed process: no handler of ours sees it."""
 
 
 def assert_resumed_alike(run: Run, monkeypatch: pytest.MonkeyPatch, *words: str, steps: list[int]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from helpers.command import Answer
 from helpers.files import names
 from helpers.places import REPOSITORY
-from test_training import tree
+from helpers.training import tree
 
 Run = Callable[..., Answer]
 

@@ -24,6 +24,7 @@ from agmax.studies import records, spec_file
 from agmax.studies.analysis import Arm, Pair, analyse
 from helpers.command import Answer
 from helpers.places import REPOSITORY
+from helpers.training import rows
 
 Run = Callable[..., Answer]
 
@@ -37,10 +38,6 @@ TINY = (
     "train.batch_size=32",
     "train.epochs=2",
 )
-
-
-def rows(folder: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
