@@ -28,9 +28,9 @@ from agmax.losses import AgMaxLoss
 from helpers.command import Answer
 from helpers.images import write_tree
 from helpers.places import GOLDEN, REPOSITORY
+from helpers.released import file_of
+from helpers.training import train
 from test_readme import blocks
-from test_released import file_of
-from test_training import train
 
 Run = Callable[..., Answer]
 

@@ -7,40 +7,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor
 from torchvision import transforms
 
-from agmax import builders
-from agmax.augment import Key, erasing, geometry, mixing, pipeline
-from agmax.config.resolve import Setting, resolve
-from agmax.config.schema import Config
+from agmax.augment import erasing, geometry, mixing, pipeline
 from agmax.core.batch import Batch, RawBatch
-
-
-def random_images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
-
-
-class Augmentation:
-    """The pipeline of a configuration, called as training calls it."""
-
-    def __init__(self, config: Config) -> None:
-        self.pipeline, self.seed = builders.pipeline(config), config.train.seed
-        self.mean, self.std = self.pipeline.mean, self.pipeline.std
-
-    def __call__(self, sample: RawBatch, *, step: int) -> Batch:
-        return self.pipeline(sample.images, sample.labels, key=Key(self.seed, step))
-
-
-def make_pipeline(name: str, dataset: str = "cifar10", **settings: Any) -> Augmentation:
-    typed = [Setting(key.replace("__", "."), value, "test") for key, value in settings.items()]
-    return Augmentation(resolve(name, dataset=dataset, settings=typed).config)
-
-
-def sample_of(count: int = 12, channels: int = 3, size: int = 32, seed: int = 0) -> RawBatch:
-    return RawBatch(
-        random_images(count, channels, size, size, seed=seed), torch.arange(count) % 10, torch.arange(count)
-    )
+from helpers.augment import make_pipeline, random_images, sample_of
 
 
 @pytest.mark.parametrize(("channels", "height", "width"), [(3, 9, 12), (1, 8, 8)])

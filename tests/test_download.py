@@ -23,8 +23,8 @@ from agmax.data import datasets
 from agmax.data.splits import Pixels
 from agmax.experiments import saved as saving
 from helpers.command import Answer
-from test_data import without_checksums, write_cifar  # noqa: F401  a fixture
-from test_released import file_of, small_imagenet
+from helpers.datasets import without_checksums, write_cifar  # noqa: F401  a fixture
+from helpers.released import file_of, small_imagenet
 
 Run = Callable[..., Answer]
 

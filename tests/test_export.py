@@ -17,7 +17,7 @@ import agmax
 from agmax.experiments import export
 from agmax.experiments.model import with_initial_weights
 from helpers.command import Answer
-from test_training import train
+from helpers.training import train
 
 Run = Callable[..., Answer]
 

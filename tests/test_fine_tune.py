@@ -15,8 +15,8 @@ from agmax.config.resolve import Setting, resolve
 from agmax.core.errors import CheckpointError, DownloadError
 from agmax.models import backbones
 from helpers.command import Answer
-from test_released import file_of
-from test_training import TINY, assert_same_weights, interrupted_and_resumed, loss_log, train, weights
+from helpers.released import file_of
+from helpers.training import TINY, assert_same_weights, interrupted_and_resumed, loss_log, train, weights
 
 Run = Callable[..., Answer]
 

@@ -50,10 +50,10 @@ from agmax.benchmarks.files import photographs
 from agmax.core import devices
 from agmax.core.batch import Batch, Outputs, RawBatch
 from agmax.models.classifier import Classifier, QNetwork
+from helpers.bits import CASES, configured, samples
 from helpers.command import Answer
 from helpers.places import REPOSITORY, skip_or_fail
-from test_bits import CASES, configured, samples
-from test_training import KILL_ITSELF, TINY, assert_same_weights, loss_log
+from helpers.training import KILL_ITSELF, TINY, assert_same_weights, loss_log
 
 Run = Callable[..., Answer]
 

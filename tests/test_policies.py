@@ -21,8 +21,8 @@ from agmax.augment import transforms as slots
 from agmax.augment.operations import CODES, NAMES
 from agmax.config.schema import choices
 from agmax.core.rng import generator
-from test_augment import Augmentation, make_pipeline, random_images, sample_of
-from test_operations import torchvision_answer
+from helpers.augment import Augmentation, make_pipeline, random_images, sample_of
+from helpers.operations import torchvision_answer
 
 NUM_DRAWS = 100_000
 FACTORS = ("Brightness", "Contrast", "Color", "Sharpness")

@@ -16,9 +16,9 @@ import agmax
 from agmax.experiments.predict import class_names
 from helpers.command import Answer
 from helpers.images import write_tree
+from helpers.released import file_of
+from helpers.training import TINY
 from main import main
-from test_released import file_of
-from test_training import TINY
 
 Run = Callable[..., Answer]
 

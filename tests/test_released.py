@@ -1,6 +1,5 @@
 """Files of the AgMax program: their networks answer as there, whatever their names say."""
 
-import collections
 import io
 import os
 import pickle
@@ -28,57 +27,10 @@ from agmax.core.errors import CheckpointError
 from agmax.experiments import saved as saving
 from agmax.experiments import start
 from helpers.command import Answer
-from helpers.images import write_tree
-from helpers.places import REPOSITORY, golden
-from test_golden import reference_value
+from helpers.places import REPOSITORY
+from helpers.released import EXPECTED, KEYS, file_of, small_imagenet
 
 Run = Callable[..., Answer]
-
-GOLDEN = golden("released_checkpoints.json")
-KEYS, EXPECTED = GOLDEN["keys"], GOLDEN["expected"]
-
-
-def file_of(
-    part: str,
-    *,
-    hidden_units: int = 0,
-    prefix: str = "module.",
-    classes: int | None = None,
-    channels: int | None = None,
-    is_filled: bool = True,
-) -> dict[str, Any]:
-    """Make what the AgMax program saves after 270 epochs: every tensor filled by its key, as the golden file says."""
-    shapes = {key: list(shape) for key, shape in KEYS[part].items()}
-    num_classes = classes or shapes["classifier.bias"][0]
-    for key in ("classifier.weight", "classifier.bias"):
-        shapes[key][0] = num_classes
-    if channels:
-        next(shape for shape in shapes.values() if len(shape) == 4)[1] = channels
-    if hidden_units:
-        shapes = {f"backbone.{key}": shape for key, shape in shapes.items()}
-        shapes |= {
-            "qnet.model.0.weight": [hidden_units, 2 * num_classes],
-            "qnet.model.0.bias": [hidden_units],
-            "qnet.model.2.weight": [num_classes, hidden_units],
-            "qnet.model.2.bias": [num_classes],
-        }
-    fill = reference_value if is_filled else lambda key, shape: np.zeros(shape, np.float32 if shape else np.int64)
-    weights = {prefix + key: torch.from_numpy(np.array(fill(key, tuple(shape)))) for key, shape in shapes.items()}
-    momentum = {
-        number: {"momentum_buffer": torch.zeros_like(value)} for number, value in enumerate(list(weights.values())[:3])
-    }
-    group = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": True, "params": list(momentum)}
-    schedule = {"milestones": collections.Counter([75, 150, 225]), "gamma": 0.1, "last_epoch": 269, "_last_lr": [0.001]}
-    return {
-        "epoch": 270,
-        "best_top1": 81.19,
-        "best_top5": 95.5,
-        "best_epoch": 268,
-        "best_model": "imagenet-agmax-mi-ResNet101-81.19.pth",
-        "model_state_dict": collections.OrderedDict(weights),
-        "optimizer_state_dict": {"state": momentum, "param_groups": [group]},
-        "scheduler_state_dict": schedule,
-    }
 
 
 def loaded(path: Path) -> Any:
@@ -224,13 +176,6 @@ def test_a_resnet_of_another_depth_is_named() -> None:
 
 
 # --- from the command line -------------------------------------------------------------------------------------------
-
-CLASSES = ["ant", "bee", "cat", "dog"]
-
-
-def small_imagenet(root: Path) -> tuple[str, ...]:
-    write_tree(root, CLASSES, {"train": 3, "val": 2}, size=(48, 40))
-    return ("--dataset=imagenet", f"--imagenet-dir={root}", "train.num_workers=0")
 
 
 @pytest.mark.parametrize("hidden_units", [0, 16])

@@ -17,9 +17,9 @@ from agmax.data.splits import Pixels
 from agmax.evaluation import robustness
 from agmax.reports import robustness as drawn
 from helpers.command import Answer
-from test_data import without_checksums, write_cifar  # noqa: F401  a fixture
-from test_soft_crop import on_a_canvas
-from test_training import TINY, assert_same_weights, interrupted_and_resumed, loss_log, rows, train
+from helpers.datasets import without_checksums, write_cifar  # noqa: F401  a fixture
+from helpers.soft_crop import on_a_canvas
+from helpers.training import TINY, assert_same_weights, interrupted_and_resumed, loss_log, rows, train
 
 Run = Callable[..., Answer]
 CPU = torch.device("cpu")

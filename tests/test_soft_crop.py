@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from agmax.augment import geometry, soft_crop, targets
-from agmax.core.batch import Batch, RawBatch
+from agmax.core.batch import Batch
+from helpers.augment import make_pipeline, random_images, sample_of
 from helpers.places import golden
-from test_augment import make_pipeline, random_images, sample_of
+from helpers.soft_crop import expected_rows, on_a_canvas, visible_pixels, white
 
 NUM_DRAWS = 400_000
 GOLDEN = golden("soft_augmentation.json")
@@ -50,14 +51,6 @@ def test_confidence_does_not_fall_below_chance() -> None:
 
 
 # --- the window ------------------------------------------------------------------------------------------------------
-
-
-def on_a_canvas(image: Tensor, down: int, right: int, color: Tensor) -> Tensor:
-    """Lay an image in the middle of a canvas of three times its sides, and cut the window out."""
-    _, height, width = image.shape
-    canvas = color[:, None, None].expand(-1, 3 * height, 3 * width).clone()
-    canvas[:, height : 2 * height, width : 2 * width] = image
-    return canvas[:, height + down : 2 * height + down, width + right : 2 * width + right]
 
 
 def offsets(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -269,15 +262,6 @@ def test_softened_rows_of_any_probabilities_sum_to_one_and_keep_their_order() ->
 # --- through the pipeline --------------------------------------------------------------------------------------------
 
 
-def white(count: int, size: int = 32) -> RawBatch:
-    return sample_of(count)._replace(images=torch.full((count, 3, size, size), 255, dtype=torch.uint8))
-
-
-def visible_pixels(batch: Batch) -> Tensor:
-    """Return the share [N, V] of pixels that are not background, which is 0 where its deviation is."""
-    return (batch.images != 0).all(dim=2).float().mean(dim=(-2, -1))
-
-
 @pytest.mark.parametrize("method", ["", "-agmax"])
 def test_the_batch_says_how_much_of_each_view_is_visible(method: str) -> None:
     make = make_pipeline(f"ResNet8-soft_crop{method}", augment__soft__background=0.0)
@@ -297,17 +281,6 @@ def test_targets_soften_by_the_intersection_over_union_where_that_is_asked_for()
     assert batch.visible is not None
     torch.testing.assert_close(batch.visible, share, atol=1e-6, rtol=0)
     torch.testing.assert_close(batch.weights, 1 - 0.9 * (1 - share / (2 - share)) ** 2)
-
-
-def expected_rows(labels: Tensor, confidence: Tensor, num_classes: int = 10) -> Tensor:
-    """Write the rows [N, V, K] by loops: the confidence [N, V] for the class, the rest for the others."""
-    rows = torch.empty(*confidence.shape, num_classes)
-    for place, label in enumerate(labels.tolist()):
-        for view in range(confidence.shape[1]):
-            certain = float(confidence[place, view])
-            rows[place, view] = (1 - certain) / (num_classes - 1)
-            rows[place, view, label] = certain
-    return rows
 
 
 @pytest.mark.parametrize(("power", "highest"), [(2.0, 1.0), (4.0, 0.9)])

@@ -16,9 +16,9 @@ from agmax.config import names
 from agmax.config.resolve import Setting, resolve
 from agmax.core.batch import Batch, Outputs
 from agmax.losses import objective, row_entropy, soft_cross_entropy
+from helpers.augment import Augmentation, make_pipeline, sample_of
 from helpers.places import golden
-from test_augment import Augmentation, make_pipeline, sample_of
-from test_soft_crop import expected_rows, visible_pixels, white
+from helpers.soft_crop import expected_rows, visible_pixels, white
 
 NO_BACKGROUND: dict[str, Any] = {"augment__soft__background": 0.0}
 

@@ -32,7 +32,7 @@ from agmax.core.storage import (
 )
 from helpers.command import Answer
 from helpers.places import REPOSITORY, skip_or_fail
-from test_training import tree
+from helpers.training import tree
 
 Run = Callable[..., Answer]
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,54 +30,24 @@ from agmax.experiments.start import find_weights
 from agmax.models import backbones
 from agmax.optim.lr_schedules import Plateau
 from agmax.training.loop import Trainer
-from helpers.command import Answer
 from helpers.images import write_images, write_tree
 from helpers.places import REPOSITORY, skip_or_fail
-from main import main
-
-Run = Callable[..., Answer]
-
-TINY = (
-    "--dataset=digits",
-    "dataset.train_limit=100",
-    "dataset.image_size=8",
-    "augment.standard.padding=1",
-    "train.batch_size=32",
-    "train.epochs=3",
+from helpers.training import (
+    EVERYTHING,
+    KILL_ITSELF,
+    TINY,
+    Killed,
+    Run,
+    assert_same_weights,
+    interrupted_and_resumed,
+    kill_at,
+    loss_log,
+    rows,
+    train,
+    tree,
+    weights,
 )
-"""Three epochs of four steps on 100 digits: a second."""
-
-
-def train(run: Run, name: str, *words: str) -> dict[str, Any]:
-    answer = run(f"--config={name}", "--train", *TINY, "--json", *words)
-    assert answer.status == 0, answer.err
-    result: dict[str, Any] = answer.json
-    return result
-
-
-def rows(folder: str | Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-
-
-def loss_log(folder: str | Path) -> list[str]:
-    """Return metrics.jsonl without what depends on time; floats keep every bit as text."""
-    return [json.dumps({key: value for key, value in row.items() if key != "timing"}) for row in rows(folder)]
-
-
-def weights(path: str | Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = load(Path(path))["model"]
-    return state
-
-
-def assert_same_weights(first: str | Path, second: str | Path) -> None:
-    one, two = weights(first), weights(second)
-    assert one.keys() == two.keys()
-    assert [key for key, value in one.items() if not torch.equal(value, two[key])] == []
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
+from main import main
 
 # --- the whole way -------------------------------------------------------------------------------------------------
 
@@ -240,33 +209,6 @@ def test_evaluating_more_often_does_not_change_the_training(run: Run, monkeypatc
 # --- resume --------------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """Stands for a killed process: no handler of ours sees it."""
-
-
-def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """End the program before it makes the given step."""
-    original = Trainer.train_step
-
-    def dying(trainer: Trainer, sample: Any) -> Any:
-        if trainer.step == step:
-            raise Killed
-        return original(trainer, sample)
-
-    monkeypatch.setattr(Trainer, "train_step", dying)
-
-
-def interrupted_and_resumed(run: Run, monkeypatch: pytest.MonkeyPatch, step: int, *words: str) -> dict[str, Any]:
-    with monkeypatch.context() as patch:
-        kill_at(patch, step)
-        with pytest.raises(Killed):
-            run(*words, "--train")
-    answer = run(*words, "--train", "--resume", "--json")
-    assert answer.status == 0, answer.err
-    result: dict[str, Any] = answer.json
-    return result
-
-
 def test_a_row_says_how_much_of_the_epoch_the_augmentation_took(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four steps an epoch, each slowed by a twentieth of a second; evaluations do not augment."""
     original = Pipeline.__call__
@@ -280,9 +222,6 @@ def test_a_row_says_how_much_of_the_epoch_the_augmentation_took(run: Run, monkey
     for row in rows(folder):
         timing = row["timing"]
         assert 0.2 <= timing["augment_seconds"] < timing["train_seconds"]
-
-
-EVERYTHING = ("--config=ResNet8-cutmix-agmax", *TINY, "train.save_every_steps=1", "model.dropout=0.1")
 
 
 @pytest.fixture(scope="module")
@@ -426,20 +365,6 @@ def test_a_half_written_row_is_made_again(run: Run, monkeypatch: pytest.MonkeyPa
     path.write_text(path.read_text()[:-30])
     resumed = run(*words, "--train", "--resume", "--json").json
     assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
-
-
-KILL_ITSELF = """
-import os, signal, sys
-from agmax.training.loop import Trainer
-from main import main
-original = Trainer.train_step
-def dying(trainer, sample):
-    if trainer.step == 11:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(trainer, sample)
-Trainer.train_step = dying
-main(sys.argv[1:])
-"""
 
 
 def test_killed_with_signal_9_in_the_middle_of_epoch_3_and_resumed(run: Run, tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ from agmax.augment import (
 from agmax.augment.operations import NAMES
 from agmax.core.batch import Batch
 from agmax.core.rng import generator
+from helpers.augment import random_images
 from helpers.places import REPOSITORY
-from test_augment import random_images
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ON_PIXELS: list[Transform] = [
