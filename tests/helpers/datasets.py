@@ -13,6 +13,8 @@ from torchvision import datasets as torchvision_datasets
 
 from agmax.config.resolve import Setting, resolve
 from agmax.config.schema import Config
+from agmax.data import datasets
+from agmax.data.splits import Files
 
 CPU = torch.device("cpu")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -89,3 +91,14 @@ def write_fashion_mnist(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
         written[prefix] = pixels
     return written
+
+
+def load_files(name: str, root: Path, split: str, **options: Any) -> Files:
+    data = datasets.load(name, str(root), split=split, **options)
+    assert isinstance(data, Files)
+    return data
+
+
+def parents(data: Files) -> list[str]:
+    """Return the class folder of each image."""
+    return [Path(path).parent.name for path in data.paths]

@@ -1,12 +1,12 @@
 """Our own bits, frozen: what every part makes of the same images, and what three steps of training make of the weights.
 
-`python tests/test_bits.py` writes tests/golden/bits.json anew; that is right only where numbers are meant to change.
+`PYTHONPATH=.:tests python tests/system/test_bits.py` writes tests/golden/bits.json anew; that is right only where
+numbers are meant to change.
 """
 
 import hashlib
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,5 +184,4 @@ def write() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(GOLDEN.parent.parent))
     write()

@@ -473,10 +473,10 @@ def test_the_status_of_the_tests_is_kept_and_the_rows_are_one_file(tmp_path: Pat
     assert (out / "gpu.json").read_text() == '{"rows": []}\n'
     assert (f"are in {out}/gpu.json\n" in answer.stdout) == (benchmark == 0)
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert [call.split()[-1] for call in calls[1:]] == ["tests/test_gpu.py", "--json"]
+    assert [call.split()[-1] for call in calls[1:]] == ["tests/system/test_gpu.py", "--json"]
 
 
 def test_all_tests_for_a_gpu_are_here() -> None:
     """`make gpu` reads this file alone: the others import packages that a bare machine lacks."""
-    marked = {path.name for path in (REPOSITORY / "tests").glob("*.py") if re.search(r"mark\.gpu\b", path.read_text())}
+    marked = {path.name for path in (REPOSITORY / "tests").rglob("*.py") if re.search(r"mark\.gpu\b", path.read_text())}
     assert marked == {Path(__file__).name}
