@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import agmax
 from agmax import builders
 from agmax.checkpoints.read import load
 from agmax.config import names
@@ -18,7 +19,6 @@ from agmax.core.errors import UsageError
 from agmax.losses import OBJECTIVES, AgMaxLoss, objective, soft_cross_entropy
 from helpers.command import Answer
 from helpers.objectives import NUM_CLASSES, NUM_IMAGES, TERMS, random_outputs, some
-from main import main
 
 Run = Callable[..., Answer]
 
@@ -185,24 +185,23 @@ def test_a_network_without_one_last_layer_cannot_tie_its_features() -> None:
 
 # --- training ------------------------------------------------------------------------------------------------------
 
-TINY = (
-    "--train",
-    "--json",
-    "--dataset=digits",
-    "dataset.train_limit=64",
-    "dataset.image_size=8",
-    "augment.standard.padding=1",
-    "train.batch_size=32",
-    "train.epochs=2",
-)
+TINY = {
+    "dataset.train_limit": 64,
+    "dataset.image_size": 8,
+    "augment.standard.padding": 1,
+    "train.batch_size": 32,
+    "train.epochs": 2,
+}
+
+Trained = tuple[dict[str, Tensor], list[dict[str, Any]], agmax.Result]
 
 
-def train(run: Run, name: str, *words: str) -> tuple[dict[str, Tensor], list[dict[str, Any]], dict[str, Any]]:
+def train(folder: Path, name: str, settings: dict[str, float] | None = None) -> Trained:
     """Train four steps; return the weights, the rows of metrics and the result."""
-    answer = run(f"--config={name}", *TINY, *words)
-    assert answer.status == 0, answer.err
-    lines = (Path(answer.json["run_folder"]) / "metrics.jsonl").read_text().splitlines()
-    return load(Path(answer.json["checkpoint"]))["model"], [json.loads(line) for line in lines], answer.json
+    overrides = {**TINY, **(settings or {}), "train.runs_dir": str(folder)}
+    result = agmax.train(name, dataset="digits", overrides=overrides)
+    lines = (Path(result.run_folder) / "metrics.jsonl").read_text().splitlines()
+    return load(Path(result.checkpoint))["model"], [json.loads(line) for line in lines], result
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor], prefix: str = "") -> bool:
@@ -213,14 +212,14 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor], prefix: str = "") 
 
 @pytest.mark.parametrize("term", ["agreement", "consistency"])
 def test_agmax_trains_without_one_of_its_terms_as_if_it_were_not_there(
-    run: Run, monkeypatch: pytest.MonkeyPatch, term: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, term: str
 ) -> None:
-    whole, _, _ = train(run, "ResNet8-cutmix-agmax")
-    silent, rows, _ = train(run, "ResNet8-cutmix-agmax", f"objective.{term}_weight=0")
+    whole, _, _ = train(tmp_path, "ResNet8-cutmix-agmax")
+    silent, rows, _ = train(tmp_path, "ResNet8-cutmix-agmax", {f"objective.{term}_weight": 0.0})
     row = OBJECTIVES["agmax"]
     rest = {key: made for key, made in row.terms.items() if key != term}
     monkeypatch.setitem(OBJECTIVES, "agmax", row._replace(terms=rest))
-    lacking, expected, _ = train(run, "ResNet8-cutmix-agmax")
+    lacking, expected, _ = train(tmp_path, "ResNet8-cutmix-agmax")
     assert same(silent, lacking)
     assert not same(silent, whole, "backbone.")
     for row, other in zip(rows, expected, strict=True):
@@ -230,32 +229,28 @@ def test_agmax_trains_without_one_of_its_terms_as_if_it_were_not_there(
 
 
 @pytest.fixture(scope="module")
-def two_views(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Return weights and rows of a training without agreement; not to be changed."""
-    folder = tmp_path_factory.mktemp("two_views")
-    assert main(["--config=ResNet8-cutmix-two_views", *TINY, f"train.runs_dir={folder}"]) == 0
-    run_folder = folder / "ResNet8-cutmix-two_views" / "digits-s0"
-    lines = (run_folder / "metrics.jsonl").read_text().splitlines()
-    checkpoint = json.loads((run_folder / "result.json").read_text())["checkpoint"]
-    return load(Path(checkpoint))["model"], [json.loads(line) for line in lines]
+def two_views(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Train without agreement; not to be changed."""
+    return train(tmp_path_factory.mktemp("two_views"), "ResNet8-cutmix-two_views")
 
 
 @pytest.mark.parametrize("part", TERMS)
 def test_a_method_of_weight_0_is_two_views_bit_for_bit_and_of_its_own_weight_is_not(
-    run: Run, part: str, two_views: tuple[dict[str, Tensor], list[dict[str, Any]]]
+    tmp_path: Path, part: str, two_views: Trained
 ) -> None:
-    control, rows = two_views
-    silent, others, _ = train(run, f"ResNet8-cutmix-{part}", "objective.agreement_weight=0")
-    acting, _, result = train(run, f"ResNet8-cutmix-{part}")
+    control, rows, _ = two_views
+    silent, others, _ = train(tmp_path, f"ResNet8-cutmix-{part}", {"objective.agreement_weight": 0.0})
+    acting, _, result = train(tmp_path, f"ResNet8-cutmix-{part}")
     assert silent.keys() == control.keys()
     assert same(silent, control)
     assert not same(acting, control)
     assert [row["test_nll"] for row in others] == [row["test_nll"] for row in rows]
-    assert result["config"] == f"ResNet8-cutmix-{part}"
+    assert result.config == f"ResNet8-cutmix-{part}"
 
 
-def test_a_model_with_tied_features_answers_the_same_without_them(run: Run) -> None:
-    _, _, result = train(run, "ResNet8-tied_features")
-    assert run("--eval", "--json", "--resume", result["checkpoint"]).json["nll"] == result["nll"]
-    as_js = run("--eval", "--json", "--config=ResNet8-js", *TINY[2:], "--resume", result["checkpoint"])
-    assert as_js.json["nll"] == result["nll"]
+def test_a_model_with_tied_features_answers_the_same_without_them(run: Run, tmp_path: Path) -> None:
+    _, _, result = train(tmp_path, "ResNet8-tied_features")
+    assert agmax.evaluate(result.checkpoint).nll == result.nll
+    words = ("--dataset=digits", *(f"{key}={value}" for key, value in TINY.items()))
+    as_js = run("--eval", "--json", "--config=ResNet8-js", *words, "--resume", result.checkpoint)
+    assert as_js.json["nll"] == result.nll
