@@ -34,7 +34,7 @@ gpu: $(if $(filter .venv/%,$(GPU_PYTHON)),.venv/dev.stamp)
 	@$(GPU_PYTHON) -c 'import torch; torch.cuda.is_available() or exit("error: GPU not there: torch finds none"); print("torch", torch.__version__, "on", torch.cuda.get_device_name())'
 	mkdir -p '$(OUT)'
 	status=0; \
-	$(GPU_PYTHON) -m pytest -W default -m gpu tests/test_gpu.py || status=$$?; \
+	$(GPU_PYTHON) -m pytest -W default -m gpu tests/system/test_gpu.py || status=$$?; \
 	$(GPU_PYTHON) main.py --benchmark augment --json > '$(OUT)/gpu.json' || exit; \
 	echo 'The rows, versions and the name of the card are in $(OUT)/gpu.json'; \
 	exit $$status

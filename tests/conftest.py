@@ -1,18 +1,29 @@
-"""Fixtures of all tests: one thread for each worker, and main() in a folder of its own."""
+"""What all tests have: one thread for each worker, warnings as errors, and main() in a folder of its own."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests run side by side, one thread each
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"  # for the programs that tests start: they run side by side, one thread each
 
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from agmax.experiments import environment
 from helpers.command import Answer
 from main import main
+
+torch.set_num_threads(1)  # a plug-in of pytest may have imported torch before the environment was set
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Make warnings errors while a test runs; those of plug-ins before and after are shown. -W is obeyed."""
+    if not config.getoption("pythonwarnings"):
+        for item in items:
+            item.add_marker(pytest.mark.filterwarnings("error"), append=False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,357 @@
+"""Whatever softens targets, alone and with everything else: shares by counting pixels, variants, the final epochs."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from agmax import builders
+from agmax.augment import Key, Softening, erasing
+from agmax.augment.targets import confidence, softened
+from agmax.config import names
+from agmax.config.resolve import Setting, resolve
+from agmax.core.batch import Batch, Outputs
+from agmax.losses import objective, row_entropy, soft_cross_entropy
+from helpers.augment import Augmentation, make_pipeline, sample_of
+from helpers.places import golden
+from helpers.soft_crop import expected_rows, visible_pixels, white
+
+NO_BACKGROUND: dict[str, Any] = {"augment__soft__background": 0.0}
+
+
+def config_of(name: str, dataset: str = "cifar10", **settings: Any) -> Any:
+    typed = [Setting(key.replace("__", "."), value, "test") for key, value in settings.items()]
+    return resolve(name, dataset=dataset, settings=typed).config
+
+
+# --- losses of the reference program ---------------------------------------------------------------------------------
+
+LOSSES = golden("soft_augmentation.json")["losses"]
+
+
+@pytest.mark.parametrize("case", LOSSES, ids=lambda case: f"{case['num_images']}-{case['num_classes']}")
+@pytest.mark.parametrize(
+    ("expected", "applies_to", "reweight"),
+    [
+        ("soft_target", "target", "image"),
+        ("soft_target_reweight_sample", "target_and_weight", "image"),
+        ("soft_target_reweight_batch_mean", "target_and_weight", "batch_mean"),
+        ("weight_only", "weight", "image"),
+    ],
+)
+def test_the_variants_lose_what_the_reference_program_loses(
+    case: dict[str, Any], expected: str, applies_to: str, reweight: str
+) -> None:
+    """Shares whose confidence is that of the case: v = 1 - sqrt((1 - p) / (1 - 1/K)), the curve of power 2 inverted."""
+    num_classes, labels = case["num_classes"], torch.tensor(case["labels"])
+    rng = np.random.RandomState(case["seed"])
+    logits = (rng.randn(case["num_images"], num_classes) * case["scale"]).astype(np.float32)
+    certain = torch.tensor(case["confidence"], dtype=torch.float64)[:, None]
+    visible = 1 - ((1 - certain) / (1 - 1 / num_classes)).sqrt()
+    rows = torch.eye(num_classes, dtype=torch.float64)[labels][:, None]
+    soften = Softening(applies_to=applies_to, reweight=reweight)
+    targets, weights = soften(rows, visible, key=Key(0))
+    outputs = Outputs(torch.from_numpy(logits).double()[:, None])
+    losses = objective("classification", subtract_entropy=True)
+    loss = losses(outputs, Batch(torch.empty(0), targets, weights)).terms["classification"]
+    assert loss.item() == pytest.approx(case["expected"][expected], abs=1e-6)
+
+
+@pytest.mark.parametrize("case", LOSSES, ids=lambda case: f"{case['num_images']}-{case['num_classes']}")
+def test_the_focal_loss_is_the_reference_programs(case: dict[str, Any]) -> None:
+    num_classes, labels = case["num_classes"], torch.tensor(case["labels"])
+    rng = np.random.RandomState(case["seed"])
+    logits = (rng.randn(case["num_images"], num_classes) * case["scale"]).astype(np.float32)
+    rows = torch.eye(num_classes, dtype=torch.float64)[labels][:, None]
+    batch = Batch(torch.empty(0), rows, torch.ones(len(labels), 1).double())
+    config = config_of("ResNet8-focal")
+    losses = builders.objective(config)(Outputs(torch.from_numpy(logits).double()[:, None]), batch)
+    assert losses.terms["classification"].item() == pytest.approx(case["expected"]["focal_gamma2"], abs=1e-6)
+
+
+def test_the_focal_factor_is_of_what_is_missing_whether_or_not_the_entropy_counts() -> None:
+    """A mixed row that is predicted exactly misses nothing; of a certain class the entropy is 0 anyway."""
+    rows = torch.tensor([[0.6, 0.4, 0.0]]).repeat(2, 1)[None]
+    logits = rows.clamp(min=1e-9).log()
+    for subtract_entropy in (True, False):
+        loss = soft_cross_entropy(logits, rows, torch.ones(1, 2), subtract_entropy=subtract_entropy, focal_gamma=2.0)
+        assert abs(loss.item()) < 1e-6
+    logits, hard = torch.randn(1, 2, 3, generator=torch.manual_seed(0)), torch.eye(3)[None, :2]
+    ones = torch.ones(1, 2)
+    with_entropy, without = (
+        soft_cross_entropy(logits, hard, ones, subtract_entropy=is_subtracted, focal_gamma=2.0)
+        for is_subtracted in (True, False)
+    )
+    assert with_entropy == without > 0
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 4.0, 8.0])
+def test_no_number_of_classes_makes_a_row_negative(power: float) -> None:
+    """Of 31 classes and of 18,631 the blend rounds to a little more than the whole of a row."""
+    visible = torch.cat([torch.linspace(0, 1, 101), 1 - torch.logspace(-8, -3, 50)])
+    for num_classes in (*range(2, 400), 1000, 18631):
+        sure = confidence(visible, num_classes=num_classes, power=power, max_confidence=1.0)
+        rows = softened(torch.eye(num_classes)[:1].expand(len(visible), -1), sure)
+        assert rows.min() >= 0 and rows.max() <= 1, num_classes
+        assert row_entropy(rows).isfinite().all(), num_classes
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_the_focal_loss_has_gradients_where_nothing_is_missing(gamma: float) -> None:
+    logits = torch.tensor([[[200.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]], requires_grad=True)
+    rows = torch.tensor([[[1.0, 0.0, 0.0]], [[1 / 3, 1 / 3, 1 / 3]]])
+    losses = objective("classification", subtract_entropy=True, focal_gamma=gamma)
+    losses(Outputs(logits), Batch(torch.empty(0), rows, torch.ones(2, 1))).total.backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+
+
+def test_smoothing_over_the_others_leaves_the_class_what_it_says() -> None:
+    """0.1 over 9 others: 0.9 and 0.0111; the authors' rows, where torch's would be 0.91 and 0.01."""
+    rows = make_pipeline("ResNet8-label_smoothing_others")(sample_of(), step=0).targets[:, 0]
+    assert rows.max(-1).values.tolist() == pytest.approx([0.9] * 12)
+    assert rows.min(-1).values.tolist() == pytest.approx([0.1 / 9] * 12)
+
+
+# --- what is visible -------------------------------------------------------------------------------------------------
+
+
+def test_the_share_that_boxes_leave_is_counted_pixel_by_pixel() -> None:
+    rng = np.random.default_rng(0)
+    edges = [torch.from_numpy(np.sort(rng.integers(-6, 20, (2, 200)), axis=0)) for _ in range(2)]
+    boxes = erasing.Boxes(*edges[0], *edges[1])
+    seen = erasing.erase_(torch.ones(200, 1, 11, 14), boxes)
+    share = erasing.visible_share(boxes, height=11, width=14)
+    torch.testing.assert_close(share, seen.mean((1, 2, 3)))
+    assert {0.0, 1.0} <= {float(value) for value in share}
+
+
+@pytest.mark.parametrize("parts", ["no_basic_augment-soft_cutout", "no_basic_augment-soft_random_erasing", "soft_crop"])
+@pytest.mark.parametrize("method", ["", "-agmax"])
+def test_targets_soften_by_what_each_view_hides(parts: str, method: str) -> None:
+    sample = white(80)
+    batch = make_pipeline(f"ResNet8-{parts}{method}", **NO_BACKGROUND)(sample, step=1)
+    visible = visible_pixels(batch)
+    assert batch.visible is not None
+    torch.testing.assert_close(batch.visible, visible, atol=1e-6, rtol=0)
+    confidence = 1 - 0.9 * (1 - visible) ** 2
+    torch.testing.assert_close(batch.weights, confidence, atol=1e-6, rtol=0)
+    torch.testing.assert_close(batch.targets, expected_rows(sample.labels, confidence), atol=1e-6, rtol=0)
+    assert (visible < 1).float().mean() > 0.3
+
+
+def test_a_soft_box_and_a_soft_crop_soften_by_the_product_of_their_shares() -> None:
+    """The box hides a share of the image before the window takes its share of what is there."""
+    both, crop, box = (
+        make_pipeline(f"ResNet8-{parts}-agmax", **NO_BACKGROUND)(white(80), step=1)
+        for parts in ("soft_crop-soft_cutout", "soft_crop", "no_basic_augment-soft_cutout")
+    )
+    assert both.visible is not None and crop.visible is not None and box.visible is not None
+    product = crop.visible * box.visible
+    torch.testing.assert_close(both.visible, product)
+    torch.testing.assert_close(both.weights, 1 - 0.9 * (1 - product) ** 2)
+
+
+def test_hard_boxes_and_wide_crops_hide_without_softening() -> None:
+    hard = make_pipeline("ResNet8-wide_crop-cutout-agmax", **NO_BACKGROUND)(white(60), step=1)
+    assert torch.equal(hard.targets.max(-1).values, torch.ones(60, 2))
+    assert torch.equal(hard.weights, torch.ones(60, 2))
+    assert hard.visible is not None and hard.visible.mean() < 0.6
+    box = make_pipeline("ResNet8-no_basic_augment-soft_cutout-agmax")(white(60), step=1)
+    mixed = make_pipeline("ResNet8-wide_crop-soft_cutout-agmax")(white(60), step=1)
+    assert torch.equal(mixed.weights, box.weights)
+    assert torch.equal(mixed.targets, box.targets)
+
+
+# --- variants --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["", "-agmax"])
+def test_the_variants_change_the_target_the_weight_or_both(method: str) -> None:
+    made = {
+        variant: make_pipeline(f"ResNet8-soft_crop{method}", augment__softening__applies_to=variant)(
+            sample_of(60), step=0
+        )
+        for variant in ("target_and_weight", "target", "weight")
+    }
+    both, target, weight = made.values()
+    assert torch.equal(target.targets, both.targets)
+    assert torch.equal(target.weights, torch.ones_like(both.weights))
+    assert torch.equal(weight.targets.max(-1).values, torch.ones_like(both.weights))
+    assert torch.equal(weight.weights, both.weights)
+    assert both.weights.std() > 0.1
+    for batch in made.values():
+        assert torch.equal(batch.images, both.images)
+
+
+def test_the_mean_weight_of_the_batch_weighs_every_view_alike() -> None:
+    own, mean = (
+        make_pipeline("ResNet8-soft_crop-agmax", augment__softening__reweight=reweight)(sample_of(60), step=0)
+        for reweight in ("image", "batch_mean")
+    )
+    torch.testing.assert_close(mean.weights, own.weights.mean().expand(60, 2))
+    assert torch.equal(mean.targets, own.targets)
+
+
+def test_shuffled_confidences_are_those_of_other_views() -> None:
+    sample = white(200)
+    own, shuffled = (
+        make_pipeline("ResNet8-soft_crop-agmax", augment__softening__link=link, **NO_BACKGROUND)(sample, step=0)
+        for link in ("own", "shuffled")
+    )
+    assert torch.equal(shuffled.images, own.images)
+    assert torch.equal(shuffled.weights.flatten().sort().values, own.weights.flatten().sort().values)
+    assert abs(np.corrcoef(shuffled.weights.flatten(), visible_pixels(own).flatten())[0, 1]) < 4 / np.sqrt(400)
+    torch.testing.assert_close(shuffled.targets, expected_rows(sample.labels, shuffled.weights), atol=1e-6, rtol=0)
+    again = make_pipeline("ResNet8-soft_crop-agmax", augment__softening__link="shuffled", **NO_BACKGROUND)(
+        sample, step=1
+    )
+    assert not torch.equal(again.weights.argsort(0), shuffled.weights.argsort(0))
+
+
+def test_the_mean_confidence_smooths_every_target_alike() -> None:
+    sample = white(200)
+    own, mean = (
+        make_pipeline("ResNet8-soft_crop", augment__softening__link=link)(sample, step=0) for link in ("own", "mean")
+    )
+    confidence = own.weights.mean().expand(200, 1)
+    torch.testing.assert_close(mean.weights, confidence)
+    torch.testing.assert_close(mean.targets, expected_rows(sample.labels, confidence))
+
+
+# --- every combination -----------------------------------------------------------------------------------------------
+
+POLICIES = ("", "auto_augment", "rand_augment", "trivial_augment")
+CROPS = ("", "soft_crop", "wide_crop", "no_basic_augment")
+ERASERS = ("", "cutout", "random_erasing", "soft_cutout", "soft_random_erasing")
+MIXES = ("", "mixup", "cutmix")
+METHODS = ("", "agmax", "two_views", "label_smoothing", "label_smoothing_others-agmax", "focal", "js")
+EVERY = list(itertools.product(POLICIES, CROPS, ERASERS, MIXES, METHODS))
+
+
+def test_every_part_is_among_the_combinations() -> None:
+    tried = {part for row in EVERY for word in row for part in word.split("-")} | {"standard"}
+    assert {item.part for item in names.examples("augment")} == tried - {
+        item.part for item in names.examples("method")
+    } - {""}
+
+
+class Linear(torch.nn.Module):
+    """Answers every view from its pixels, and both views together."""
+
+    def __init__(self, num_views: int) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        self.weight = torch.nn.Parameter(torch.randn(3 * 8 * 8, 10, generator=rng) / 200)
+        self.joint = torch.nn.Parameter(torch.randn(10 * num_views, 10, generator=rng) / 10)
+
+    def forward(self, images: Tensor) -> Outputs:
+        logits = images.flatten(2) @ self.weight
+        return Outputs(logits, logits.flatten(1) @ self.joint)
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_every_combination_makes_rows_weights_and_steps_that_help(part: int) -> None:
+    """Rows sum to 1, weights lie in (0, 1], every parameter has a gradient, and a small step lowers the loss."""
+    sample = sample_of(12, size=8)
+    for words in EVERY[part::8]:
+        name = "-".join(["ResNet8", *filter(None, words)])
+        config = config_of(name, dataset__image_size=8, augment__standard__padding=1, augment__cutmix__probability=1.0)
+        batch = Augmentation(config)(sample, step=1)
+        torch.testing.assert_close(batch.targets.sum(-1), torch.ones(12, config.objective.num_views))
+        assert (batch.targets >= 0).all(), name
+        assert (batch.weights > 0).all() and (batch.weights <= 1 + 1e-6).all(), name
+        model, losses_of = Linear(config.objective.num_views), builders.objective(config)
+        needs_joint = config.objective.name == "agmax"
+
+        def loss(model: Linear = model, losses_of: Any = losses_of, batch: Batch = batch) -> Tensor:
+            return losses_of(model(batch.images), batch).total
+
+        before = loss()
+        before.backward()
+        parameters = [model.weight, model.joint] if needs_joint else [model.weight]
+        assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in parameters), name
+        with torch.no_grad():
+            length = torch.stack([p.grad.square().sum() for p in parameters if p.grad is not None]).sum()
+            for parameter in parameters:
+                assert parameter.grad is not None
+                parameter -= 1e-3 * parameter.grad / length.sqrt()
+        assert loss() < before, name
+
+
+# --- the final epochs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "expected"),
+    [(0.04, 500, 20), (0.04, 24, 0), (0.04, 25, 1), (0.29, 100, 29), (0.0, 100, 0), (1.0, 7, 7), (0.07, 100, 7)],
+)
+def test_the_final_epochs_are_a_share_rounded_down(share: float, epochs: int, expected: int) -> None:
+    assert config_of("ResNet8", augment__final_share=share, train__epochs=epochs).num_final_epochs == expected
+
+
+def test_the_published_recipe_ends_with_20_of_500_epochs() -> None:
+    for name in ("CifarResNet18-soft_crop", "PyramidNet272-soft_crop-rand_augment", "CifarWideResNet28-10-soft_crop"):
+        assert config_of(name, "cifar100").num_final_epochs == 20
+    for name in ("CifarResNet18-standard", "CifarResNet18-wide_crop", "CifarResNet18-soft_cutout"):
+        assert config_of(name, "cifar100").num_final_epochs == 0
+
+
+FINAL = {"augment__final_share": 0.5, "train__epochs": 4, "augment__cutmix__probability": 1.0}
+
+
+@pytest.mark.parametrize("hides", ["soft_crop", "wide_crop", "cutout", "random_erasing", "soft_cutout", "standard"])
+@pytest.mark.parametrize("mix", ["", "-mixup", "-cutmix"])
+def test_in_the_final_epochs_nothing_is_hidden_or_mixed(hides: str, mix: str) -> None:
+    """Of 4 epochs of 3 steps the last 6; a background of its own shows where a window leaves the image."""
+    config = config_of(f"ResNet8-{hides}{mix}-agmax", **FINAL, augment__random_erasing__probability=1.0)
+    augment = builders.augmentation(config, steps_per_epoch=3)
+    before, after = (augment(white(40), step=step) for step in (5, 6))
+    is_changed = bool((before.targets.max(-1).values < 1).any()) or bool(
+        before.visible is not None and (before.visible < 1).any()
+    )
+    assert is_changed == (hides != "standard" or bool(mix))
+    assert torch.equal(after.targets.max(-1).values, torch.ones(40, 2))
+    assert torch.equal(after.weights, torch.ones(40, 2))
+    assert after.visible is None or torch.equal(after.visible, torch.ones(40, 2))
+
+
+def test_in_the_final_epochs_flips_crops_and_policies_stay() -> None:
+    sample = sample_of(20)
+    for name in ("standard-auto_augment-cutmix", "standard-rand_augment-mixup"):
+        config = config_of(f"ResNet8-{name}", **FINAL)
+        plain = make_pipeline(f"ResNet8-{name.rpartition('-')[0]}")
+        assert torch.equal(builders.augmentation(config, 3)(sample, step=6).images, plain(sample, step=6).images)
+
+
+def test_the_divisor_says_how_little_is_left() -> None:
+    config = config_of("ResNet8-soft_crop", **FINAL, augment__final_divisor=4.0)
+    augment = builders.augmentation(config, 3)
+    early, late = (augment(white(400), step=step).visible for step in (0, 6))
+    assert early is not None and late is not None
+    same = make_pipeline("ResNet8-soft_crop", augment__soft__sigma=0.375 / 4)(white(400), step=6).visible
+    assert torch.equal(late, same)
+    assert early.mean() < 0.6 < 0.8 < late.mean() < 1
+
+
+# --- the sampler, through the whole pipeline -------------------------------------------------------------------------
+
+
+def test_what_the_curves_are_drawn_of_has_the_exact_mean() -> None:
+    """Sigma 12 of 32 pixels: mean visible share .5221, mean confidence .7240 with 100 classes (spec of the recipe)."""
+    shares = builders.softening_shares(config_of("CifarResNet18-soft_crop", "cifar100"), num_images=40_000)
+    assert shares is not None
+    error = shares.std() / len(shares) ** 0.5
+    assert abs(shares.mean() - 0.5221) < 3 * error
+    confidence = 1 - 0.99 * (1 - shares) ** 2
+    assert abs(confidence.mean() - 0.7240) < 3 * confidence.std() / len(shares) ** 0.5
+    assert builders.softening_shares(config_of("CifarResNet18-wide_crop-cutout", "cifar100")) is None
+
+
+def test_soft_random_erasing_leaves_half_of_the_views_as_they_are() -> None:
+    shares = builders.softening_shares(config_of("ResNet8-no_basic_augment-soft_random_erasing"), num_images=4096)
+    assert shares is not None
+    assert stats.binomtest(int((shares == 1).sum()), len(shares), 0.5).pvalue > 1e-3

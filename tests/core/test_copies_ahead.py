@@ -1,0 +1,59 @@
+"""Samples that are copied to the device ahead of time: equal, in their order, and ended with the training."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from agmax import builders
+from agmax.core.batch import RawBatch
+from agmax.core.devices import copied_ahead
+from agmax.training import loop
+from agmax.training.loop import Trainer
+from helpers.command import Answer
+from helpers.datasets import CPU
+from helpers.streaming import raising
+
+
+def samples_of(closed: list[bool], count: int = 4) -> Iterator[RawBatch]:
+    try:
+        for number in range(count):
+            images = torch.full((2, 3, 4, 4), number, dtype=torch.uint8)
+            yield RawBatch(images, torch.tensor([number, 7]), torch.tensor([number, number]))
+    finally:
+        closed.append(True)
+
+
+def test_a_cpu_gets_the_very_samples_in_their_order() -> None:
+    given = list(samples_of([]))
+    assert [id(sample) for sample in copied_ahead(iter(given), CPU)] == [id(sample) for sample in given]
+
+
+def test_who_stops_early_ends_the_samples_too() -> None:
+    closed: list[bool] = []
+    with closing(copied_ahead(samples_of(closed), CPU)) as samples:
+        assert next(samples).indices.tolist() == [0, 0]
+        assert not closed
+    assert closed == [True]
+
+
+def test_a_training_that_fails_ends_its_samples_while_the_error_is_still_on_its_way(
+    run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+
+    class Failed(Exception):
+        pass
+
+    def closable(self: object, batches: list[Tensor], *, epoch: int) -> Iterator[RawBatch]:
+        return samples_of(closed)
+
+    monkeypatch.setattr(builders.images.Resident, "batches", closable)
+    monkeypatch.setattr(Trainer, "train_step", raising(Failed()))
+    monkeypatch.setattr(loop, "tqdm", lambda *words, **options: tqdm(*words, **{**options, "disable": False}))
+    with pytest.raises(Failed) as failure:
+        run("--config=ResNet8", "--train", "--dataset=digits", "dataset.train_limit=20", "dataset.image_size=8")
+    assert failure.value.__traceback__ is not None and closed == [True]

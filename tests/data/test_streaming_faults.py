@@ -1,0 +1,133 @@
+"""Faults that are not of the images: bugs, full memory, workers that die."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from agmax.core.errors import ResourceError
+from agmax.data import decode, from_files
+from agmax.data.splits import Files
+from helpers.command import Answer
+from helpers.images import write_tree
+from helpers.streaming import CROPS, SMALL, epoch_of, error_of, raising, stream
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_bug_in_the_cutting_names_the_file_and_the_operation_and_is_never_skipped(
+    photographs: Files, monkeypatch: pytest.MonkeyPatch, num_workers: int, skip: bool
+) -> None:
+    monkeypatch.setattr(from_files, "cut", raising(ZeroDivisionError("by\nzero")))
+    source = stream(photographs, num_workers=num_workers, skip_bad_images=skip, **CROPS)
+    error = error_of(source.batches([torch.tensor([3, 1])], epoch=0))
+    why = r"crop raised ZeroDivisionError: by\nzero"
+    assert str(error) == f"image cannot be cut ({photographs.paths[3]}): {why}"
+    assert error.__notes__ == [
+        f"raised in {raising.__code__.co_filename}, line {raising.__code__.co_firstlineno + 2}, broken"
+    ]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_bug_in_the_decoding_names_the_file_and_the_operation(
+    photographs: Files, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    monkeypatch.setattr(decode, "_in_8_bits", raising(KeyError("plug-in")))
+    source = stream(photographs, num_workers=num_workers)
+    error = error_of(source.batches([torch.tensor([2])], epoch=0))
+    why = "decode raised KeyError: 'plug-in'"
+    assert str(error).startswith(f"image cannot be read ({photographs.paths[2]}): {why}. Replace or remove it")
+    assert error.__notes__ == [
+        f"raised in {raising.__code__.co_filename}, line {raising.__code__.co_firstlineno + 2}, broken"
+    ]
+
+
+def test_a_bug_in_a_worker_is_one_message_and_with_debug_one_traceback(
+    run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path / "data", ["a", "b"], {"train": 4, "val": 1}, size=(9, 9))
+    monkeypatch.setattr(from_files, "centre_crop", raising(ValueError("a bug")))
+    words = ("--config=ResNet8", "--train", "--dataset=folder", "dataset.root=data", *SMALL, "train.num_workers=2")
+    for debug in ((), ("--debug",)):
+        answer = run(*words, *debug)
+        assert answer.status == 3
+        assert answer.err.count("error: image cannot be cut") == 1
+        assert (
+            answer.err.count("Traceback") == len(debug) == answer.err.count(f"raised in {raising.__code__.co_filename}")
+        )
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [(MemoryError, ResourceError), (KeyboardInterrupt, KeyboardInterrupt)],
+    ids=lambda kind: kind.__name__,
+)
+@pytest.mark.parametrize("operation", ["decode", "crop"])
+def test_a_full_memory_and_an_interrupt_are_not_taken_for_bad_images(
+    photographs: Files,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: type[BaseException],
+    seen: type[BaseException],
+    operation: str,
+) -> None:
+    module, name = (decode, "decode_jpeg") if operation == "decode" else (from_files, "cut")
+    monkeypatch.setattr(module, name, raising(raised()))
+    for num_workers in (0, 1) if raised is MemoryError else (0,):
+        source = stream(photographs, num_workers=num_workers, skip_bad_images=True, **CROPS)
+        assert type(error_of(source.batches([torch.tensor([0])], epoch=0), seen)) is seen
+
+
+def test_too_many_open_files_are_named(photographs: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "Too many open files. Communication with the workers is no longer possible."
+    monkeypatch.setattr(from_files, "_collate", raising(RuntimeError(message)))
+    source = stream(photographs, **CROPS)
+    assert "ulimit -n" in str(error_of(source.batches([torch.tensor([0])], epoch=0), ResourceError))
+
+
+@pytest.fixture
+def soon_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loader look for dead workers every 0.2 seconds instead of every five."""
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
+
+
+@pytest.mark.usefixtures("soon_noticed")
+def test_an_image_that_kills_its_worker_ends_with_8(
+    run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path / "data", ["a", "b"], {"train": 4, "val": 1}, size=(9, 9))
+    main_process = os.getpid()
+
+    def deadly(image: Image.Image, size: int) -> None:
+        assert os.getpid() != main_process
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(from_files, "centre_crop", deadly)
+    words = ("--config=ResNet8", "--train", "--dataset=folder", "dataset.root=data", *SMALL, "train.num_workers=2")
+    answer = run(*words)
+    assert answer.status == ResourceError.exit_code == 8
+    assert "error: a data worker was killed (often out of memory)" in answer.err
+    assert "Lower train.num_workers" in answer.err and "Traceback" not in answer.err
+
+
+@pytest.mark.usefixtures("soon_noticed")
+def test_a_worker_that_dies_is_told_where_a_batch_is_taken_and_nowhere_else(photographs: Files) -> None:
+    source = stream(photographs, num_workers=1)
+    samples = source.batches([torch.arange(5)] * 9, epoch=0)
+    next(samples)
+    (worker,) = source._loader._iterator._workers
+    os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(0.2)  # here the main process computes or saves
+    with pytest.raises(ResourceError, match=rf"a data worker was killed.*{worker.pid}"):
+        list(samples)
+
+
+def test_another_runtime_error_keeps_its_type(photographs: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(from_files, "default_collate", raising(RuntimeError("no space left")))
+    with pytest.raises(RuntimeError, match="no space left"):
+        epoch_of(stream(photographs))

@@ -1,0 +1,195 @@
+"""--eval: which checkpoint, which images, and what it writes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agmax.cli.parser import parse
+from agmax.core import devices
+from agmax.evaluation.predict import Predictions
+from agmax.experiments.results import write_predictions
+from agmax.experiments.start import find_weights
+from agmax.models import backbones
+from helpers.images import write_tree
+from helpers.places import REPOSITORY, skip_or_fail
+from helpers.training import TINY, Run, rows, train, tree
+
+
+def test_evaluation_needs_a_checkpoint(run: Run) -> None:
+    answer = run("--config=ResNet8-standard", "--eval", "--dataset=digits")
+    assert answer.status == 2
+    assert "--resume" in answer.err
+
+
+def test_evaluation_writes_nothing_and_needs_no_training_images(run: Run, tmp_path: Path) -> None:
+    images = write_tree(tmp_path / "images", ["a", "b"], {"train": 4, "val": 3})
+    words = ("--dataset=folder", f"dataset.root={images}", "dataset.image_size=16", "train.num_workers=0")
+    trained = run("--config=ResNet8-standard", "--train", "--json", *words, "train.epochs=1", "train.batch_size=4").json
+    for path in sorted((images / "train").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    before = tree(tmp_path)
+    (images / "train").rmdir()
+    imagenet = ("--dataset=imagenet", f"dataset.root={images}", "dataset.num_classes=2", "dataset.image_size=16")
+    answer = run("--eval", "--json", "--resume", trained["checkpoint"], *imagenet)
+    assert answer.status == 0, answer.err
+    assert answer.json["num_images"] == 6
+    assert tree(tmp_path) == before
+
+
+EVALUATE_THEN_TRAIN = """
+import sys
+from main import main
+evaluated = main(["--eval", "--resume", sys.argv[1], "--json"])
+sys.exit(evaluated or main(["--config=ResNet8-standard", "--train", "--dataset=digits"]))
+"""
+
+
+def test_evaluation_leaves_a_read_only_folder_as_it_is(run: Run, tmp_path: Path) -> None:
+    trained = train(run, "ResNet8-standard", "train.epochs=1")
+    script = 'mount --bind runs runs && mount -o remount,ro,bind runs && "$@"'
+    probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True)
+    if probe.returncode != 0:
+        skip_or_fail("needs user namespaces")
+    both = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", sys.executable, "-c", EVALUATE_THEN_TRAIN, trained["checkpoint"]],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert both.returncode == 6, both.stderr
+    assert json.loads(both.stdout)["top1"] == trained["top1"]
+    assert "cannot write the output folder (runs)" in both.stderr
+
+
+def test_any_split_can_be_evaluated(run: Run) -> None:
+    trained = train(run, "ResNet8-standard", "dataset.validation=0.05", "train.epochs=1")
+    for split, count in {"train": 100, "validation": 72, "test": 360}.items():
+        answer = run("--eval", "--json", "--resume", trained["checkpoint"], f"--split={split}")
+        assert answer.json["num_images"] == count
+        if split == "validation":
+            assert answer.json["top1"] == rows(trained["run_folder"])[-1]["validation_top1"]
+
+
+def test_normalisation_travels_with_the_weights(run: Run) -> None:
+    trained = train(run, "ResNet8-standard", "dataset.mean=[0.5]", "dataset.std=[0.25]")
+    answer = run("--eval", "--json", "--config=ResNet8-standard", "--resume", trained["checkpoint"])
+    assert answer.json["nll"] == trained["nll"]
+
+
+def test_a_split_is_the_one_that_was_trained_with_whatever_is_typed(run: Run) -> None:
+    trained = train(run, "ResNet8-standard", "dataset.validation=0.05", "--seed=3")
+    expected = rows(trained["run_folder"])[-1]["validation_nll"]
+    for words in ([], ["--config=ResNet8-standard"], ["--config=ResNet8-standard", "--dataset=digits"]):
+        answer = run("--eval", "--json", "--split=validation", "--resume", trained["checkpoint"], *words)
+        assert (answer.json["nll"], answer.json["seed"], answer.json["epochs"]) == (expected, 3, 3)
+
+
+def test_a_file_of_the_user_is_obeyed_and_finds_its_runs(run: Run) -> None:
+    Path("configs").mkdir()
+    text = "base: ResNet8-standard\ndataset: {name: digits, image_size: 16}\ntrain: {runs_dir: out, epochs: 1}\n"
+    for path in (Path("mine.yaml"), Path("configs/mine.yaml")):
+        path.write_text(text)
+        trained = run(f"--config={path}", "--train", "--json", "dataset.train_limit=50", "dataset.image_size=8").json
+        name = trained["run_folder"].removeprefix("out/")
+        answer = run(f"--config={path}", "--eval", "--json", "--resume", name)
+        assert answer.status == 0, answer.err
+        expected = run("--eval", "--json", "--resume", trained["checkpoint"], "dataset.image_size=16").json
+        assert answer.json["nll"] == expected["nll"] != trained["nll"]
+
+
+def test_a_name_given_to_an_evaluation_may_leave_out_what_the_weights_know(run: Run) -> None:
+    trained = train(run, "ResNet8-standard-agmax", "model.channels=3", "train.epochs=1")
+    answer = run("--eval", "--json", "--config=ResNet8-standard", "--resume", trained["checkpoint"])
+    assert answer.status == 0, answer.err
+    assert answer.json["nll"] == trained["nll"]
+
+
+def test_predictions_too_large_for_half_precision_are_written_as_its_largest_numbers(tmp_path: Path) -> None:
+    logits = torch.tensor([[1e9, -1e9, 2.0]])
+    split = Predictions(logits, torch.tensor([0]), torch.tensor([5]))
+    with (tmp_path / "p.npz").open("wb") as file:
+        write_predictions(file, {"test": split})
+    assert np.load(tmp_path / "p.npz")["test_logits"].tolist() == [[65504.0, -65504.0, 2.0]]
+
+
+def test_another_data_set_is_seen_as_the_weights_have_learnt_it(run: Run) -> None:
+    trained = train(run, "ResNet8-standard", "dataset.mean=[0.4]", "train.epochs=1")
+    for words in ((), ("--config=ResNet8-standard",)):
+        request = parse(["--eval", "--dataset=fashion_mnist", "--resume", trained["checkpoint"], *words])
+        config = find_weights(request.ask).resolved.config
+        assert (config.dataset.name, config.dataset.mean, config.dataset.image_size) == ("fashion_mnist", [0.4], 8)
+    request = parse(["--eval", "--dataset=fashion_mnist", "dataset.mean=[0.7]", "--resume", trained["checkpoint"]])
+    assert find_weights(request.ask).resolved.config.dataset.mean == [0.7]
+
+
+def test_settings_of_the_evaluation_do_not_hide_the_run(run: Run) -> None:
+    trained = train(run, "ResNet8-standard")
+    answer = run("--config=ResNet8-standard", *TINY, "--eval", "--json", "--resume", "evaluation.batch_size=64")
+    assert answer.json["checkpoint"] == trained["checkpoint"]
+    answer = run("--config=ResNet8-standard", *TINY, "--eval", "--resume", "--seed=1")
+    assert answer.status == 4
+    assert "Give --resume RUN" in answer.err
+
+
+def test_no_pretrained_weights_are_fetched_where_a_checkpoint_has_them(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+
+    make, asked = timm.create_model, []
+
+    def without_network(name: str, *, pretrained: bool, **options: Any) -> Any:
+        asked.append(pretrained)
+        return make(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", without_network)
+    monkeypatch.setattr(backbones, "_refuse_without_network", lambda name: None)
+    trained = train(run, "ResNet8-standard", "model.pretrained=true", "train.epochs=1")
+    assert asked == [True]
+    assert run("--eval", "--resume", trained["checkpoint"]).status == 0
+    assert len(asked) > 1 and not any(asked[1:])
+
+
+@pytest.mark.parametrize("mode", ["--eval", "--predict=digit.png"])
+def test_memory_is_kept_between_batches_where_nothing_is_trained_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    trained = train(run, "ResNet8-standard", "train.epochs=1")
+    Image.new("L", (8, 8)).save("digit.png")
+    kept = []
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: kept.append(mode))
+    assert run(mode, "--resume", trained["checkpoint"]).status == 0
+    assert kept == [mode]
+
+
+def test_predictions_that_cannot_be_written_end_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = train(run, "ResNet8-standard", "train.epochs=1")
+    for path in ("no/such/x.npz", "runs"):
+        answer = run("--eval", "--resume", trained["checkpoint"], f"--predictions={path}")
+        assert answer.status == 6
+        assert "top1" not in answer.err
+
+
+def test_checkpoints_are_found_as_typed_then_in_checkpoints_then_in_the_runs(run: Run) -> None:
+    trained = train(run, "ResNet8-standard", "train.epochs=1")
+    source = Path(trained["checkpoint"])
+    assert run("--eval", "--resume", "ResNet8-standard/digits-s0").status == 0
+    Path("checkpoints").mkdir()
+    (Path("checkpoints") / "mine.pth").write_bytes(source.read_bytes())
+    assert run("--eval", "--json", "--resume", "mine.pth").json["checkpoint"] == "checkpoints/mine.pth"
+    Path("mine.pth").write_bytes(source.read_bytes())
+    assert run("--eval", "--json", "--resume", "mine.pth").json["checkpoint"] == "mine.pth"
+    assert run("--eval", "--resume", str(source.resolve())).status == 0
+    answer = run("--eval", "--resume", "nowhere.pth")
+    assert answer.status == 4
+    for text in ("checkpoints/nowhere.pth", "runs/nowhere.pth", "There are mine.pth, checkpoints/mine.pth"):
+        assert text in answer.err
