@@ -31,7 +31,7 @@ def auto_contrast(images: Tensor) -> Tensor:
     low, high = images.amin(dim=(2, 3), keepdim=True).float(), images.amax(dim=(2, 3), keepdim=True).float()
     is_flat = high == low
     scale = ((high - low) * (1 / 255)).masked_fill_(is_flat, 1)
-    return _bytes(images.float().sub_(low.masked_fill_(is_flat, 0)).div_(scale))
+    return _to_uint8(images.float().sub_(low.masked_fill_(is_flat, 0)).div_(scale))
 
 
 def equalize(images: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def equalize(images: Tensor) -> Tensor:
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Blend uint8 images [B, C, H, W] with black: a factor [B] of 0 is black, 1 the image itself."""
-    return _bytes(images.float().mul_(_each(factor)))
+    return _to_uint8(images.float().mul_(_per_image(factor)))
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def contrast(images: Tensor, factor: Tensor) -> Tensor:
     levels = images.float()
     grays = gray(levels)
     grays.copy_(grays.mean(dim=(1, 2, 3), keepdim=True))  # addcmul_ is slow where both of its factors are broadcast
-    return _bytes(levels.mul_(_each(factor)).addcmul_(grays, _each(1 - factor)))
+    return _to_uint8(levels.mul_(_per_image(factor)).addcmul_(grays, _per_image(1 - factor)))
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
         return images
     levels = images.float()
     grays = gray(levels)
-    return _bytes(levels.mul_(_each(factor)).addcmul_(grays, _each(1 - factor)))
+    return _to_uint8(levels.mul_(_per_image(factor)).addcmul_(grays, _per_image(1 - factor)))
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
@@ -89,8 +89,8 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     sharp = images.float()
     inner = sharp[..., 1:-1, 1:-1]
     blurred = total.float().div_(13).round_()
-    inner.addcmul_(blurred.sub_(inner), _each(1 - factor))
-    return _bytes(sharp)
+    inner.addcmul_(blurred.sub_(inner), _per_image(1 - factor))
+    return _to_uint8(sharp)
 
 
 def gray(levels: Tensor) -> Tensor:
@@ -102,16 +102,16 @@ def gray(levels: Tensor) -> Tensor:
     return grays
 
 
-def _each(numbers: Tensor) -> Tensor:
+def _per_image(numbers: Tensor) -> Tensor:
     return numbers.float().view(-1, 1, 1, 1)
 
 
-def _bytes(levels: Tensor) -> Tensor:
+def _to_uint8(levels: Tensor) -> Tensor:
     """Cut levels to 0 to 255 and off at the point; the way over int16 takes half the time."""
     return levels.clamp_(0, 255).to(torch.int16).to(torch.uint8)
 
 
-def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Bring uint8 images [B, C, H, W] to float32 of mean 0 and deviation 1; mean and std are [C] on the scale 0 to 1.
 
     The operations are those of torchvision's ToTensor and Normalize in their order, so the bits are the same.
@@ -123,22 +123,22 @@ def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return floats.sub_(mean[:, None, None]).div_(std[:, None, None])
 
 
-LIGHT = torch.tensor(
+PCA_LIGHTING = torch.tensor(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], dtype=torch.float64
 ) * torch.tensor([0.2175, 0.0188, 0.0045], dtype=torch.float64)
 """Principal directions of ImageNet's colours, each times its standard deviation (Krizhevsky et al. 2012, 4.1)."""
 
 
-def add_light_(images: Tensor, amounts: Tensor, std: Tensor) -> Tensor:
+def add_pca_lighting_(images: Tensor, amounts: Tensor, std: Tensor) -> Tensor:
     """Add light along the principal colours of ImageNet, by amounts [B, 3], to normalised images [B, 3, H, W].
 
     In place; the images are returned. `std` [3] is the deviation they were divided by. Amounts and std are on the CPU,
     so that a GPU gets one small copy and waits for none.
     """
-    light = ((amounts.double() @ LIGHT.T).float() / std).to(images.device, non_blocking=True)  # [B, 3]
+    light = ((amounts.double() @ PCA_LIGHTING.T).float() / std).to(images.device, non_blocking=True)  # [B, 3]
     return images.add_(light[:, :, None, None])
 
 
-def lighting_amounts(num_images: int, *, std: float, rng: np.random.Generator) -> Tensor:
+def pca_lighting_amounts(num_images: int, *, std: float, rng: np.random.Generator) -> Tensor:
     """Draw the amounts [B, 3] for `add_light_` from N(0, std)."""
     return torch.from_numpy(rng.normal(0, std, size=(num_images, 3)))

@@ -27,7 +27,7 @@ def erase_(images: Tensor, boxes: Boxes) -> Tensor:
     return images.masked_fill_(rows[:, None, :, None] & columns[:, None, None, :], 0)
 
 
-def visible_share(boxes: Boxes, *, height: int, width: int) -> Tensor:
+def visible_fraction(boxes: Boxes, *, height: int, width: int) -> Tensor:
     """Return the share [B] of each image's area that the boxes leave; what sticks out hides nothing.
 
     A box of 16x16 in a corner, half of each side outside of 32x32: 1 - 8 * 8 / 1024 = 0.9375.

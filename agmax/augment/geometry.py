@@ -14,16 +14,16 @@ def crop(images: Tensor, top: Tensor, left: Tensor, *, padding: int) -> Tensor:
     height, width = images.shape[-2:]
     bordered = functional.pad(images.contiguous(), (padding, padding, padding, padding))
     rows = top[:, None] + torch.arange(height, device=images.device)  # [B, H]
-    return _runs(bordered, rows, left, width)
+    return _slices(bordered, rows, left, width)
 
 
-def crop_corners(num_images: int, *, padding: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def crop_offsets(num_images: int, *, padding: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Draw the corners [B], [B] for `crop`, uniform over all positions."""
     corners = torch.from_numpy(rng.integers(0, 2 * padding + 1, size=(2, num_images)))
     return corners[0], corners[1]
 
 
-def window(images: Tensor, down: Tensor, right: Tensor, *, background: Tensor) -> Tensor:
+def shifted_crop(images: Tensor, down: Tensor, right: Tensor, *, background: Tensor) -> Tensor:
     """Look at each image [B, C, H, W] through a window of its size, `down` and `right` [B] pixels from its place.
 
     Where the window leaves the image it shows `background` [B, C].
@@ -33,12 +33,12 @@ def window(images: Tensor, down: Tensor, right: Tensor, *, background: Tensor) -
     x = right[:, None] + torch.arange(width, device=images.device)
     margin = functional.pad(images.reshape(-1), (width, width))  # a row's run may begin before it or end after it
     rows = margin[width:-width].view_as(images)
-    seen = _runs(rows, y.clamp(0, height - 1), right.clamp(-width, width), width)
+    seen = _slices(rows, y.clamp(0, height - 1), right.clamp(-width, width), width)
     inside = ((y >= 0) & (y < height))[:, None, :, None] & ((x >= 0) & (x < width))[:, None, None, :]
     return torch.where(inside, seen, background[:, :, None, None])
 
 
-def _runs(images: Tensor, rows: Tensor, first: Tensor, width: int) -> Tensor:
+def _slices(images: Tensor, rows: Tensor, first: Tensor, width: int) -> Tensor:
     """Return `rows` [B, H'] of each image [B, C, H, W], `width` pixels of each from column `first` [B] on.
 
     Memory is read as it lies, run after run: several times as fast as indexing pixels, and `first` may be outside the
@@ -59,7 +59,7 @@ def flip(images: Tensor, chosen: Tensor) -> Tensor:
     return both.index_select(0, torch.arange(count, device=images.device) + count * chosen)
 
 
-def coins(num_images: int, *, p: float = 0.5, rng: np.random.Generator) -> Tensor:
+def bernoulli(num_images: int, *, p: float = 0.5, rng: np.random.Generator) -> Tensor:
     """Toss a coin for each image, true with probability p: bool [B]."""
     return torch.from_numpy(rng.random(num_images) < p)
 
@@ -77,13 +77,13 @@ def shear_y(images: Tensor, amount: Tensor) -> Tensor:
 def translate_x(images: Tensor, pixels: Tensor) -> Tensor:
     """Move images [B, C, H, W] right by whole `pixels` [B]."""
     right = pixels.long()
-    return window(images, torch.zeros_like(right), -right, background=images.new_zeros(1, 1))
+    return shifted_crop(images, torch.zeros_like(right), -right, background=images.new_zeros(1, 1))
 
 
 def translate_y(images: Tensor, pixels: Tensor) -> Tensor:
     """Move images [B, C, H, W] down by whole `pixels` [B]."""
     down = pixels.long()
-    return window(images, -down, torch.zeros_like(down), background=images.new_zeros(1, 1))
+    return shifted_crop(images, -down, torch.zeros_like(down), background=images.new_zeros(1, 1))
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:

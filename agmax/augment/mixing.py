@@ -55,8 +55,8 @@ def cutmix(images: Tensor, targets: Tensor, *, partner: Tensor, box: Box) -> Mix
 
 def cutmix_box(height: int, width: int, *, alpha: float, rng: np.random.Generator) -> Box:
     """Draw a box whose area is about 1 - Beta(alpha, alpha) of the image, centre uniform, clipped at the border."""
-    share = math.sqrt(1 - rng.beta(alpha, alpha))
-    half_height, half_width = int(height * share) // 2, int(width * share) // 2
+    fraction = math.sqrt(1 - rng.beta(alpha, alpha))
+    half_height, half_width = int(height * fraction) // 2, int(width * fraction) // 2
     y, x = int(rng.integers(height)), int(rng.integers(width))
     return Box(
         max(y - half_height, 0), min(y + half_height, height), max(x - half_width, 0), min(x + half_width, width)

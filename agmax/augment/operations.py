@@ -42,7 +42,7 @@ CODES = {name: code for code, name in enumerate(NAMES)}
 """The operations' numbers, by which a policy names them."""
 
 
-def applied(images: Tensor, codes: Codes, values: Values) -> Tensor:
+def apply_operations(images: Tensor, codes: Codes, values: Values) -> Tensor:
     """Apply to each of the uint8 images [B, C, H, W] the operation `codes` [B] with its value [B].
 
     Raises:
@@ -51,16 +51,16 @@ def applied(images: Tensor, codes: Codes, values: Values) -> Tensor:
     if images.dtype != torch.uint8:
         raise TypeError(f"operations of a policy take uint8 images [B, C, H, W], not {images.dtype}")
     order = np.argsort(codes, kind="stable")  # images of one operation stand side by side
-    on_device = _on(images, values)
+    on_device = _apply_one(images, values)
     done = []
     for code in np.unique(codes):
         first, last = np.searchsorted(codes[order], (code, code + 1))
-        chosen = _on(images, order[first:last])
+        chosen = _apply_one(images, order[first:last])
         done.append(OPERATIONS[NAMES[code]](images.index_select(0, chosen), on_device[chosen]))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    return torch.cat(done).index_select(0, _on(images, place))
+    return torch.cat(done).index_select(0, _apply_one(images, place))
 
 
-def _on(images: Tensor, numbers: NDArray[Any]) -> Tensor:
+def _apply_one(images: Tensor, numbers: NDArray[Any]) -> Tensor:
     return torch.from_numpy(numbers).to(images.device, non_blocking=True)

@@ -8,8 +8,8 @@ from torch import Tensor
 from agmax.augment import color
 from agmax.augment.key import Key
 from agmax.augment.mixing import Mix
-from agmax.augment.targets import Softening, label_rows, targets_of_views
-from agmax.augment.transforms import Hiding, Numbers, Transform
+from agmax.augment.targets import Softening, smoothed_one_hot, targets_of_views
+from agmax.augment.transforms import Numbers, OccludingTransform, Transform
 from agmax.core.batch import Batch
 
 ORDER = ("crop", "flip", "policy", "color_jitter", "normalize", "lighting", "erase", "soft_crop")
@@ -53,7 +53,7 @@ class Pipeline:
         self.num_classes, self.num_views = num_classes, num_views
         self.label_smoothing, self.views_are_alike = label_smoothing, views_are_alike
         self._num_on_pixels = sum(ORDER.index(each.slot) < ORDER.index("normalize") for each in transforms)
-        if softening is not None and not any(map(self._softens, self.transforms)):
+        if softening is not None and not any(map(self._softens_targets, self.transforms)):
             raise ValueError(
                 "softening (Pipeline): no transform hides a part of the images that could soften their targets. "
                 "Add SoftCrop, CutOut or RandomErasing, or leave softening out"
@@ -83,13 +83,15 @@ class Pipeline:
         count, chosen = len(labels), None if rows is None else torch.as_tensor(rows, dtype=torch.int64).cpu()
         is_mixed = self.mix is not None and self.mix.happens(key)
         drawn = self._draw(count, images.shape[-3:], key)
-        changed = self._augmented(images, drawn, None if is_mixed else chosen)  # a mix needs the others
+        changed = self._augment(images, drawn, None if is_mixed else chosen)  # a mix needs the others
         visible, softening = (
-            None if share is None else share.to(images.device, non_blocking=True)
-            for share in self._shares(images.shape[-3:], drawn)
+            None if fraction is None else fraction.to(images.device, non_blocking=True)
+            for fraction in self._visible_fractions(images.shape[-3:], drawn)
         )
         targets, weights = targets_of_views(
-            label_rows(labels.to(images.device, non_blocking=True), self.num_classes, smoothing=self.label_smoothing),
+            smoothed_one_hot(
+                labels.to(images.device, non_blocking=True), self.num_classes, smoothing=self.label_smoothing
+            ),
             self.num_views,
             softening=self.softening,
             visible=softening,
@@ -107,13 +109,13 @@ class Pipeline:
             None if visible is None else visible[chosen],
         )
 
-    def visible_shares(self, n: int, shape: Sequence[int], key: Key) -> tuple[Tensor | None, Tensor | None]:
+    def visible_fractions(self, n: int, shape: Sequence[int], key: Key) -> tuple[Tensor | None, Tensor | None]:
         """Return how much of n images of a shape (C, H, W) is visible, and how much of it counts for their targets.
 
         Each [N, V], on the CPU; None where nothing hides any of it. A crop and a box together leave the product of what
         each leaves, as if the box hid the same share of every part.
         """
-        return self._shares(shape, self._draw(n, shape, key))
+        return self._visible_fractions(shape, self._draw(n, shape, key))
 
     def _keys(self, key: Key) -> list[Key]:
         return [key.of_view(0 if self.views_are_alike else view) for view in range(self.num_views)]
@@ -128,7 +130,7 @@ class Pipeline:
             drawn.append(tuple(torch.stack(numbers, dim=1) for numbers in zip(*views, strict=True)))
         return drawn
 
-    def _augmented(self, images: Tensor, drawn: Sequence[Numbers], chosen: Tensor | None) -> Tensor:
+    def _augment(self, images: Tensor, drawn: Sequence[Numbers], chosen: Tensor | None) -> Tensor:
         """Return what becomes of the chosen of images [N, (V,) C, H, W], or of all, before they mix: [N, V, C, H, W].
 
         A few images at a time go through all transforms, on a CPU: memory that is still in the cache is twice as fast.
@@ -154,27 +156,27 @@ class Pipeline:
             images = transform.apply(images, *numbers)
         if self.mean.device != images.device:
             self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
-        images = color.normalised(images, self.mean, self.std)
+        images = color.normalize(images, self.mean, self.std)
         for transform, numbers in steps[self._num_on_pixels :]:
             images = transform.apply_(images, *numbers)
         return images
 
-    def _shares(self, shape: Sequence[int], drawn: Sequence[Numbers]) -> tuple[Tensor | None, Tensor | None]:
+    def _visible_fractions(self, shape: Sequence[int], drawn: Sequence[Numbers]) -> tuple[Tensor | None, Tensor | None]:
         """Return what `visible_shares` says, from numbers [N, V, ...]."""
         visible = softening = None
         for transform, numbers in zip(self.transforms, drawn, strict=True):
-            if isinstance(transform, Hiding):
-                share = transform.visible(shape, *(each.flatten(0, 1) for each in numbers))
-                share = share.view(-1, self.num_views)
-                visible = share if visible is None else visible * share
-                if self._softens(transform):
-                    softening = share if softening is None else softening * share
+            if isinstance(transform, OccludingTransform):
+                fraction = transform.visible(shape, *(each.flatten(0, 1) for each in numbers))
+                fraction = fraction.view(-1, self.num_views)
+                visible = fraction if visible is None else visible * fraction
+                if self._softens_targets(transform):
+                    softening = fraction if softening is None else softening * fraction
         return visible, softening
 
-    def _softens(self, transform: Transform) -> bool:
-        if self.softening is None or not isinstance(transform, Hiding):
+    def _softens_targets(self, transform: Transform) -> bool:
+        if self.softening is None or not isinstance(transform, OccludingTransform):
             return False
-        return self.softening.hidden_by is None or transform.slot in self.softening.hidden_by
+        return self.softening.occluded_by is None or transform.slot in self.softening.occluded_by
 
     def _mix(self, mix: Mix, images: Tensor, targets: Tensor, weights: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         """Mix each view of images, in place, by numbers of its own; return targets and weights, mixed as they are."""

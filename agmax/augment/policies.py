@@ -77,17 +77,17 @@ NUM_LEVELS = 31
 """Levels of RandAugment and TrivialAugment, from 0 to 30, as torchvision has them."""
 
 
-class Strength(NamedTuple):
+class MagnitudeScale(NamedTuple):
     """What a level means to each operation: value = centre, plus or minus or just plus magnitude."""
 
-    centre: Values  # [operations]
+    center: Values  # [operations]
     magnitude: Values  # [operations, levels]
     has_sign: NDArray[np.bool_]  # [operations]
 
     def values(self, codes: Codes, levels: Codes, rng: np.random.Generator) -> Values:
         """Return the value of each operation at its level, with a random sign where it has one."""
         signs = np.where(self.has_sign[codes] & (rng.random(codes.shape) < 0.5), -1.0, 1.0)
-        return self.centre[codes] + signs * self.magnitude[codes, levels]
+        return self.center[codes] + signs * self.magnitude[codes, levels]
 
 
 def auto_augment(
@@ -97,7 +97,7 @@ def auto_augment(
 
     Cubuk et al. 2019. `magnitudes` says which program's meaning the levels have: `agmax` or `torchvision`.
     """
-    codes, probabilities, levels = _learned(policy)
+    codes, probabilities, levels = _learned_policy(policy)
     chosen = rng.integers(len(codes), size=num_images)
     happens = rng.random((num_images, 2)) < probabilities[chosen]
     values = MAGNITUDES[magnitudes](height, width).values(codes[chosen], levels[chosen], rng)
@@ -121,18 +121,18 @@ def rand_augment(
     """
     shape = (num_images, num_ops)
     if definition == "torchvision":
-        codes = _chosen(RAND_AUGMENT[definition], shape, rng)
+        codes = _choose(RAND_AUGMENT[definition], shape, rng)
         levels = np.full(shape, magnitude)
         return codes, torchvision_random(height, width).values(codes, levels, rng)
     codes = np.where(
-        rng.random((num_images, 1)) < 0.5, CODES["Identity"], _chosen(RAND_AUGMENT[definition], shape, rng)
+        rng.random((num_images, 1)) < 0.5, CODES["Identity"], _choose(RAND_AUGMENT[definition], shape, rng)
     )
     return codes, agmax_scale(height, width).values(codes, rng.integers(1, 11, shape), rng)
 
 
 def trivial_augment(num_images: int, height: int, width: int, *, rng: np.random.Generator) -> Plan:
     """Draw for each image one operation of any strength (Müller and Hutter 2021, the wide ranges)."""
-    codes = _chosen(TRIVIAL_AUGMENT, (num_images, 1), rng)
+    codes = _choose(TRIVIAL_AUGMENT, (num_images, 1), rng)
     levels = rng.integers(NUM_LEVELS, size=codes.shape)
     return codes, torchvision_wide(height, width).values(codes, levels, rng)
 
@@ -152,12 +152,12 @@ def color_jitter(
     return np.take_along_axis(codes, order, 1), np.take_along_axis(factors, order, 1)
 
 
-def _chosen(names: Sequence[str], shape: tuple[int, int], rng: np.random.Generator) -> Codes:
+def _choose(names: Sequence[str], shape: tuple[int, int], rng: np.random.Generator) -> Codes:
     return np.array([CODES[name] for name in names])[rng.integers(len(names), size=shape)]
 
 
 @lru_cache
-def _learned(policy: str) -> tuple[Codes, Values, Codes]:
+def _learned_policy(policy: str) -> tuple[Codes, Values, Codes]:
     """Return the operations, probabilities and levels of a learned policy, each [25, 2]."""
     pairs = [[step.split() for step in pair.split("/")] for pair in AUTO_AUGMENT[policy].split(",")]
     codes = np.array([[CODES[name] for name, _, _ in pair] for pair in pairs])
@@ -166,14 +166,14 @@ def _learned(policy: str) -> tuple[Codes, Values, Codes]:
 
 
 @lru_cache
-def agmax_scale(height: int, width: int) -> Strength:
+def agmax_scale(height: int, width: int) -> MagnitudeScale:
     """Return what levels 0 to 10 mean to the AgMax program.
 
     Its factors have no sign, and more of Solarize and Posterize changes less. It moves images by fractions of a pixel,
     which Pillow rounds.
     """
     level = np.arange(11)
-    return _strength(
+    return _magnitudes(
         shear=0.03 * level,
         translate_x=np.floor(0.045 * level * width + 0.5),
         translate_y=np.floor(0.045 * level * height + 0.5),
@@ -181,24 +181,24 @@ def agmax_scale(height: int, width: int) -> Strength:
         factor=0.1 + 0.18 * level,
         solarize=25.6 * level,
         posterize=np.floor(4 + 0.4 * level),
-        factor_centre=0.0,
+        factor_center=0.0,
     )
 
 
 @lru_cache
-def torchvision_scale(height: int, width: int) -> Strength:
+def torchvision_scale(height: int, width: int) -> MagnitudeScale:
     """Return what levels 0 to 9 of AutoAugment mean to torchvision; level 10 does not occur."""
     return _torchvision(10, 150 / 331 * height, 150 / 331 * width, 0.3, 30.0, 0.9, 4)
 
 
 @lru_cache
-def torchvision_random(height: int, width: int) -> Strength:
+def torchvision_random(height: int, width: int) -> MagnitudeScale:
     """Return what the 31 levels of RandAugment mean to torchvision."""
     return _torchvision(NUM_LEVELS, 150 / 331 * height, 150 / 331 * width, 0.3, 30.0, 0.9, 4)
 
 
 @lru_cache
-def torchvision_wide(height: int, width: int) -> Strength:
+def torchvision_wide(height: int, width: int) -> MagnitudeScale:
     """Return what the 31 levels of TrivialAugment mean to torchvision: up to 32 pixels, whatever the image's size."""
     return _torchvision(NUM_LEVELS, 32.0, 32.0, 0.99, 135.0, 0.99, 6)
 
@@ -209,11 +209,11 @@ MAGNITUDES = {"agmax": agmax_scale, "torchvision": torchvision_scale}
 
 def _torchvision(
     num_levels: int, down: float, right: float, shear: float, degrees: float, factor: float, bits: int
-) -> Strength:
+) -> MagnitudeScale:
     def spread(first: float, last: float) -> Values:
         return torch.linspace(first, last, num_levels).double().numpy()
 
-    return _strength(
+    return _magnitudes(
         shear=spread(0, shear),
         translate_x=np.trunc(spread(0, right)),
         translate_y=np.trunc(spread(0, down)),
@@ -221,11 +221,11 @@ def _torchvision(
         factor=spread(0, factor),
         solarize=255 * spread(1, 0),
         posterize=(8 - torch.arange(num_levels) / ((num_levels - 1) / bits)).round().double().numpy(),
-        factor_centre=1.0,
+        factor_center=1.0,
     )
 
 
-def _strength(
+def _magnitudes(
     *,
     shear: Values,
     translate_x: Values,
@@ -234,15 +234,15 @@ def _strength(
     factor: Values,
     solarize: Values,
     posterize: Values,
-    factor_centre: float,
-) -> Strength:
+    factor_center: float,
+) -> MagnitudeScale:
     """Put together what the levels mean; factors have a sign where they lie around a centre."""
     moves = {"ShearX": shear, "ShearY": shear, "TranslateX": translate_x, "TranslateY": translate_y, "Rotate": rotate}
     factors = dict.fromkeys(("Brightness", "Contrast", "Color", "Sharpness"), factor)
     magnitudes = {**moves, **factors, "Solarize": solarize, "Posterize": posterize}
     nothing = np.zeros_like(shear)
-    return Strength(
-        centre=np.array([factor_centre if name in factors else 0.0 for name in NAMES]),
+    return MagnitudeScale(
+        center=np.array([factor_center if name in factors else 0.0 for name in NAMES]),
         magnitude=np.stack([magnitudes.get(name, nothing) for name in NAMES]),
-        has_sign=np.array([name in moves or (name in factors and factor_centre > 0) for name in NAMES]),
+        has_sign=np.array([name in moves or (name in factors and factor_center > 0) for name in NAMES]),
     )

@@ -16,12 +16,12 @@ def soft_crop_offsets(
     """
     offsets = []
     for side in (height, width):
-        share = rng.random(num_images)
+        fraction = rng.random(num_images)
         if sigma == 0:
             offsets.append(torch.zeros(num_images, dtype=torch.int64))
             continue
         lowest = ndtr(-1 / sigma)
-        numbers = sigma * side * ndtri(lowest + share * (1 - 2 * lowest))
+        numbers = sigma * side * ndtri(lowest + fraction * (1 - 2 * lowest))
         offsets.append(torch.from_numpy(np.trunc(numbers).astype(np.int64)))
     return offsets[0], offsets[1]
 
@@ -31,7 +31,7 @@ def backgrounds(num_images: int, num_channels: int, *, std: float, rng: np.rando
     return torch.from_numpy(rng.normal(0, std, size=(num_images, num_channels)))
 
 
-def visible_share(down: Tensor, right: Tensor, *, height: int, width: int) -> Tensor:
+def visible_fraction(down: Tensor, right: Tensor, *, height: int, width: int) -> Tensor:
     """Return the share [B] of the image's area that a window moved by (down, right) still shows.
 
     5 pixels down and 11 left of 32x32: 27 * 21 / 1024 = 0.5537.

@@ -10,7 +10,7 @@ from agmax.augment.checks import check_choice, check_range
 from agmax.augment.key import Key
 
 
-def label_rows(labels: Tensor, num_classes: int, *, smoothing: float = 0.0) -> Tensor:
+def smoothed_one_hot(labels: Tensor, num_classes: int, *, smoothing: float = 0.0) -> Tensor:
     """Return target rows [N, K] for labels [N]: 1 - smoothing on the class, the rest even over all K classes."""
     rows = functional.one_hot(labels, num_classes).float()
     return rows * (1 - smoothing) + smoothing / num_classes if smoothing else rows
@@ -28,12 +28,12 @@ def soften(
 
 @dataclass(frozen=True)
 class Softening:
-    """Soften targets, weigh each view, or both, by the confidence that its visible share leaves it (Liu et al. 2023).
+    """Soften targets, weigh each view, or both, by the confidence that its visible fraction allows (Liu et al. 2023).
 
-    `visibility` says whether that is the share as it is (`area`) or the intersection over union (`iou`), `link` whose
-    confidence a view gets: its `own`, another's of the batch (`shuffled`) or the batch's `mean`, and `reweight`
-    whether views are weighted one by one (`image`) or all by their mean (`batch_mean`). In a pipeline `hidden_by`
-    names the slots whose hiding softens; None means all.
+    `visibility` is the measure of what is visible: the fraction of the area (`area`) or the intersection over union
+    (`iou`). `confidence_source` says whose confidence a view gets: its `own`, that of another view of the batch
+    (`shuffled`) or the mean of the batch (`mean`). `reweight` gives each view its own weight (`image`) or all views
+    their mean (`batch_mean`). In a pipeline, `occluded_by` names the slots whose occlusion softens targets; None: all.
     """
 
     applies_to: str = "target_and_weight"
@@ -41,14 +41,14 @@ class Softening:
     power: float = 2.0
     max_confidence: float = 1.0
     reweight: str = "image"
-    link: str = "own"
-    hidden_by: tuple[str, ...] | None = None
+    confidence_source: str = "own"
+    occluded_by: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_choice(self, "applies_to", ("target_and_weight", "target", "weight"))
         check_choice(self, "visibility", ("area", "iou"))
         check_choice(self, "reweight", ("image", "batch_mean"))
-        check_choice(self, "link", ("own", "shuffled", "mean"))
+        check_choice(self, "confidence_source", ("own", "shuffled", "mean"))
         check_range(self, "power")
         check_range(self, "max_confidence", high=1)
 
@@ -58,19 +58,19 @@ class Softening:
         Shuffled confidences are dealt by the key, or a fresh one.
         """
         sure = confidence(
-            counted(visible, self.visibility),
+            visible_overlap(visible, self.visibility),
             num_classes=targets.shape[-1],
             power=self.power,
             max_confidence=self.max_confidence,
         )
-        if self.link == "shuffled":
+        if self.confidence_source == "shuffled":
             order = torch.from_numpy((key or Key.fresh()).rng("softening").permutation(sure.numel()))
             sure = sure.flatten()[order.to(sure.device)].view_as(sure)
-        elif self.link == "mean":
+        elif self.confidence_source == "mean":
             sure = sure.mean().expand_as(sure)
         weights = sure.mean().expand_as(sure) if self.reweight == "batch_mean" else sure
         return (
-            targets if self.applies_to == "weight" else softened(targets, sure),
+            targets if self.applies_to == "weight" else blend_with_uniform(targets, sure),
             torch.ones_like(weights) if self.applies_to == "target" else weights,
         )
 
@@ -88,7 +88,7 @@ def targets_of_views(
     return softening(targets, visible, key=key)
 
 
-def counted(visible: Tensor, visibility: str) -> Tensor:
+def visible_overlap(visible: Tensor, visibility: str) -> Tensor:
     """Return what the curve starts from: the visible share v (`area`), or v / (2 - v) (`iou`).
 
     That is the intersection over union of image and window, which have v of an image in common and cover 2 - v of it.
@@ -107,11 +107,13 @@ def confidence(visible: Tensor, *, num_classes: int, power: float, max_confidenc
     return highest - (highest - chance) * (1 - visible) ** power
 
 
-def softened(targets: Tensor, confidence: Tensor) -> Tensor:
+def blend_with_uniform(targets: Tensor, confidence: Tensor) -> Tensor:
     """Blend target rows [..., K] with the uniform row until a certain class keeps `confidence` [...].
 
     The other classes share the rest evenly: with 10 classes and confidence 0.775 each has 0.025.
     """
     chance = 1 / targets.shape[-1]
-    share = ((confidence - chance) / (1 - chance)).clamp(max=1)[..., None]  # a rounding above 1, of 31 classes for one
-    return targets * share + (1 - share) * chance
+    fraction = ((confidence - chance) / (1 - chance)).clamp(max=1)[
+        ..., None
+    ]  # a rounding above 1, of 31 classes for one
+    return targets * fraction + (1 - fraction) * chance

@@ -51,7 +51,7 @@ class Transform(Protocol):
 
 
 @runtime_checkable
-class Hiding(Transform, Protocol):
+class OccludingTransform(Transform, Protocol):
     """A transform that hides a part of each image."""
 
     @property
@@ -66,7 +66,7 @@ class Hiding(Transform, Protocol):
         return self.apply(images, *numbers), self.visible(shape, *numbers).to(images.device)
 
 
-def _on(images: Tensor, *numbers: Tensor) -> list[Tensor]:
+def _to_device_of(images: Tensor, *numbers: Tensor) -> list[Tensor]:
     return [each.to(images.device, non_blocking=True) for each in numbers]
 
 
@@ -86,10 +86,10 @@ class RandomCrop(Transform):
         check_range(self, "padding")
 
     def draw(self, n: int, shape: Sequence[int], key: Key) -> Numbers:
-        return geometry.crop_corners(n, padding=self.padding, rng=key.rng(self.stream))
+        return geometry.crop_offsets(n, padding=self.padding, rng=key.rng(self.stream))
 
     def apply(self, images: Tensor, top: Tensor, left: Tensor) -> Tensor:
-        return geometry.crop(images, *_on(images, top, left), padding=self.padding)
+        return geometry.crop(images, *_to_device_of(images, top, left), padding=self.padding)
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ class RandomHorizontalFlip(Transform):
         check_range(self, "p", high=1)
 
     def draw(self, n: int, shape: Sequence[int], key: Key) -> Numbers:
-        return (geometry.coins(n, p=self.p, rng=key.rng(self.stream)),)
+        return (geometry.bernoulli(n, p=self.p, rng=key.rng(self.stream)),)
 
     def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
-        return geometry.flip(images, *_on(images, chosen))
+        return geometry.flip(images, *_to_device_of(images, chosen))
 
 
 class _Operations(Transform, Protocol):
@@ -116,7 +116,7 @@ class _Operations(Transform, Protocol):
 
     def apply(self, images: Tensor, codes: Tensor, values: Tensor) -> Tensor:
         for code, value in zip(codes.T.numpy(), values.T.numpy(), strict=True):
-            images = operations.applied(images, code, value)
+            images = operations.apply_operations(images, code, value)
         return images
 
 
@@ -245,26 +245,26 @@ class PCALighting(Transform):
     def draw(self, n: int, shape: Sequence[int], key: Key) -> Numbers:
         if shape[0] != 3:
             raise ValueError(f"channels (PCALighting): {shape[0]}, where its colours have three. Leave it out")
-        return (color.lighting_amounts(n, std=self.std, rng=key.rng(self.stream)),)
+        return (color.pca_lighting_amounts(n, std=self.std, rng=key.rng(self.stream)),)
 
     def apply(self, images: Tensor, amounts: Tensor) -> Tensor:
         return self.apply_(images.clone(), amounts)
 
     def apply_(self, images: Tensor, amounts: Tensor) -> Tensor:
-        return color.add_light_(images, amounts, torch.tensor(self.image_std))
+        return color.add_pca_lighting_(images, amounts, torch.tensor(self.image_std))
 
 
-class _Box(Hiding, Protocol):
+class _Box(OccludingTransform, Protocol):
     """Fill a box of each image with 0, which is the mean colour."""
 
     def apply(self, images: Tensor, *edges: Tensor) -> Tensor:
         return self.apply_(images.clone(), *edges)
 
     def apply_(self, images: Tensor, *edges: Tensor) -> Tensor:
-        return erasing.erase_(images, erasing.Boxes(*_on(images, *edges)))
+        return erasing.erase_(images, erasing.Boxes(*_to_device_of(images, *edges)))
 
     def visible(self, shape: Sequence[int], *edges: Tensor) -> Tensor:
-        return erasing.visible_share(erasing.Boxes(*edges), height=shape[-2], width=shape[-1])
+        return erasing.visible_fraction(erasing.Boxes(*edges), height=shape[-2], width=shape[-1])
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ class RandomErasing(_Box):
 
 
 @dataclass(frozen=True)
-class SoftCrop(Hiding):
+class SoftCrop(OccludingTransform):
     """See each image through a window of its size that lies far aside (Liu et al. 2023).
 
     `sigma` is the deviation of the offset, as a share of the side, `background` that of the colour outside.
@@ -333,11 +333,11 @@ class SoftCrop(Hiding):
         return down, right, colors.float()
 
     def apply(self, images: Tensor, down: Tensor, right: Tensor, colors: Tensor) -> Tensor:
-        down, right, colors = _on(images, down, right, colors)
-        return geometry.window(images, down, right, background=colors)
+        down, right, colors = _to_device_of(images, down, right, colors)
+        return geometry.shifted_crop(images, down, right, background=colors)
 
     def visible(self, shape: Sequence[int], down: Tensor, right: Tensor, colors: Tensor) -> Tensor:
-        return soft_crop.visible_share(down, right, height=shape[-2], width=shape[-1])
+        return soft_crop.visible_fraction(down, right, height=shape[-2], width=shape[-1])
 
 
 CROPS: dict[str, Callable[..., Transform]] = {"standard": RandomCrop, "soft": SoftCrop, "wide": SoftCrop}

@@ -28,13 +28,13 @@ from agmax.augment import (
     transforms,
 )
 from agmax.augment.mixing import MIXES
-from agmax.benchmarks import rivals
+from agmax.benchmarks import other_programs
 from agmax.benchmarks.files import jpeg_files, photographs
-from agmax.benchmarks.timing import Work, one_thread, timed
+from agmax.benchmarks.timing import Work, one_thread, time_programs
 from agmax.config.resolve import Setting, resolve
 from agmax.core import devices
 from agmax.core.logs import log
-from agmax.data.splits import Files
+from agmax.data.splits import FileDataset
 
 SMALL = 32, 256
 """Image size and batch size of most rows: CIFAR's."""
@@ -52,8 +52,8 @@ PARTS: dict[str, Callable[[int], Callable[..., Tensor]]] = {
     "rand_augment": lambda size: RandAugment(),
     "trivial_augment": lambda size: TrivialAugmentWide(),
     "color_jitter": lambda size: ColorJitter(0.4, 0.4, 0.4),
-    "normalise": lambda size: _normalise,
-    "lighting": lambda size: PCALighting(0.1, image_std=rivals.STD),
+    "normalize": lambda size: _normalize,
+    "lighting": lambda size: PCALighting(0.1, image_std=other_programs.STD),
     "cutout": lambda size: CutOut(),
     "random_erasing": lambda size: RandomErasing(),
 }
@@ -70,14 +70,14 @@ WHOLE_ONLY: dict[str, tuple[Sequence[Transform], dict[str, Any]]] = {
 """Those that change targets too, as transforms and settings of a pipeline."""
 
 WHOLES = (
-    "crop-flip-normalise",
-    "crop-flip-normalise-cutout",
-    "crop-flip-auto_augment-normalise",
-    "crop-flip-auto_augment-normalise-cutout",
-    "crop-flip-rand_augment-normalise",
-    "crop-flip-trivial_augment-normalise",
+    "crop-flip-normalize",
+    "crop-flip-normalize-cutout",
+    "crop-flip-auto_augment-normalize",
+    "crop-flip-auto_augment-normalize-cutout",
+    "crop-flip-rand_augment-normalize",
+    "crop-flip-trivial_augment-normalize",
 )
-OF_IMAGENET = ("flip-color_jitter-normalise-lighting", "flip-auto_augment-color_jitter-normalise-lighting-cutout")
+OF_IMAGENET = ("flip-color_jitter-normalize-lighting", "flip-auto_augment-color_jitter-normalize-lighting-cutout")
 
 Row = tuple[str, int, int]
 
@@ -103,7 +103,7 @@ def run(*, say: Callable[[str], None]) -> dict[str, Any]:
     for row in _rows_on_gpu(device) if device.type == "cuda" else _rows_on_cpu():
         rows.append(row)
         say(line(row))
-    return {"rows": rows, "versions": rivals.versions(), "device": devices.machine(device, None)}
+    return {"rows": rows, "versions": other_programs.versions(), "device": devices.machine(device, None)}
 
 
 def _rows_on_cpu() -> Iterator[dict[str, Any]]:
@@ -139,65 +139,69 @@ def line(row: dict[str, Any]) -> str:
 
 def _row(pipeline: str, images: Tensor, threads: int) -> dict[str, Any]:
     words = pipeline.split("-")
-    programs = {"ours": _ours(words, images)} | _rivals(words, images)
-    return timed(pipeline, images.shape[-1], len(images), threads, programs, device=images.device)
+    programs = {"ours": _own(words, images)} | _others(words, images)
+    return time_programs(pipeline, images.shape[-1], len(images), threads, programs, device=images.device)
 
 
-def _ours(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
+def _own(words: Sequence[str], images: Tensor) -> tuple[Work, int]:
     """Return the work of our pipeline: a whole one as training calls it, or one slot alone."""
     size, count = images.shape[-1], len(images)
     if len(words) == 1:
         part: Any = PARTS[words[0]](size)
-        if part is _normalise:
+        if part is _normalize:
             return lambda step: part(images), count
-        given = _normalise(images) if words[0] in ON_FLOATS else images
+        given = _normalize(images) if words[0] in ON_FLOATS else images
         return lambda step: part.apply_(given, *part.draw(count, given.shape[1:], Key(0, step))), count
     make, labels = _pipeline(words, size, num_views=1), _labels(images)
     return lambda step: make(images, labels, key=Key(0, step)), count
 
 
 def _pipeline(words: Sequence[str], size: int, *, num_views: int) -> Pipeline:
-    parts: list[Any] = [PARTS[word](size) for word in words if word in PARTS and word != "normalise"]
+    parts: list[Any] = [PARTS[word](size) for word in words if word in PARTS and word != "normalize"]
     more: dict[str, Any] = {}
     for word in words:
         if word in WHOLE_ONLY:
             parts += WHOLE_ONLY[word][0]
             more |= WHOLE_ONLY[word][1]
-    return Pipeline(*parts, mean=rivals.MEAN, std=rivals.STD, num_classes=10, num_views=num_views, **more)
+    return Pipeline(
+        *parts, mean=other_programs.MEAN, std=other_programs.STD, num_classes=10, num_views=num_views, **more
+    )
 
 
-def _rivals(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]:
+def _others(words: Sequence[str], images: Tensor) -> dict[str, tuple[Work, int]]:
     """Return what other programs can do of the same."""
     size, found = images.shape[-1], {}
     if set(words) <= set(PARTS):
         few = images[: NUM_PER_IMAGE[size]].cpu()
         on_floats = len(words) == 1 and words[0] in ON_FLOATS
-        given: list[Any] = list(_normalise(few)) if on_floats else rivals.pil_images(few)
-        found["torchvision PIL per image"] = _each(rivals.torchvision_per_image(words, size=size, from_pil=True), given)
+        given: list[Any] = list(_normalize(few)) if on_floats else other_programs.pil_images(few)
+        found["torchvision PIL per image"] = _each(
+            other_programs.torchvision_per_image(words, size=size, from_pil=True), given
+        )
         if not on_floats:
-            change = rivals.torchvision_per_image(words, size=size, from_pil=False)
+            change = other_programs.torchvision_per_image(words, size=size, from_pil=False)
             found["torchvision tensors per image"] = _each(change, list(few))
-        policy = rivals.timm_policy(words[0]) if len(words) == 1 else None
+        policy = other_programs.timm_policy(words[0]) if len(words) == 1 else None
         if policy is not None:
             table = " (ImageNet's table)" if words[0] == "auto_augment" else ""
             found[f"timm PIL per image{table}"] = _each(policy, given)
-    mix = rivals.torchvision_mixer(words[-1])
+    mix = other_programs.torchvision_mixer(words[-1])
     if mix is not None:
         labels = _labels(images)
-        found["torchvision batched"] = (lambda step: mix(_normalise(images), labels), len(images))
+        found["torchvision batched"] = (lambda step: mix(_normalize(images), labels), len(images))
     floats = images.float() / 255
-    batched = rivals.kornia_batched(words, size=size)
-    if batched is not None and _can(batched, floats):
+    batched = other_programs.kornia_batched(words, size=size)
+    if batched is not None and _runs_on(batched, floats):
         one = ", one choice a batch" if any(word in transforms.POLICIES for word in words) else ""
         found[f"kornia batched{one}"] = (lambda step: batched(floats), len(images))
     return found
 
 
-def _each(change: rivals.Change, images: list[Any]) -> tuple[Work, int]:
+def _each(change: other_programs.Change, images: list[Any]) -> tuple[Work, int]:
     return (lambda step: [change(image) for image in images]), len(images)
 
 
-def _can(program: torch.nn.Module, images: Tensor) -> bool:
+def _runs_on(program: torch.nn.Module, images: Tensor) -> bool:
     """Tell whether another program can do its work on the images' device, saying why not."""
     try:
         program.to(images.device)(images)
@@ -211,9 +215,9 @@ def _labels(images: Tensor) -> Tensor:
     return torch.arange(len(images), device=images.device) % 10
 
 
-def _normalise(images: Tensor) -> Tensor:
-    mean, std = (torch.tensor(values, device=images.device) for values in (rivals.MEAN, rivals.STD))
-    return color.normalised(images, mean, std)
+def _normalize(images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(values, device=images.device) for values in (other_programs.MEAN, other_programs.STD))
+    return color.normalize(images, mean, std)
 
 
 # --- from files -----------------------------------------------------------------------------------------------------
@@ -226,11 +230,11 @@ def _rows_from_files() -> Iterator[dict[str, Any]]:
     """
     size, start = LARGE[0], "decode-random_resized"
     with jpeg_files(16) as paths, one_thread():
-        data = Files(tuple(map(str, paths)), torch.zeros(len(paths), dtype=torch.int64), ("photo",))
+        data = FileDataset(tuple(map(str, paths)), torch.zeros(len(paths), dtype=torch.int64), ("photo",))
         typed = [("train.num_workers", 0), ("dataset.num_classes", 2)]
         settings = [Setting(key, value, "the benchmark") for key, value in typed]
         config = resolve("ResNet50-two_views", dataset="imagenet", settings=settings).config
-        source = builders.training_source(config, data, torch.device("cpu"))
+        source = builders.training_loader(config, data, torch.device("cpu"))
         positions, num_views = [torch.arange(len(paths))], 2 * len(paths)
 
         def ours(make: Pipeline | None) -> Work:
@@ -244,20 +248,20 @@ def _rows_from_files() -> Iterator[dict[str, Any]]:
         wholes = [pipeline.split("-") for pipeline, image_size, _ in ROWS if image_size == size]
         in_pil = {
             "-".join([start, *words]): _two_views(
-                rivals.torchvision_per_image(("random_resized", *words), size=size, from_pil=True), paths
+                other_programs.torchvision_per_image(("random_resized", *words), size=size, from_pil=True), paths
             )
             for words in ([], *wholes)
         }
         beside = {f"torchvision PIL per image, {name}": program for name, program in in_pil.items() if name != start}
         programs = {"ours": (ours(None), num_views), "torchvision PIL per image": in_pil[start], **beside}
-        yield timed(start, size, len(paths), 1, programs)
+        yield time_programs(start, size, len(paths), 1, programs)
         for words in wholes:
             name = "-".join([start, *words])
             whole = (ours(_pipeline(words, size, num_views=2)), num_views)
-            yield timed(name, size, len(paths), 1, {"ours": whole, "torchvision PIL per image": in_pil[name]})
+            yield time_programs(name, size, len(paths), 1, {"ours": whole, "torchvision PIL per image": in_pil[name]})
 
 
-def _two_views(change: rivals.Change, paths: Sequence[Path]) -> tuple[Work, int]:
+def _two_views(change: other_programs.Change, paths: Sequence[Path]) -> tuple[Work, int]:
     """Return the work of a data set that decodes a file once and transforms the image twice."""
 
     def work(step: int) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 
 from agmax import builders
-from agmax.augment.color import normalised
-from agmax.benchmarks import rivals
+from agmax.augment.color import normalize
+from agmax.benchmarks import other_programs
 from agmax.benchmarks.files import jpeg_files
-from agmax.benchmarks.timing import Work, in_turn
+from agmax.benchmarks.timing import Work, alternate
 from agmax.config.resolve import Setting, resolve
 from agmax.core import devices
-from agmax.data.sampler import in_order
-from agmax.data.splits import Files
+from agmax.data.sampler import sequential_batches
+from agmax.data.splits import FileDataset
 
 NUM_IMAGES, REPEATS = 2000, 5
 NETWORK = "ResNet50"
@@ -29,44 +29,49 @@ def run(*, say: Callable[[str], None]) -> dict[str, Any]:
     config = resolve(NETWORK, dataset="imagenet", settings=settings).config
     device = devices.choose_device(config.train.device)
     num_workers, batch_size = devices.num_workers(config.train.num_workers), config.evaluation.batch_size
-    number_format = devices.autocast_format(config.evaluation.precision, device)
+    number_format = devices.autocast_dtype(config.evaluation.precision, device)
     devices.keep_freed_memory()  # as --eval does; both programs profit
     classifier = builders.model(config).to(device)
     rows = []
     with jpeg_files(NUM_IMAGES) as paths:
-        data = Files(tuple(map(str, paths)), torch.zeros(len(paths), dtype=torch.int64), ("photo",))
-        source = builders.test_source(config, data, device)
-        loader = rivals.timm_loader(
+        data = FileDataset(tuple(map(str, paths)), torch.zeros(len(paths), dtype=torch.int64), ("photo",))
+        source = builders.test_loader(config, data, device)
+        loader = other_programs.timm_loader(
             paths[0].parent,
             image_size=config.test_image_size,
             batch_size=batch_size,
             num_workers=num_workers,
             device=device,
         )
-        mean, std = (torch.tensor(values, device=device) for values in config.normalisation)
+        mean, std = (torch.tensor(values, device=device) for values in config.normalization)
 
         def load(call: int) -> None:
-            batches = source.batches(in_order(len(source), batch_size), epoch=0)
-            for sample in devices.copied_ahead(batches, device):
-                normalised(sample.images, mean, std)
+            batches = source.batches(sequential_batches(len(source), batch_size), epoch=0)
+            for sample in devices.prefetch(batches, device):
+                normalize(sample.images, mean, std)
 
         evaluator = builders.evaluator(config, classifier, data, device)
         programs: dict[str, tuple[Work, Work]] = {
             "loader": (load, lambda call: [None for _ in loader]),
             "whole": (
                 lambda call: evaluator(),
-                lambda call: rivals.timm_evaluation(loader, classifier.backbone, number_format),
+                lambda call: other_programs.timm_evaluation(loader, classifier.backbone, number_format),
             ),
         }
         for what, (ours, timms) in programs.items():
             ours(0), timms(0)  # the workers start, and the memory is there
             both = {"ours": (ours, len(paths), 1), "timm": (timms, len(paths), 1)}
-            speeds = in_turn(both, REPEATS, device=device)
+            speeds = alternate(both, REPEATS, device=device)
             row = {"what": what, "images_per_second": speeds["ours"], "timm_images_per_second": speeds["timm"]}
             rows.append(row | {"ratio": speeds["ours"] / speeds["timm"]})
             say(line(rows[-1]))
     about = {"network": NETWORK, "num_images": NUM_IMAGES, "num_workers": num_workers, "batch_size": batch_size}
-    return {"rows": rows, **about, "versions": rivals.versions(), "device": devices.machine(device, number_format)}
+    return {
+        "rows": rows,
+        **about,
+        "versions": other_programs.versions(),
+        "device": devices.machine(device, number_format),
+    }
 
 
 def line(row: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ Work = Callable[[int], Any]
 CPU = torch.device("cpu")
 
 
-def timed(
+def time_programs(
     pipeline: str,
     size: int,
     batch_size: int,
@@ -80,10 +80,10 @@ def one_thread() -> Iterator[None]:
 def median_speeds(programs: dict[str, tuple[Work, int]], *, device: torch.device = CPU) -> dict[str, float]:
     """Return the views per second of each program, warmed up, of timings that take SHORTEST seconds."""
     calls = {name: _calls(work, device) for name, (work, _) in programs.items()}
-    return in_turn({name: (*program, calls[name]) for name, program in programs.items()}, REPEATS, device=device)
+    return alternate({name: (*program, calls[name]) for name, program in programs.items()}, REPEATS, device=device)
 
 
-def in_turn(
+def alternate(
     programs: dict[str, tuple[Work, int, int]], repeats: int, *, device: torch.device = CPU
 ) -> dict[str, float]:
     """Return the views per second of each program, the median of its turns; a busy machine slows all alike.

@@ -1,8 +1,8 @@
 """Turn a configuration into objects: the only package that sees both."""
 
-from agmax.builders.images import Splits, counted, split, splits, test_source, training_source
-from agmax.builders.networks import check_fit, model, num_classes, restored
-from agmax.builders.pipelines import augmentation, pipeline, softening_shares
+from agmax.builders.images import Splits, split, splits, test_loader, training_loader, with_num_classes
+from agmax.builders.networks import check_fit, model, num_classes, restore_model
+from agmax.builders.pipelines import augmentation, pipeline, sample_visible_fractions
 from agmax.builders.trainers import (
     check_optimizer,
     description,
@@ -20,7 +20,6 @@ __all__ = [
     "augmentation",
     "check_fit",
     "check_optimizer",
-    "counted",
     "description",
     "evaluator",
     "learning_rate",
@@ -30,12 +29,13 @@ __all__ = [
     "objective",
     "optimizer",
     "pipeline",
-    "restored",
+    "restore_model",
     "robustness",
-    "softening_shares",
+    "sample_visible_fractions",
     "split",
     "splits",
-    "test_source",
+    "test_loader",
     "trainer",
-    "training_source",
+    "training_loader",
+    "with_num_classes",
 ]

@@ -13,21 +13,21 @@ from agmax.core import devices
 from agmax.core.errors import DataError, UsageError
 from agmax.data import datasets, sampler
 from agmax.data.folders import split_folders
-from agmax.data.from_files import Streaming
-from agmax.data.in_memory import Resident
-from agmax.data.source import Source
-from agmax.data.splits import Pixels, Split, joined, partition, subset
+from agmax.data.from_files import FileLoader
+from agmax.data.in_memory import InMemoryLoader
+from agmax.data.loader import Loader
+from agmax.data.splits import Dataset, InMemoryDataset, concatenate, partition, subset
 
 
 class Splits(NamedTuple):
     """The images of a training."""
 
-    train: Split
-    validation: Split | None
-    test: Split | None
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset | None
 
 
-def split(config: Config, name: str) -> Split:
+def split(config: Config, name: str) -> Dataset:
     """Load one split of the configured data set, less or more the training images that are kept apart."""
     if name == "validation" and not config.dataset.validation:
         return _load(config, name)
@@ -57,29 +57,29 @@ def splits(config: Config) -> Splits:
     return Splits(train, validation, _test(config, extra))
 
 
-def _test(config: Config, extra: Split | None) -> Split:
+def _test(config: Config, extra: Dataset | None) -> Dataset:
     """Load the test images, those that were kept apart of the training images behind them."""
     test = _load(config, "test")
-    return test if extra is None else joined(test, extra)
+    return test if extra is None else concatenate(test, extra)
 
 
-def _load(config: Config, name: str) -> Split:
+def _load(config: Config, name: str) -> Dataset:
     data = config.dataset
     return datasets.load(
         data.name,
         data.root,
         split=name,
         num_classes=data.num_classes,
-        test_share=data.test_share,
+        test_fraction=data.test_fraction,
     )
 
 
 class _Parts(NamedTuple):
     """The training images of a data set, divided."""
 
-    train: Split
-    validation: Split | None
-    extra_test: Split | None
+    train: Dataset
+    validation: Dataset | None
+    extra_test: Dataset | None
 
 
 def _parts(config: Config) -> _Parts:
@@ -104,7 +104,7 @@ def _parts(config: Config) -> _Parts:
     return _Parts(train, validation if data.validation else None, extra if data.extra_test else None)
 
 
-def counted(config: Config, data: Callable[[], Split]) -> Config:
+def with_num_classes(config: Config, data: Callable[[], Dataset]) -> Config:
     """Return the configuration with a number of classes; the data are looked at where it leaves that to them."""
     return with_classes(config, len(data().class_names)) if config.dataset.num_classes is None else config
 
@@ -114,10 +114,10 @@ def _brings_validation(config: Config) -> bool:
     return config.dataset.name == "folder" and "validation" in split_folders(root)
 
 
-def training_source(config: Config, data: Split, device: torch.device) -> Source:
+def training_loader(config: Config, data: Dataset, device: torch.device) -> Loader:
     """Make what delivers training samples: from memory, or decoded and cut by workers."""
     size, augment = config.dataset.image_size, config.augment
-    if isinstance(data, Pixels):
+    if isinstance(data, InMemoryDataset):
         if augment.crop == "random_resized":
             why = "its crops are cut from files"
             remedy = f"{config.dataset.name} is held in memory: write augment.crop=standard"
@@ -125,14 +125,14 @@ def training_source(config: Config, data: Split, device: torch.device) -> Source
         views = None
         if augment.views == "same_class":
             num_views, seed = config.objective.num_views, config.train.seed
-            views = partial(sampler.same_class, data.labels, num_views=num_views, seed=seed)
-        return Resident(data, image_size=size, device=device, views=views)
+            views = partial(sampler.same_class_views, data.labels, num_views=num_views, seed=seed)
+        return InMemoryLoader(data, image_size=size, device=device, views=views)
     if augment.views != "independent":
         where, why = f"augment.views={augment.views}", f"{config.dataset.name} is read from files as it is needed"
         remedy = "Write augment.views=independent, or take a data set that is held in memory"
         raise UsageError("views not possible", where=where, why=why, remedy=remedy)
     crops = (augment.random_resized.scale, augment.random_resized.ratio)
-    return Streaming(
+    return FileLoader(
         data,
         image_size=size,
         channels=config.dataset.channels,
@@ -147,11 +147,11 @@ def training_source(config: Config, data: Split, device: torch.device) -> Source
     )
 
 
-def test_source(config: Config, data: Split, device: torch.device) -> Source:
+def test_loader(config: Config, data: Dataset, device: torch.device) -> Loader:
     """Make what delivers the images of an evaluation."""
-    if isinstance(data, Pixels):
-        return Resident(data, image_size=config.test_image_size, device=device)
-    return Streaming(
+    if isinstance(data, InMemoryDataset):
+        return InMemoryLoader(data, image_size=config.test_image_size, device=device)
+    return FileLoader(
         data,
         image_size=config.test_image_size,
         channels=config.dataset.channels,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from agmax.checkpoints import read
-from agmax.checkpoints.backbone import start_from
+from agmax.checkpoints.backbone import load_backbone
 from agmax.config.schema import Config
 from agmax.core.errors import UsageError
 from agmax.core.rng import seed_for
@@ -36,7 +36,7 @@ def model(config: Config, *, with_pretrained: bool = True) -> Classifier:
     Raises:
         UsageError: there is no such network, or it cannot take the images.
     """
-    settings, rule = config.model, config.model.initialisation
+    settings, rule = config.model, config.model.initialization
     is_pretrained = settings.pretrained and with_pretrained
     if config.test_image_size != config.dataset.image_size and backbones.is_made_for_one_size(settings.backbone):
         why = f"{settings.backbone} is built for images of {config.dataset.image_size} pixels"
@@ -53,7 +53,7 @@ def model(config: Config, *, with_pretrained: bool = True) -> Classifier:
             arguments=settings.arguments,
         )
         if is_pretrained and settings.pretrained_file is not None:
-            start_from(backbone, Path(settings.pretrained_file).expanduser())
+            load_backbone(backbone, Path(settings.pretrained_file).expanduser())
         if rule.library == "torch" and not is_pretrained:
             backbones.reset_as_torch(backbone)
         if rule.scope == "all":
@@ -67,7 +67,7 @@ def model(config: Config, *, with_pretrained: bool = True) -> Classifier:
     return classifier.to(memory_format=torch.channels_last)
 
 
-def restored(
+def restore_model(
     config: Config, weights: dict[str, Tensor], *, where: Path, saved: Config, allow_nonfinite: bool = False
 ) -> Classifier:
     """Make the classifier of a configuration with weights from a file, which were saved with other settings perhaps.
@@ -76,7 +76,7 @@ def restored(
         CheckpointError: they are those of another network, or not finite.
     """
     classifier = model(config, with_pretrained=False)
-    read.check_fit(classifier, weights, where=where, saved=_described(saved), wanted=_described(config))
+    read.check_fit(classifier, weights, where=where, saved=_describe(saved), wanted=_describe(config))
     if not allow_nonfinite:
         read.check_finite(weights, where)
     classifier.load_state_dict(weights)
@@ -91,10 +91,10 @@ def check_fit(config: Config, weights: dict[str, Tensor], *, where: Path) -> Non
     """
     with torch.device("meta"):
         blank = model(config, with_pretrained=False)
-    read.check_fit(blank, weights, where=where, saved="its weights", wanted=_described(config))
+    read.check_fit(blank, weights, where=where, saved="its weights", wanted=_describe(config))
 
 
-def _described(config: Config) -> str:
+def _describe(config: Config) -> str:
     data, objective = config.dataset, config.objective.name
     return f"{config.model.backbone}, {config.input_channels} channels, {data.num_classes} classes, {objective}"
 
@@ -104,8 +104,8 @@ def _q_network(config: Config) -> QNetwork | None:
     if "joint_logits" not in OBJECTIVES[objective.name].needs:
         return None
     q_network = QNetwork(objective.num_views, num_classes(config), objective.hidden_units)
-    if config.model.initialisation.scope in ("all", "q_network"):
-        backbones.reset_normal(q_network, config.model.initialisation.std)
+    if config.model.initialization.scope in ("all", "q_network"):
+        backbones.reset_normal(q_network, config.model.initialization.std)
     return q_network
 
 

@@ -9,30 +9,21 @@ from agmax.augment import ColorJitter, Key, PCALighting, Pipeline, RandomHorizon
 from agmax.augment.mixing import MIXES
 from agmax.augment.transforms import CROPS, ERASERS, POLICIES
 from agmax.builders.networks import num_classes
-from agmax.config.augmentation import SOFTENS, Augment
+from agmax.config.augmentation import SOFTENS, AugmentConfig
 from agmax.config.schema import Config
 from agmax.core.batch import Batch, RawBatch
 from agmax.core.errors import UsageError
 
 T = TypeVar("T")
 
-SETTINGS_OF = {"wide": "soft", "soft_cutout": "cutout", "soft_random_erasing": "random_erasing"}
+SHARED_SETTINGS = {"wide": "soft", "soft_cutout": "cutout", "soft_random_erasing": "random_erasing"}
 """Words that share the block of another."""
-
-FIELDS: dict[str, dict[str, str]] = {
-    "auto_augment": {"table": "policy", "scale": "magnitudes"},
-    "rand_augment": {"num_operations": "num_ops"},
-    "cutout": {"share": "size"},
-    "random_erasing": {"probability": "p"},
-    "cutmix": {"beta": "alpha", "probability": "p"},
-}
-"""The fields of the classes whose settings still have other names: when the settings are renamed, this table goes."""
 
 
 def pipeline(config: Config) -> Pipeline:
     """Make the augmentation pipeline: each slot's word of the configuration looked up in its table."""
     augment = config.augment
-    mean, std = config.normalisation
+    mean, std = config.normalization
     words = ((CROPS, augment.crop), (POLICIES, augment.policy), (ERASERS, augment.erase))
     found = {word: _make(table[word], augment, word) for table, word in words if word in table}
     transforms: list[Transform] = list(found.values())
@@ -40,8 +31,8 @@ def pipeline(config: Config) -> Pipeline:
         transforms.append(RandomHorizontalFlip())
     if any((augment.color_jitter.brightness, augment.color_jitter.contrast, augment.color_jitter.saturation)):
         transforms.append(_make(ColorJitter, augment, "color_jitter"))
-    if augment.lighting.std:
-        transforms.append(_make(PCALighting, augment, "lighting", image_std=tuple(std)))
+    if augment.pca_lighting.std:
+        transforms.append(_make(PCALighting, augment, "pca_lighting", image_std=tuple(std)))
     soft = tuple(transform.slot for word, transform in found.items() if word in SOFTENS)
     return Pipeline(
         *transforms,
@@ -51,17 +42,17 @@ def pipeline(config: Config) -> Pipeline:
         num_classes=num_classes(config),
         num_views=config.objective.num_views,
         label_smoothing=config.even_smoothing,
-        softening=_make(Softening, augment, "softening", hidden_by=soft) if soft else None,
+        softening=_make(Softening, augment, "softening", occluded_by=soft) if soft else None,
         views_are_alike=augment.views == "identical",
     )
 
 
-def _make(kind: Callable[..., T], augment: Augment, word: str, **more: object) -> T:
+def _make(kind: Callable[..., T], augment: AugmentConfig, word: str, **more: object) -> T:
     """Make what a word stands for, each of the settings under it given as the field of its name."""
-    block = SETTINGS_OF.get(word, word)
-    section, fields = getattr(augment, block, None), FIELDS.get(block, {})
+    block = SHARED_SETTINGS.get(word, word)
+    section = getattr(augment, block, None)
     names = () if section is None else type(section).model_fields
-    settings = {fields.get(name, name): getattr(section, name) for name in names}
+    settings = {name: getattr(section, name) for name in names}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     try:
         return kind(**values, **more)
@@ -69,20 +60,20 @@ def _make(kind: Callable[..., T], augment: Augment, word: str, **more: object) -
         raise UsageError("settings do not fit", where=f"augment.{block}", why=str(error)) from error
 
 
-def softening_shares(config: Config, *, num_images: int = 4096) -> torch.Tensor | None:
+def sample_visible_fractions(config: Config, *, num_images: int = 4096) -> torch.Tensor | None:
     """Draw the visible shares [M] of so many images that soften targets; None where nothing does."""
     make, size, part = pipeline(config), config.dataset.image_size, 64
     shape = (config.dataset.channels, size, size)
-    drawn = [make.visible_shares(part, shape, Key(config.train.seed, step)) for step in range(num_images // part)]
-    shares = [softening.flatten() for _, softening in drawn if softening is not None]
-    return torch.cat(shares) if shares else None
+    drawn = [make.visible_fractions(part, shape, Key(config.train.seed, step)) for step in range(num_images // part)]
+    fractions = [softening.flatten() for _, softening in drawn if softening is not None]
+    return torch.cat(fractions) if fractions else None
 
 
 def augmentation(config: Config, steps_per_epoch: int) -> Callable[..., Batch]:
     """Make the augmentation of a training: one pipeline, and another for the final epochs."""
     first = pipeline(config)
-    last = pipeline(_of_final_epochs(config)) if config.num_final_epochs else first
-    num_first_steps = (config.train.epochs - config.num_final_epochs) * steps_per_epoch
+    last = pipeline(_weak_augmentation(config)) if config.num_weak_epochs else first
+    num_first_steps = (config.train.epochs - config.num_weak_epochs) * steps_per_epoch
 
     def augment(raw: RawBatch, *, step: int) -> Batch:
         make = first if step < num_first_steps else last
@@ -91,12 +82,12 @@ def augmentation(config: Config, steps_per_epoch: int) -> Callable[..., Batch]:
     return augment
 
 
-def _of_final_epochs(config: Config) -> Config:
-    """Return the configuration of the final epochs: small offsets, small boxes, nothing mixed."""
+def _weak_augmentation(config: Config) -> Config:
+    """Return the configuration of the weak-augmentation epochs: small offsets, small boxes, nothing mixed."""
     mapping = config.model_dump()
-    augment, divisor = mapping["augment"], config.augment.final_divisor
+    augment, divisor = mapping["augment"], config.augment.weak_divisor
     augment["soft"]["sigma"] /= divisor
-    augment["cutout"]["share"] /= divisor
+    augment["cutout"]["size"] /= divisor
     augment["random_erasing"]["scale"] = [area / divisor**2 for area in augment["random_erasing"]["scale"]]
     augment["mix"] = "none"
     return Config.model_validate(mapping)

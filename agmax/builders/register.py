@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agmax.augment import mixing, transforms
-from agmax.config import joining
+from agmax.config import registration
 from agmax.config.augmentation import SOFTENS
 from agmax.data import datasets
-from agmax.data.splits import Split
+from agmax.data.splits import Dataset
 from agmax.evaluation.metrics import METRICS, Metric
 from agmax.losses.objectives import OBJECTIVES, Objective
 from agmax.optim.lr_schedules import SCHEDULES
@@ -86,12 +86,12 @@ def objective(name: str, row: Objective, *, about: str = "") -> Objective:
         ValueError: there is one of this name.
     """
     _refuse(name, OBJECTIVES, "objective")
-    joining.refuse_part(name)
+    registration.refuse_known_part(name)
     weights = {f"{term}_weight": how.weight for term, how in row.terms.items()}
     OBJECTIVES[name] = row
-    joining.join_settings("objective", name, {key: (float, weight) for key, weight in weights.items()})
+    registration.register_settings("objective", name, {key: (float, weight) for key, weight in weights.items()})
     settings = {"objective": {"name": name, "num_views": row.min_views, **weights}}
-    joining.join_part("method", name, settings, about=about or f"the objective {name}")
+    registration.register_part("method", name, settings, about=about or f"the objective {name}")
     return row
 
 
@@ -104,13 +104,13 @@ def schedule(name: str) -> Callable[[Function], Function]:
 
     def join(function: Function) -> Function:
         _refuse(name, SCHEDULES, "schedule")
-        hints, settings = typing.get_type_hints(function), joining.Settings()
+        hints, settings = typing.get_type_hints(function), registration.Settings()
         for key, parameter in inspect.signature(function).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 if parameter.default is parameter.empty:
                     raise ValueError(f"{key} ({name}): a setting needs a default")
                 settings[key] = hints[key], parameter.default
-        joining.join_settings("schedule", name, settings)
+        registration.register_settings("schedule", name, settings)
         SCHEDULES[name] = function
         return function
 
@@ -124,7 +124,7 @@ def dataset(
     about: str = "",
     augment: dict[str, Any] | None = None,
     of_files: bool = False,
-) -> Callable[[Callable[[Path, bool], Split]], Callable[[Path, bool], Split]]:
+) -> Callable[[Callable[[Path, bool], Dataset]], Callable[[Path, bool], Dataset]]:
     """Join a data set: a function of its folder and whether the training images are asked for, which returns a `Split`.
 
     `settings` are those of the section dataset: num_classes, channels, image_size, mean, std, ...; `augment` those of
@@ -134,10 +134,10 @@ def dataset(
         ValueError: there is one of this name.
     """
 
-    def join(load: Callable[[Path, bool], Split]) -> Callable[[Path, bool], Split]:
+    def join(load: Callable[[Path, bool], Dataset]) -> Callable[[Path, bool], Dataset]:
         _refuse(name, datasets.DATASETS, "data set")
         parts = {"dataset": {"name": name, **settings}, "augment": augment or {}}
-        joining.join_part("dataset", name, parts, about=about or f"the data set {name}")
+        registration.register_part("dataset", name, parts, about=about or f"the data set {name}")
         datasets.DATASETS[name] = load
         if of_files:
             datasets.OF_FILES.add(name)
@@ -165,18 +165,18 @@ def metric(
 
 def _join_word(setting: str, word: str, kind: type, about: str) -> None:
     """Join the word of a slot with its settings, and the part of a name that fills the slot with it."""
-    joining.refuse_part(word)  # first, so that nothing is joined by half
-    joining.join_word(setting, word, _fields(kind))
-    joining.join_part("augment", word, {"augment": {setting: word}}, about=about or _first_line(kind))
+    registration.refuse_known_part(word)  # first, so that nothing is joined by half
+    registration.register_choice(setting, word, _fields(kind))
+    registration.register_part("augment", word, {"augment": {setting: word}}, about=about or _first_line(kind))
 
 
-def _fields(kind: type) -> joining.Settings:
+def _fields(kind: type) -> registration.Settings:
     """Return the settings of a dataclass: its fields, each of which needs a default.
 
     Raises:
         ValueError: one has none.
     """
-    hints, settings = typing.get_type_hints(kind), joining.Settings()
+    hints, settings = typing.get_type_hints(kind), registration.Settings()
     for each in dataclasses.fields(kind):
         if each.default is dataclasses.MISSING:
             raise ValueError(f"{each.name} ({kind.__name__}): a setting needs a default")

@@ -8,19 +8,19 @@ from typing import Any
 import torch
 
 from agmax import losses
-from agmax.builders.images import Splits, test_source
+from agmax.builders.images import Splits, test_loader
 from agmax.builders.pipelines import augmentation
 from agmax.config.schema import Config
 from agmax.core import devices
 from agmax.core.errors import DataError, UsageError
 from agmax.data import sampler
-from agmax.data.source import Source
-from agmax.data.splits import Split, partition, subset
+from agmax.data.loader import Loader
+from agmax.data.splits import Dataset, partition, subset
 from agmax.evaluation.predict import Evaluator, predict
 from agmax.evaluation.robustness import MEASURES
 from agmax.models.classifier import Classifier
 from agmax.optim import lr_schedules, optimizers
-from agmax.training.loop import Checkpoints, MetricsLog, Plan, Records, Trainer, TrainStep
+from agmax.training.loop import CheckpointStore, MetricsLog, Records, Trainer, TrainingPlan, TrainStep
 
 
 def objective(config: Config) -> losses.Criterion:
@@ -43,10 +43,10 @@ def optimizer(config: Config, classifier: Classifier) -> torch.optim.Optimizer:
     """Make the optimizer of all the classifier's parameters."""
     head = [*classifier.backbone.get_classifier().parameters()]  # type: ignore[operator]
     head += classifier.q_network.parameters() if classifier.q_network is not None else []
-    return optimizers.optimizer(classifier, config.optimizer.name, head=head, **_of_optimizer(config))
+    return optimizers.optimizer(classifier, config.optimizer.name, head=head, **_optimizer_settings(config))
 
 
-def _of_optimizer(config: Config) -> dict[str, Any]:
+def _optimizer_settings(config: Config) -> dict[str, Any]:
     settings = config.optimizer
     return {
         "lr": settings.lr,
@@ -65,7 +65,7 @@ def check_optimizer(config: Config) -> None:
         UsageError: it does not, or lacks something.
     """
     name = config.optimizer.name
-    why = optimizers.why_unusable(name, **_of_optimizer(config))
+    why = optimizers.reason_unusable(name, **_optimizer_settings(config))
     if why:
         raise UsageError(f"wrong value optimizer.name={name!r}", why=why, remedy="Choose another, or other settings")
 
@@ -86,12 +86,12 @@ def learning_rate(config: Config, steps_per_epoch: int) -> Callable[..., float]:
     )
 
 
-def evaluator(config: Config, classifier: Classifier, data: Split, device: torch.device) -> Evaluator:
+def evaluator(config: Config, classifier: Classifier, data: Dataset, device: torch.device) -> Evaluator:
     """Make what evaluates the classifier on a split, in the precision of evaluations."""
-    return Evaluator(_measuring(predict, config, classifier, data, device))
+    return Evaluator(_robustness_measure(predict, config, classifier, data, device))
 
 
-def robustness(config: Config, classifier: Classifier, data: Split, device: torch.device) -> dict[str, Any]:
+def robustness(config: Config, classifier: Classifier, data: Dataset, device: torch.device) -> dict[str, Any]:
     """Measure what the configuration asks for of occlusion and offsets, in the precision of evaluations."""
     asked = [measure for measure in MEASURES if getattr(config.evaluation, measure)]
     limit = config.evaluation.robustness_limit
@@ -100,19 +100,24 @@ def robustness(config: Config, classifier: Classifier, data: Split, device: torc
     size = {"image_size": config.test_image_size}
     started = time.perf_counter()
     found: dict[str, Any] = {
-        name: _measuring(MEASURES[name], config, classifier, data, device, **size)() for name in asked
+        name: _robustness_measure(MEASURES[name], config, classifier, data, device, **size)() for name in asked
     }
     return found | ({"robustness_seconds": time.perf_counter() - started} if asked else {})
 
 
-def _measuring(
-    measure: Callable[..., Any], config: Config, classifier: Classifier, data: Split, device: torch.device, **more: Any
+def _robustness_measure(
+    measure: Callable[..., Any],
+    config: Config,
+    classifier: Classifier,
+    data: Dataset,
+    device: torch.device,
+    **more: Any,
 ) -> Callable[[], Any]:
     """Make what measures the classifier on a split, in the precision of evaluations."""
-    source = test_source(config, data, device)
-    mean, std = config.normalisation
-    number_format = devices.autocast_format(config.evaluation.precision, device)
-    over_all = devices.over_devices(classifier, device)
+    source = test_loader(config, data, device)
+    mean, std = config.normalization
+    number_format = devices.autocast_dtype(config.evaluation.precision, device)
+    over_all = devices.data_parallel(classifier, device)
     how = {"batch_size": config.evaluation.batch_size, "mean": mean, "std": std, "device": device, **more}
 
     def answer() -> Any:
@@ -140,16 +145,16 @@ def num_steps(config: Config, num_images: int) -> int:
 def trainer(
     config: Config,
     data: Splits,
-    source: Source,
+    source: Loader,
     classifier: Classifier,
     *,
     device: torch.device,
     metrics_log: MetricsLog,
-    checkpoints: Checkpoints,
+    checkpoints: CheckpointStore,
     report: Callable[[dict[str, Any]], None],
 ) -> Trainer:
     """Put a training together; `classifier` is on the device, `report` is called with every row of metrics."""
-    classifier.autocast = devices.autocast_format(config.train.precision, device)
+    classifier.autocast = devices.autocast_dtype(config.train.precision, device)
     parts = {"validation": data.validation, "test": data.test}
     steps_per_epoch = num_steps(config, len(data.train.labels))
     step = TrainStep(
@@ -160,7 +165,7 @@ def trainer(
         device=device,
         seed=config.train.seed,
     )
-    plan = Plan(
+    plan = TrainingPlan(
         epochs=config.train.epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=config.train.batch_size,
@@ -176,7 +181,7 @@ def trainer(
     return Trainer(step, source, plan, evaluators=evaluators, records=records)
 
 
-def description(config: Config, data: Split) -> dict[str, Any]:
+def description(config: Config, data: Dataset) -> dict[str, Any]:
     """Return what a checkpoint says of itself, in plain types."""
     return {
         "config": config.model_dump(mode="json"),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from agmax.checkpoints.read import named_tensors, opened, verify
+from agmax.checkpoints.read import named_tensors, open_checkpoint, verify
 from agmax.core.download import fetch
 from agmax.core.errors import CheckpointError
 
@@ -46,12 +46,12 @@ That the second one lies at this address is inferred from the others; the README
 """
 
 
-def named(text: str) -> str | None:
+def find_release(text: str) -> str | None:
     """Return the released file that a text names, with or without its ending, or None."""
     return next((name for name in RELEASED if text in (name, name.removesuffix(".pth"))), None)
 
 
-class File(NamedTuple):
+class ReleasedFile(NamedTuple):
     """A released file that is here."""
 
     path: Path
@@ -60,7 +60,7 @@ class File(NamedTuple):
     is_verified: bool  # whether the hash is the recorded one, False where none is
 
 
-def fetched(name: str, folder: Path) -> Path:
+def fetch_release(name: str, folder: Path) -> Path:
     """Return a released file in a folder, downloaded where it is not there yet.
 
     Raises:
@@ -72,16 +72,16 @@ def fetched(name: str, folder: Path) -> Path:
     return path
 
 
-def examined(path: Path) -> File:
+def verify_release(path: Path) -> ReleasedFile:
     """Check a released file and return what it is.
 
     Raises:
         CheckpointError: it is damaged, or another file.
     """
-    with opened(path) as file:
+    with open_checkpoint(path) as file:
         verify(file, path)
         digest, size = hash_of(file, path), os.fstat(file.fileno()).st_size
-    return File(path, size, digest, is_verified=RELEASED[path.name].sha256 is not None)
+    return ReleasedFile(path, size, digest, is_verified=RELEASED[path.name].sha256 is not None)
 
 
 def hash_of(file: BufferedReader, path: Path) -> str:
@@ -131,12 +131,12 @@ NUM_BLOCKS |= {("EfficientNet", 23): "EfficientNetB1", ("RegNet", 13): "RegNetX0
 """Networks by their number of blocks."""
 
 
-def is_of_agmax(state: Mapping[str, Any]) -> bool:
+def is_agmax_checkpoint(state: Mapping[str, Any]) -> bool:
     """Tell whether a checkpoint was written by the AgMax program."""
     return isinstance(state.get("model_state_dict"), dict)
 
 
-def contents(state: Mapping[str, Any], where: Path) -> Contents:
+def read_contents(state: Mapping[str, Any], where: Path) -> Contents:
     """Return what a checkpoint of the AgMax program holds; its optimizer and schedule are left behind.
 
     Raises:

@@ -9,7 +9,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from agmax.checkpoints import agmax_format
-from agmax.checkpoints.read import checked, load_weights, named_tensors, opened, read
+from agmax.checkpoints.read import check_state, load_weights, named_tensors, open_checkpoint, read_state
 from agmax.core.errors import CheckpointError
 
 
@@ -19,17 +19,17 @@ def backbone_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing, damaged, holds programs, or no tensors by name.
     """
-    with opened(path) as file:
+    with open_checkpoint(path) as file:
         if path.suffix == ".safetensors":
             try:
                 return safetensors.torch.load(file.read())
             except SafetensorError as error:
                 raise CheckpointError("weights not loaded", where=path, why=str(error)) from error
-        state = read(file, path)
-    if agmax_format.is_of_agmax(state):
-        found = agmax_format.contents(state, path).weights
+        state = read_state(file, path)
+    if agmax_format.is_agmax_checkpoint(state):
+        found = agmax_format.read_contents(state, path).weights
     elif "format" in state:
-        found = named_tensors(checked(state, path).get("model"), path)
+        found = named_tensors(check_state(state, path).get("model"), path)
     else:
         nested = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
         return {key.removeprefix("module."): value for key, value in named_tensors(nested, path).items()}
@@ -37,13 +37,13 @@ def backbone_weights(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
 
 
-def start_from(backbone: nn.Module, path: Path) -> None:
+def load_backbone(backbone: nn.Module, path: Path) -> None:
     """Give a backbone the weights of a file; a classifier for other classes stays as it is, new.
 
     Raises:
         CheckpointError: they are of another network.
     """
-    weights, own = _adapted(backbone_weights(path), backbone, path), backbone.state_dict()
+    weights, own = _adapt(backbone_weights(path), backbone, path), backbone.state_dict()
     head = {id(value) for value in backbone.get_classifier().state_dict(keep_vars=True).values()}  # type: ignore[operator]
     of_head = [key for key, value in backbone.state_dict(keep_vars=True).items() if id(value) in head]
     fits = all(key in weights and weights[key].shape == own[key].shape for key in of_head)
@@ -53,7 +53,7 @@ def start_from(backbone: nn.Module, path: Path) -> None:
     load_weights(backbone, weights, where=path, saved="a backbone", wanted=type(backbone).__name__)
 
 
-def _adapted(weights: dict[str, Tensor], backbone: nn.Module, path: Path) -> dict[str, Tensor]:
+def _adapt(weights: dict[str, Tensor], backbone: nn.Module, path: Path) -> dict[str, Tensor]:
     """Change weights as timm changes those that it downloads: older keys, other image sizes, other input channels."""
     change = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
     if change is not None:

@@ -18,7 +18,7 @@ from agmax.core.errors import CheckpointError
 MAX_ENTRIES, MAX_BYTES = 100_000, 2**36
 """Of a file that is read; the largest networks there are fill a quarter of these 64 GiB."""
 
-ANEW = "Copy or download it anew, or use an older one"
+DOWNLOAD_OR_TRAIN_AGAIN = "Copy or download it anew, or use an older one"
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -29,11 +29,11 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, damaged, compressed, holds programs, or is not ours.
     """
-    with opened(path) as file:
-        return checked(read(file, path), path)
+    with open_checkpoint(path) as file:
+        return check_state(read_state(file, path), path)
 
 
-def checked(state: dict[str, Any], path: Path) -> dict[str, Any]:
+def check_state(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return what a file holds where it is a checkpoint of this program.
 
     Raises:
@@ -48,7 +48,7 @@ def checked(state: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BufferedReader]:
+def open_checkpoint(path: Path) -> Iterator[BufferedReader]:
     """Open a plain file; what is put in its place meanwhile is not read.
 
     Raises:
@@ -71,7 +71,7 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         yield file
 
 
-def read(
+def read_state(
     file: BufferedReader, where: Path, *, check: Callable[[dict[str, Any]], object] | None = None
 ) -> dict[str, Any]:
     """Read tensors and plain types onto the CPU, whoever wrote them.
@@ -83,11 +83,11 @@ def read(
     """
     verify(file, where)
     if check is not None:
-        check(_unpickled(file, where, "meta"))
-    return _unpickled(file, where, "cpu")
+        check(_unpickle(file, where, "meta"))
+    return _unpickle(file, where, "cpu")
 
 
-def _unpickled(file: BufferedReader, where: Path, device: str) -> dict[str, Any]:
+def _unpickle(file: BufferedReader, where: Path, device: str) -> dict[str, Any]:
     file.seek(0)
     try:
         state = torch.load(file, map_location=device, weights_only=True)
@@ -151,9 +151,13 @@ def verify(file: BufferedReader, where: Path) -> None:
         if file.read(2) != b"PK":
             why = "it is no zip file, as torch has written them since release 1.6"
             raise CheckpointError("not a checkpoint", where=where, why=why) from error
-        raise CheckpointError("damaged checkpoint", where=where, why=str(error), remedy=ANEW) from error
+        raise CheckpointError(
+            "damaged checkpoint", where=where, why=str(error), remedy=DOWNLOAD_OR_TRAIN_AGAIN
+        ) from error
     if damaged is not None:
-        raise CheckpointError("damaged checkpoint", where=where, why=f"wrong checksum in {damaged}", remedy=ANEW)
+        raise CheckpointError(
+            "damaged checkpoint", where=where, why=f"wrong checksum in {damaged}", remedy=DOWNLOAD_OR_TRAIN_AGAIN
+        )
 
 
 def _reason(file: BufferedReader, error: Exception) -> str:

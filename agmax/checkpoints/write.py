@@ -14,7 +14,7 @@ PIECE = 2**20
 """Bytes that are copied at a time."""
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain types) to `path`: beside it first, verified, then moved into its place.
 
     Raises:
@@ -24,7 +24,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
         torch.save({"format": FORMAT, "version": VERSION, **state}, file)
 
 
-def copy(source: Path, path: Path) -> None:
+def copy_checkpoint(source: Path, path: Path) -> None:
     """Copy a checkpoint with the same care.
 
     Raises:

@@ -11,7 +11,7 @@ from agmax.cli import soft_flags
 from agmax.cli.flags import FLAGS
 from agmax.cli.modes import MODES, OPTIONS, Mode
 from agmax.config import names, reader
-from agmax.config.resolve import Ask, Setting, is_path
+from agmax.config.resolve import ConfigRequest, Setting, is_path
 from agmax.core.errors import UsageError
 
 OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_]+)+=")
@@ -25,7 +25,7 @@ class Request(NamedTuple):
     """What the user asked for."""
 
     mode: str
-    ask: Ask  # what to train or evaluate
+    config_request: ConfigRequest  # what to train or evaluate
     options: dict[str, Any]  # the mode's own; `word` and `names` are what it was given, `argv` is all that was typed
     imports: tuple[str, ...]  # files of the user's own to run first
     as_json: bool
@@ -51,8 +51,12 @@ def parse(argv: Sequence[str]) -> Request:
     mode = _mode(arguments)
     options = _options(arguments, mode)
     source, resume = arguments["config"], options.get("resume")
+    if (checkpoint := options.pop("checkpoint", None)) is not None:
+        if resume is not None:
+            raise UsageError("--checkpoint and --resume mean the same", remedy="Keep one of them")
+        resume = checkpoint
     if not mode.takes_config and source:
-        remedy = "Leave --config out; settings beside --study hold for all its cells"
+        remedy = "Leave --config out; settings beside --study hold for all its runs"
         why = "runs, studies and checkpoints name theirs"
         raise UsageError("flag not followed", where="--config", why=why, remedy=remedy)
     not_followed = [arguments["dataset"] or "", *parts, *(s.key for s in settings if s.key != "train.runs_dir")]
@@ -69,10 +73,12 @@ def parse(argv: Sequence[str]) -> Request:
         parts = [part for part in parts if part != "agmax" and part not in variants[1:]]
         if source and not is_path(source):
             source = "-".join(word for word in source.split("-") if word != "agmax")
-    ask = Ask(source, arguments["dataset"], tuple(part for part in parts if part != source), tuple(settings), resume)
+    config_request = ConfigRequest(
+        source, arguments["dataset"], tuple(part for part in parts if part != source), tuple(settings), resume
+    )
     options["argv"] = tuple(argv)
     imports = tuple(os.path.expanduser(path) for path in arguments["import"] or ())
-    return Request(mode.name, ask, options, imports, arguments["json"], arguments["debug"], tuple(remarks))
+    return Request(mode.name, config_request, options, imports, arguments["json"], arguments["debug"], tuple(remarks))
 
 
 def _options(arguments: dict[str, Any], mode: Mode) -> dict[str, Any]:
@@ -136,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="main.py" if sys.argv[0].endswith(".py") else "agmax",
         description="Train and evaluate image classifiers with AgMax and Soft Augmentation.",
-        epilog="Settings are overridden as section.key=value, e.g. augment.cutmix.probability=0.5; see --print-config.",
+        epilog="Settings are overridden as section.key=value, e.g. augment.cutmix.p=0.5; see --print-config.",
         allow_abbrev=False,
     )
     modes = parser.add_argument_group("modes").add_mutually_exclusive_group()

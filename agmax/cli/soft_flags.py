@@ -11,14 +11,14 @@ from agmax.config import reader, resolve
 from agmax.config.resolve import Setting
 from agmax.core.errors import UsageError
 
-HERE = {
+EQUIVALENTS = {
     "--task": "--dataset=NAME",
     "--net": "the first part of --config",
     "--da": "a part of --config, soft_crop, wide_crop or cutout",
     "--ra": "the part rand_augment of --config",
     "--loss": "a part of --config, soft_crop, focal or label_smoothing_others",
     "--pcrop": "augment.softening.power=POWER",
-    "--crop": "augment.soft.sigma=SHARE_OF_THE_SIDE",
+    "--crop": "augment.soft.sigma=FRACTION_OF_THE_SIDE",
 }
 """Flags by which its command lines are known, `--crop` where a number follows, and what does the same here."""
 
@@ -44,14 +44,14 @@ def refuse(argv: Sequence[str]) -> None:
         flag
         for word, following in pairwise([*argv, ""])
         for flag, equals, _ in [word.partition("=")]
-        if flag in HERE and (flag != "--crop" or equals or following.replace(".", "", 1).isdigit())
+        if flag in EQUIVALENTS and (flag != "--crop" or equals or following.replace(".", "", 1).isdigit())
     ]
     if not found:
         return
     flags = list(dict.fromkeys(found))
     why = "flags of the Soft Augmentation program, whose recipes are configurations here"
     if any(word.partition("=")[0] in ("--config", "--dataset") for word in argv):
-        remedy = f"Here {'; '.join(f'{flag} is {HERE[flag]}' for flag in flags)}"
+        remedy = f"Here {'; '.join(f'{flag} is {EQUIVALENTS[flag]}' for flag in flags)}"
     else:
         remedy = f"Type: {command(argv)}"
         if "soft_crop" in remedy:
@@ -85,13 +85,13 @@ def command(argv: Sequence[str]) -> str:
         parts.append("rand_augment")
     if old.mixup:
         parts.append("mixup")
-        settings.append(f"augment.mixup.alpha={_written(old.a)}")
+        settings.append(f"augment.mixup.alpha={_as_words(old.a)}")
     if old.loss == "fl":
         parts.append("focal")
-        settings += [f"objective.focal_gamma={_written(old.g)}"] if old.g != 2 else []
+        settings += [f"objective.focal_gamma={_as_words(old.g)}"] if old.g != 2 else []
     if old.loss == "sce":
         parts.append("label_smoothing_others")
-        settings.append(f"objective.label_smoothing={_written(round(1 - old.max_p, 12))}")
+        settings.append(f"objective.label_smoothing={_as_words(round(1 - old.max_p, 12))}")
     name = "-".join(parts if len(parts) > 1 else [*parts, "standard"])
     words = ["python3 main.py", f"--config={name}", "--train", f"--dataset={old.task}"]
     words += [f"--epochs={epochs}"] if epochs != 500 else []
@@ -121,9 +121,9 @@ def _settings(old: argparse.Namespace, epochs: int) -> list[str]:
         (is_soft, "augment.softening.power", old.pcrop, 2),
         (is_soft, "augment.softening.max_confidence", old.max_p, 1),
         (is_soft and old.no_soften, "augment.softening.applies_to", "weight", None),
-        (old.da == 1 and old.l > 0, "augment.cutout.share", old.l / SIDE, 0.5),
-        (has_final_epochs, "augment.final_share", num_final / epochs, 0.04 if is_soft else 0),
-        (has_final_epochs, "augment.final_divisor", old.r, 1000),
+        (old.da == 1 and old.l > 0, "augment.cutout.size", old.l / SIDE, 0.5),
+        (has_final_epochs, "augment.weak_fraction", num_final / epochs, 0.04 if is_soft else 0),
+        (has_final_epochs, "augment.weak_divisor", old.r, 1000),
         (True, "train.batch_size", old.b, 128),
         (True, "optimizer.lr", old.lr, 0.1),
         (True, "optimizer.momentum", old.momentum, 0.9),
@@ -136,10 +136,10 @@ def _settings(old: argparse.Namespace, epochs: int) -> list[str]:
         (old.decay == "s", "schedule.gamma", old.gamma, 0.1),
         (old.seed >= 0, "train.seed", old.seed, 0),
     ]
-    return [f"{key}={_written(value)}" for is_told, key, value, recipe in rows if is_told and value != recipe]
+    return [f"{key}={_as_words(value)}" for is_told, key, value, recipe in rows if is_told and value != recipe]
 
 
-def _written(value: float | str) -> str:
+def _as_words(value: float | str) -> str:
     """Write a value so that it is read again as it is; whole numbers without a point."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

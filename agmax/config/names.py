@@ -61,18 +61,18 @@ def files(group: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((CONFIGS / group).glob("*.yaml"))}
 
 
-JOINED: dict[tuple[str, str], Fragment] = {}
+REGISTERED: dict[tuple[str, str], Fragment] = {}
 """The fragments of parts that were joined from outside, by group and part."""
 
 
 def known_parts(group: str) -> list[str]:
     """Return the parts of a group, as their files are called, and those that were joined."""
-    return [*files(group), *(part for of_group, part in JOINED if of_group == group)]
+    return [*files(group), *(part for of_group, part in REGISTERED if of_group == group)]
 
 
 def fragment(group: str, part: str) -> Fragment | None:
     """Return the fragment of a part, or None where the group has none."""
-    return JOINED.get((group, part)) or _read_fragment(group, part)
+    return REGISTERED.get((group, part)) or _read_fragment(group, part)
 
 
 @lru_cache
@@ -81,9 +81,9 @@ def _read_fragment(group: str, part: str) -> Fragment | None:
         pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[0-9]+)", re.escape(stem))
         match = re.fullmatch(pattern, part)
         if match:
-            document = reader.read(path)._replace(path=f"configs/{group}/{path.name}")
+            document = reader.read_yaml(path)._replace(path=f"configs/{group}/{path.name}")
             settings = _fill(document.mapping, {key: int(value) for key, value in match.groupdict().items()})
-            _refuse_misshapen(settings, document)
+            _check_shape(settings, document)
             about, additions = settings.pop("about", ""), settings.pop("with", {})
             return Fragment(group, part, about, document, settings, additions)
     return None
@@ -190,7 +190,7 @@ def _timm_part(word: str) -> Fragment | None:
     return Fragment("model", word, f"timm's {word} with the recipe of {TIMM_RECIPE}", recipe.document, settings, {})
 
 
-def _refuse_misshapen(settings: dict[str, Any], document: reader.Document) -> None:
+def _check_shape(settings: dict[str, Any], document: reader.Document) -> None:
     """Refuse a fragment that is not made of sections, `about` and `with`."""
     errors: list[UsageError] = []
     additions = settings.get("with")

@@ -61,7 +61,7 @@ def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
-def read(path: Path) -> Document:
+def read_yaml(path: Path) -> Document:
     """Read a YAML file whose top level is a mapping.
 
     Raises:
@@ -80,10 +80,10 @@ def read(path: Path) -> Document:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UsageError("configuration is not UTF-8", where=path, why=str(error)) from error
-    return parse(text, str(path))
+    return parse_yaml(text, str(path))
 
 
-def parse(text: str, path: str) -> Document:
+def parse_yaml(text: str, path: str) -> Document:
     """Parse YAML text; `path` names it in messages."""
     node = _compose(text, path)
     if node is None:
@@ -103,7 +103,7 @@ def parse_value(text: str) -> Any:
     """Read one value as it would be read on the right of a colon in a file."""
     node = _compose(text, text)
     if isinstance(node, yaml.MappingNode):
-        return parse(text, text).mapping
+        return parse_yaml(text, text).mapping
     return None if node is None else _construct(_Loader(""), node)
 
 

@@ -25,7 +25,7 @@ class Setting(NamedTuple):
     origin: str
 
 
-class Ask(NamedTuple):
+class ConfigRequest(NamedTuple):
     """What is to be trained or evaluated, as somebody has typed it."""
 
     source: str | Config | None = None  # a configuration's name or path, or its checked settings
@@ -55,7 +55,7 @@ class _Stack(NamedTuple):
     typed: frozenset[str] = frozenset()  # the keys of the user's own files
 
 
-class Laid(NamedTuple):
+class LayeredConfig(NamedTuple):
     """Settings laid over one another that are not checked yet, so that more can be laid between them."""
 
     stack: _Stack
@@ -112,7 +112,7 @@ class Laid(NamedTuple):
         return {setting.key: setting for layer in layers for setting in layer}, notes
 
 
-def lay(ask: Ask) -> Laid:
+def layer_config(request: ConfigRequest) -> LayeredConfig:
     """Lay what was typed over the data set: a name's parts, or a file.
 
     Layers, later wins: defaults, data set, model, augment, method, the user's file, settings.
@@ -120,30 +120,32 @@ def lay(ask: Ask) -> Laid:
     Raises:
         UsageError: nothing was typed, or the name is unknown.
     """
-    if isinstance(ask.source, Config):
-        return lay_over(ask.source.model_dump(mode="json"), "the configuration", ask)
-    if ask.source is None:
-        or_run = ", or --resume RUN" if ask.resume == "" else ""
+    if isinstance(request.source, Config):
+        return layer_over(request.source.model_dump(mode="json"), "the configuration", request)
+    if request.source is None:
+        or_run = ", or --resume RUN" if request.resume == "" else ""
         raise UsageError("no configuration", remedy=f"Give --config NAME{or_run}; see --list")
-    return Laid(_with_parts(ask.source, ask.parts), ask.dataset, ask.settings)
+    return LayeredConfig(_with_parts(request.source, request.parts), request.dataset, request.settings)
 
 
-def check_keys(ask: Ask) -> None:
+def check_keys(request: ConfigRequest) -> None:
     """Find what is unknown in what was typed before anything is looked for, loaded or downloaded.
 
     Raises:
         UsageError: a name or a key is unknown; all of them are reported together.
     """
-    settings = ask.settings if ask.source is None else lay(ask)._layers(())[0].values()
-    errors = [problem for setting in settings if (problem := _unknown(setting.key, setting.origin))]
+    settings = request.settings if request.source is None else layer_config(request)._layers(())[0].values()
+    errors = [problem for setting in settings if (problem := _unknown_key(setting.key, setting.origin))]
     if errors:
         raise ConfigErrors(errors)
 
 
-def lay_over(mapping: dict[str, Any], origin: str, ask: Ask) -> Laid:
+def layer_over(mapping: dict[str, Any], origin: str, request: ConfigRequest) -> LayeredConfig:
     """Lay what was typed over settings that are there already, such as a checkpoint carries."""
     layer = [Setting(key, value, origin) for key, value in names.leaves(mapping) if key != "name"]
-    return Laid(_Stack(mapping["name"], [layer], [], mapping["dataset"]["name"], []), ask.dataset, ask.settings)
+    return LayeredConfig(
+        _Stack(mapping["name"], [layer], [], mapping["dataset"]["name"], []), request.dataset, request.settings
+    )
 
 
 def resolve(
@@ -156,7 +158,7 @@ def resolve(
     Raises:
         UsageError: the name is unknown, or settings are; all of them are reported together.
     """
-    return lay(Ask(source, dataset, tuple(parts), tuple(settings))).resolve()
+    return layer_config(ConfigRequest(source, dataset, tuple(parts), tuple(settings))).resolve()
 
 
 def _without_data(layer: list[Setting], fragment: names.Fragment) -> list[Setting]:
@@ -239,7 +241,7 @@ def _path(source: str) -> Path | None:
 
 
 def _file_stack(path: Path, seen: tuple[str, ...]) -> _Stack:
-    document = reader.read(path)
+    document = reader.read_yaml(path)
     is_shipped = path.parent == names.CONFIGS
     if is_shipped:
         document = document._replace(path=f"configs/{path.name}")  # short, and the same wherever it is installed
@@ -267,7 +269,7 @@ def _file_stack(path: Path, seen: tuple[str, ...]) -> _Stack:
         base = str(path.parent / base)
     below = _stack(base, (*seen, str(path.resolve())))
     return below._replace(
-        name=name or _word(path.stem),
+        name=name or _as_word(path.stem),
         layers=[*below.layers, layer],
         dataset=dataset or below.dataset,
         notes=[],
@@ -280,10 +282,10 @@ def _name_of(path: Path) -> str:
     try:
         return names.parse(path.stem, ask_timm=False).canonical
     except UsageError:
-        return _word(path.stem)
+        return _as_word(path.stem)
 
 
-def _word(text: str) -> str:
+def _as_word(text: str) -> str:
     """Make a name for run folders of the name of a file."""
     return re.sub(r"^\.|[^A-Za-z0-9._-]", "_", text)[:200]
 
@@ -324,7 +326,7 @@ def _layer(mapping: dict[str, Any], document: reader.Document, prefix: str = "")
     return settings
 
 
-def _unknown(key: str, where: str) -> UsageError | None:
+def _unknown_key(key: str, where: str) -> UsageError | None:
     if key in KEYS or key.startswith(OPEN_KEYS):
         return None
     if key in SECTIONS:
@@ -341,8 +343,8 @@ def _unknown(key: str, where: str) -> UsageError | None:
 def _derive(chosen: dict[str, Setting]) -> None:
     """Follow the rules that span settings: pretrained weights are never drawn anew, the Q network fits the classes."""
     given = {key: setting.value for key, setting in chosen.items()}
-    if given.get("model.pretrained") is True and given.get("model.initialisation.scope") == "all":
-        chosen["model.initialisation.scope"] = Setting("model.initialisation.scope", "q_network", "model.pretrained")
+    if given.get("model.pretrained") is True and given.get("model.initialization.scope") == "all":
+        chosen["model.initialization.scope"] = Setting("model.initialization.scope", "q_network", "model.pretrained")
     num_classes = given.get("dataset.num_classes")
     objective = OBJECTIVES.get(str(given.get("objective.name")), OBJECTIVES["classification"])
     has_q_network = "joint_logits" in objective.needs
@@ -355,7 +357,7 @@ def _validate(chosen: dict[str, Setting]) -> Config:
     errors: list[AgmaxError] = []
     mapping: dict[str, Any] = {}
     for key, setting in chosen.items():
-        problem = _unknown(key, setting.origin)
+        problem = _unknown_key(key, setting.origin)
         if problem:
             errors.append(problem)
             continue
@@ -407,7 +409,7 @@ def _explain(item: Any, chosen: dict[str, Setting]) -> list[UsageError]:
     is_open = key.startswith(OPEN_KEYS)
     near = [
         setting
-        for known in _shortened(key)
+        for known in _shorten(key)
         for setting in chosen.values()
         if setting.key == known or (is_open and setting.key.startswith(f"{known}."))
     ]
@@ -423,7 +425,7 @@ def _explain(item: Any, chosen: dict[str, Setting]) -> list[UsageError]:
     return [UsageError(f"wrong value {setting.key}={value}", where=setting.origin, why=why, remedy=remedy)]
 
 
-def _shortened(key: str) -> list[str]:
+def _shorten(key: str) -> list[str]:
     """Return the key and what stands above it, nearest first: `a.b.0.int` gives a.b.0.int, a.b.0, a.b, a."""
     words = key.split(".")
     return [".".join(words[:end]) for end in range(len(words), 0, -1)]

@@ -4,18 +4,18 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, model_validator
 
-from agmax.config.augmentation import SOFTENS, Augment, Softening
+from agmax.config.augmentation import SOFTENS, AugmentConfig, SofteningConfig
 from agmax.config.section import (
     Channels,
     Count,
-    Held,
-    Joined,
+    ExtensibleSection,
+    FractionOrCount,
     KeyOf,
     ModelArguments,
     NonNegative,
     Numbers,
-    OpenSection,
     Positive,
+    RegisteredSetting,
     Section,
     Seed,
 )
@@ -23,7 +23,7 @@ from agmax.losses.objectives import OBJECTIVES
 from agmax.optim.lr_schedules import SCHEDULES
 
 
-class Dataset(Section):
+class DatasetConfig(Section):
     name: str = "cifar10"
     """One of `--list datasets`."""
     root: str = "data"
@@ -46,13 +46,13 @@ class Dataset(Section):
     """Mean used by the AgMax program."""
     agmax_std: Numbers | None = None
     """Standard deviation used by the AgMax program."""
-    validation: Held = 0.0
+    validation: FractionOrCount = 0.0
     """Training images kept apart for validation, the same share of every class: a share below 1, or their number."""
-    extra_test: Held = 0.0
+    extra_test: FractionOrCount = 0.0
     """Training images kept apart and tested on beside the test split, as a share or a number."""
     train_limit: Count | None = None
     """Train on so many images, equally many of each class; null is all."""
-    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share kept for testing where the files have no test split (data set `folder`)."""
     seed: Seed | None = None
     """Seed of the subset that train_limit draws; null is train.seed."""
@@ -68,7 +68,7 @@ class Dataset(Section):
     """Where the data come from."""
 
 
-class Initialisation(Section):
+class InitializationConfig(Section):
     library: Literal["timm", "torch"] = "timm"
     """Starting weights before `scope`: as timm makes the model, or torch's default of every layer."""
     scope: Literal["none", "q_network", "all"] = "none"
@@ -79,7 +79,7 @@ class Initialisation(Section):
     """With scope all or library torch: the last batch-norm weight of every residual block starts at 0."""
 
 
-class Model(Section):
+class ModelConfig(Section):
     backbone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
     """Name in timm's registry (`--list models`)."""
     arguments: ModelArguments = {}
@@ -92,14 +92,14 @@ class Model(Section):
     """Start from timm's pretrained weights; a classifier of another number of classes is new."""
     pretrained_file: str | None = None
     """With pretrained: a file of such weights, of timm, of this program or of AgMax's; null is timm's download."""
-    initialisation: Initialisation = Initialisation()
+    initialization: InitializationConfig = InitializationConfig()
     seed: Seed | None = None
     """Seed of the initial weights; null is train.seed."""
 
 
-class Objective(OpenSection):
+class ObjectiveConfig(ExtensibleSection):
     words: ClassVar[tuple[str, ...]] = ("name",)
-    joined: ClassVar[dict[str, dict[str, Joined]]] = {}
+    joined: ClassVar[dict[str, dict[str, RegisteredSetting]]] = {}
 
     name: Annotated[str, KeyOf(OBJECTIVES)] = "classification"
     num_views: Annotated[int, Field(ge=1, le=8)] = 1
@@ -121,7 +121,7 @@ class Objective(OpenSection):
     """Measure classification as KL divergence: cross-entropy less the targets' entropy."""
 
 
-class Optimizer(Section):
+class OptimizerConfig(Section):
     name: str = "sgd"
     """One of timm's: sgd, adam, adamw, rmsprop, lamb, lion, ..."""
     lr: Positive = 0.1
@@ -136,9 +136,9 @@ class Optimizer(Section):
     """Apply weight decay to biases and normalisation layers too."""
 
 
-class Schedule(OpenSection):
+class ScheduleConfig(ExtensibleSection):
     words: ClassVar[tuple[str, ...]] = ("name",)
-    joined: ClassVar[dict[str, dict[str, Joined]]] = {}
+    joined: ClassVar[dict[str, dict[str, RegisteredSetting]]] = {}
 
     name: Annotated[str, KeyOf(SCHEDULES)] = "cosine"
     interval: Literal["epoch", "step"] = "epoch"
@@ -160,7 +160,7 @@ class Schedule(OpenSection):
     """Factor of plateau."""
 
 
-class Train(Section):
+class TrainConfig(Section):
     epochs: Count = 200
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images of a step, over all devices."""
@@ -179,7 +179,7 @@ class Train(Section):
     """Steps between two progress lines where the output is no terminal."""
 
 
-class Evaluation(Section):
+class EvaluationConfig(Section):
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     batch_size: Count = 256
     every_epochs: Count = 1
@@ -199,14 +199,14 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$")] = "unnamed"
     """Name of the run folders."""
-    dataset: Dataset = Dataset()
-    model: Model
-    augment: Augment = Augment()
-    objective: Objective = Objective()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    train: Train = Train()
-    evaluation: Evaluation = Evaluation()
+    dataset: DatasetConfig = DatasetConfig()
+    model: ModelConfig
+    augment: AugmentConfig = AugmentConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
     def _settings_agree(self) -> "Config":
@@ -262,8 +262,8 @@ class Config(Section):
                 "model.channels: colour images do not fit a model with 1 channel. Write model.channels=3",
             ),
             (
-                self.augment.lighting.std > 0 and self.input_channels == 1,
-                "augment.lighting.std: its light is coloured and the images are gray. Write augment.lighting.std=0",
+                self.augment.pca_lighting.std > 0 and self.input_channels == 1,
+                "augment.pca_lighting.std: the images are gray and have no color. Write augment.pca_lighting.std=0",
             ),
             *(
                 (
@@ -296,16 +296,16 @@ class Config(Section):
         augment = self.augment
         softens = bool({augment.crop, augment.erase} & SOFTENS)
         found = []
-        if not softens and augment.softening != Softening():
+        if not softens and augment.softening != SofteningConfig():
             found.append("augment.softening: nothing softens here; soft_crop, soft_cutout and soft_random_erasing do")
-        if augment.final_share and not self.num_final_epochs:
-            found.append(f"augment.final_share: {augment.final_share:g} of {self.train.epochs} epochs is not one")
+        if augment.weak_fraction and not self.num_weak_epochs:
+            found.append(f"augment.weak_fraction: {augment.weak_fraction:g} of {self.train.epochs} epochs is not one")
         if (self.evaluation.occlusion or self.evaluation.offsets) and not self.evaluation.test:
             found.append("evaluation.occlusion and .offsets: a training measures them on the test images it leaves out")
         return found
 
     @property
-    def normalisation(self) -> tuple[list[float], list[float]]:
+    def normalization(self) -> tuple[list[float], list[float]]:
         """Return mean and std of each channel of the model's input."""
         data = self.dataset
         mean, std = data.mean, data.std
@@ -327,9 +327,9 @@ class Config(Section):
         return smoothing * num_classes / (num_classes - 1)
 
     @property
-    def num_final_epochs(self) -> int:
+    def num_weak_epochs(self) -> int:
         """Return the epochs at the end that train with hardly any of what hides or mixes images."""
-        return int(self.augment.final_share * self.train.epochs + 1e-9)  # 0.29 of 100 is 29
+        return int(self.augment.weak_fraction * self.train.epochs + 1e-9)  # 0.29 of 100 is 29
 
     @property
     def input_channels(self) -> int:

@@ -24,14 +24,14 @@ def _no_boolean(value: Any) -> Any:
     return value
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Held = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+FractionOrCount = Annotated[float, Field(ge=0)]
 """A share of the images where it is below 1, else their number."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
-Strength = Annotated[float, Field(ge=0, le=10)]
+Magnitude = Annotated[float, Field(ge=0, le=10)]
 Numbers = Annotated[list[float], Field(min_length=1)]
 Channels = Annotated[Literal[1, 3], BeforeValidator(_no_boolean)]
 ModelArguments = dict[str, bool | int | float | str]
@@ -44,9 +44,9 @@ class KeyOf:
     table: Mapping[str, object]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
 
-    def _checked(self, word: str) -> str:
+    def _check(self, word: str) -> str:
         if word not in self.table:
             *others, last = map(repr, self.table)
             raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
@@ -59,21 +59,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
-class Joined(NamedTuple):
+class RegisteredSetting(NamedTuple):
     """A setting that was joined from outside."""
 
     adapter: TypeAdapter[Any]
     default: Any
 
 
-class OpenSection(Section):
+class ExtensibleSection(Section):
     """A section whose words can be joined from outside, each with settings of its own."""
 
     model_config = ConfigDict(extra="allow")
 
     words: ClassVar[tuple[str, ...]]
     """The settings that hold a word."""
-    joined: ClassVar[dict[str, dict[str, Joined]]]
+    joined: ClassVar[dict[str, dict[str, RegisteredSetting]]]
     """Word -> setting -> what it takes."""
 
     @model_validator(mode="before")

@@ -16,7 +16,7 @@ from agmax.core.errors import ResourceError
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
 
-BITS_DEPEND_ON = ("device", "device_name", "num_gpus", "threads", "cpu_capability", "precision")
+BIT_EXACT_KEYS = ("device", "device_name", "num_gpus", "threads", "cpu_capability", "precision")
 """What a continued training must find as it was, to come to the same bits (keys of `machine`)."""
 
 
@@ -42,7 +42,7 @@ def choose_device(request: str) -> torch.device:
     return torch.device("cuda" if num_found else "cpu")
 
 
-def described(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     """Name the devices in use, for the first line of a training."""
     if device.type == "cpu":
         return f"the CPU ({torch.get_num_threads()} threads)"
@@ -50,13 +50,13 @@ def described(device: torch.device) -> str:
     return f"{len(names)} GPU{'s' if len(names) > 1 else ''} ({', '.join(names)})"
 
 
-def autocast_format(precision: str, device: torch.device) -> torch.dtype | None:
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """Return the number format of `fp32`, `bf16` or `auto` for autocast; None is float32."""
     use_bf16 = precision == "bf16" or (precision == "auto" and _bf16_is_fast(device))
     return torch.bfloat16 if use_bf16 else None
 
 
-def format_name(autocast: torch.dtype | None) -> str:
+def dtype_name(autocast: torch.dtype | None) -> str:
     """Return `bf16` or `fp32`."""
     return "bf16" if autocast == torch.bfloat16 else "fp32"
 
@@ -70,7 +70,7 @@ def machine(device: torch.device, autocast: torch.dtype | None) -> dict[str, Any
         "num_gpus": torch.cuda.device_count() if is_gpu else 0,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "precision": format_name(autocast),
+        "precision": dtype_name(autocast),
     }
 
 
@@ -117,14 +117,14 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def over_devices(model: nn.Module, device: torch.device) -> nn.Module:
+def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     """Return the model on all visible GPUs where there are several; its weights stay those of `model`."""
     if device.type == "cuda" and torch.cuda.device_count() > 1:
         return nn.DataParallel(model)
     return model
 
 
-def copied_ahead(samples: Iterator[RawBatch], device: torch.device) -> Generator[RawBatch, None, None]:
+def prefetch(samples: Iterator[RawBatch], device: torch.device) -> Generator[RawBatch, None, None]:
     """Deliver samples in their order; a GPU gets the next one copied while it works on the present one.
 
     The copies go from pinned memory through a stream of their own, and what goes wrong with the next sample is raised
@@ -140,13 +140,13 @@ def copied_ahead(samples: Iterator[RawBatch], device: torch.device) -> Generator
             images, labels = (part.to(device, non_blocking=True) for part in (sample.images, sample.labels))
             following = sample._replace(images=images, labels=labels), stream.record_event()
         if ahead is not None:
-            yield _arrived(*ahead)
+            yield _wait_for_copy(*ahead)
         ahead = following
     if ahead is not None:
-        yield _arrived(*ahead)
+        yield _wait_for_copy(*ahead)
 
 
-def _arrived(sample: RawBatch, copied: torch.cuda.Event) -> RawBatch:
+def _wait_for_copy(sample: RawBatch, copied: torch.cuda.Event) -> RawBatch:
     """Let the present stream wait for the copy, and the allocator for the present stream."""
     present = torch.cuda.current_stream(sample.images.device)
     present.wait_event(copied)

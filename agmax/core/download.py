@@ -58,7 +58,7 @@ def fetch(
     try:
         with storage.explain(path, what=CANNOT):
             storage.refuse_special(path)
-            with storage.open_alone(part, what=CANNOT) as file:
+            with storage.open_locked(part, what=CANNOT) as file:
                 if file is None:
                     why = "another program writes it, or has just ended it"
                     raise BusyError("download in progress", where=part, why=why)
@@ -68,11 +68,11 @@ def fetch(
                 storage.sync(file)
                 storage.put_in_place(part, path)
                 origin.unlink(missing_ok=True)
-    except _Wrong as error:
+    except _UnexpectedContent as error:
         part.unlink(missing_ok=True)
         origin.unlink(missing_ok=True)
         raise DownloadError("download refused", where=without_secrets(url), why=str(error), remedy=by_hand) from error
-    except _Broken as error:
+    except _ConnectionLost as error:
         if not part.stat().st_size:  # nothing to go on from
             part.unlink()
             origin.unlink(missing_ok=True)
@@ -81,11 +81,11 @@ def fetch(
     return path
 
 
-class _Wrong(Exception):
+class _UnexpectedContent(Exception):
     """What came is not the file; asking again would bring it again."""
 
 
-class _Broken(Exception):
+class _ConnectionLost(Exception):
     """The connection failed; asking again may help."""
 
 
@@ -125,7 +125,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             _safe(newurl, plain=self.plain)
         except DownloadError as error:
             fp.close()
-            raise _Wrong(f"the server points to another place: {error}") from error
+            raise _UnexpectedContent(f"the server points to another place: {error}") from error
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     def http_error_302(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:
@@ -133,12 +133,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             return super().http_error_302(req, fp, code, msg, headers)
         except urllib.error.HTTPError as error:  # of a scheme that urllib itself refuses, with the address in its text
             error.close()
-            raise _Wrong(f"the server answers {code} too often, or with an address that is not followed") from error
+            raise _UnexpectedContent(
+                f"the server answers {code} too often, or with an address that is not followed"
+            ) from error
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
-class _Impatient(http.client.HTTPConnection):
+class _DeadlineConnection(http.client.HTTPConnection):
     """Wait less for a server to take the call than for what it says."""
 
     def connect(self) -> None:
@@ -147,16 +149,16 @@ class _Impatient(http.client.HTTPConnection):
         self.sock.settimeout(TIMEOUT)
 
 
-class _ImpatientHTTPS(_Impatient, http.client.HTTPSConnection):
+class _DeadlineHTTPSConnection(_DeadlineConnection, http.client.HTTPSConnection):
     pass
 
 
-class _Connections(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+class _DeadlineHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     def http_open(self, req: Any) -> Any:
-        return self.do_open(_Impatient, req)
+        return self.do_open(_DeadlineConnection, req)
 
     def https_open(self, req: Any) -> Any:
-        return self.do_open(_ImpatientHTTPS, req)
+        return self.do_open(_DeadlineHTTPSConnection, req)
 
 
 class _Download:
@@ -174,7 +176,7 @@ class _Download:
             try:
                 self._ask()
                 return
-            except _Broken as error:
+            except _ConnectionLost as error:
                 if attempt == ATTEMPTS:
                     raise
                 log.warning("warning: %s: %s; trying again", without_secrets(self.url), printable(str(error)))
@@ -188,12 +190,12 @@ class _Download:
             request.add_header("Range", f"bytes={start}-")
             request.add_header("If-Range", version)
         try:
-            with urllib.request.build_opener(_Redirects(plain=self.plain), _Connections).open(request) as answer:
+            with urllib.request.build_opener(_Redirects(plain=self.plain), _DeadlineHandler).open(request) as answer:
                 first, whole = _span(answer) if answer.status == 206 else (0, None)
                 if answer.status != 206 or not version or first != start:
                     self.file.truncate(0)
                     if answer.status == 206:
-                        raise _Broken("the server sends another part than was asked for")
+                        raise _ConnectionLost("the server sends another part than was asked for")
                     start = 0
                 self.total = _total(answer, whole, self.size)
                 self._note_version(answer)
@@ -203,11 +205,11 @@ class _Download:
             if error.code == 416:  # what is there is not the beginning of the file
                 self.file.truncate(0)
             words = f"the server answers {error.code} {error.reason}".splitlines()[0]
-            raise (_Wrong if error.code in (401, 403, 404, 410) else _Broken)(words) from error
+            raise (_UnexpectedContent if error.code in (401, 403, 404, 410) else _ConnectionLost)(words) from error
         except http.client.InvalidURL as error:
-            raise _Wrong("it is no address of a file") from error
+            raise _UnexpectedContent("it is no address of a file") from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            raise _Broken(f"{getattr(error, 'reason', error) or type(error).__name__}") from error
+            raise _ConnectionLost(f"{getattr(error, 'reason', error) or type(error).__name__}") from error
 
     def _version(self) -> str:
         """Return how the server called the version of which a part is here; nothing where it came from elsewhere."""
@@ -230,12 +232,14 @@ class _Download:
                 try:
                     piece = answer.read1(min(PIECE, self.total - received))
                 except OSError as error:
-                    raise _Broken(f"{error.strerror or error or type(error).__name__}") from error
+                    raise _ConnectionLost(f"{error.strerror or error or type(error).__name__}") from error
                 if not piece:
-                    raise _Broken(f"the connection ended after {received} of {self.total} bytes")
+                    raise _ConnectionLost(f"the connection ended after {received} of {self.total} bytes")
                 if received == 0 and not piece.startswith(self.magic[: len(piece)]):
                     is_pointer = piece.startswith(b"version https://git-lfs")
-                    raise _Wrong(f"not the file: it is {'a pointer of Git LFS' if is_pointer else 'of another kind'}")
+                    raise _UnexpectedContent(
+                        f"not the file: it is {'a pointer of Git LFS' if is_pointer else 'of another kind'}"
+                    )
                 self.file.write(piece)
                 received += len(piece)
                 bar.update(len(piece))
@@ -259,15 +263,17 @@ def _total(answer: Any, whole: int | None, size: int | None) -> int:
     """
     kind = str(answer.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
-        raise _Wrong(f"not the file: the server sends {kind}")
+        raise _UnexpectedContent(f"not the file: the server sends {kind}")
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _Wrong("not the file as it is: the server sends it compressed")
+        raise _UnexpectedContent("not the file as it is: the server sends it compressed")
     length = str(answer.headers.get("Content-Length", ""))
     total = whole if whole is not None else int(length) if length.isascii() and length.isdigit() else size
     if total is None:
-        raise _Wrong("the server does not say how long the file is, so a whole one could not be told from a part")
+        raise _UnexpectedContent(
+            "the server does not say how long the file is, so a whole one could not be told from a part"
+        )
     if size is not None and total != size:
-        raise _Wrong(f"{total} bytes are sent, the file has {size}")
+        raise _UnexpectedContent(f"{total} bytes are sent, the file has {size}")
     return total
 
 
@@ -277,10 +283,10 @@ def _check(file: BufferedRandom, total: int, digests: dict[str, str | None], mag
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     if length != total or length == 0:
-        raise _Wrong(f"it has {length} bytes instead of {total}" if length else "it is empty")
+        raise _UnexpectedContent(f"it has {length} bytes instead of {total}" if length else "it is empty")
     if file.read(len(magic)) != magic:
-        raise _Wrong("not the file: it is of another kind")
+        raise _UnexpectedContent("not the file: it is of another kind")
     for name, expected in digests.items():
         file.seek(0)
         if expected is not None and (found := hashlib.file_digest(file, name).hexdigest()) != expected.lower():
-            raise _Wrong(f"its {name} is {found} instead of {expected.lower()}")
+            raise _UnexpectedContent(f"its {name} is {found} instead of {expected.lower()}")

@@ -37,7 +37,7 @@ RUN_FILES = ("metrics.jsonl", "environment.json", ".lock", "checkpoints/step-*.p
 """By one of them beside its config.yaml a run folder is known: a config.yaml and checkpoints/ may stand elsewhere."""
 
 
-class TakenError(UsageError):
+class AlreadyExistsError(UsageError):
     """A file that is there already and was not to be replaced."""
 
     def __init__(self, path: Path) -> None:
@@ -122,11 +122,11 @@ def put_in_place(temporary: Path, path: Path, *, replace: bool = True) -> None:
     """
     refuse_special(path)
     if not replace:
-        _refuse_taken(path)
+        _refuse_existing(path)
     try:
         os.replace(temporary, path) if replace else os.link(temporary, path)  # a link never replaces
     except FileExistsError as error:
-        raise TakenError(path) from error
+        raise AlreadyExistsError(path) from error
     except OSError as error:
         if replace or error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
@@ -169,7 +169,7 @@ def make_folder(path: Path, *, what: str = CANNOT, remedy: str = "") -> None:
 
 
 @contextmanager
-def open_alone(
+def open_locked(
     path: Path, *, wait: bool = False, what: str = CANNOT, remedy: str = ""
 ) -> Iterator[BufferedRandom | None]:
     """Open a file to read and to append that no other program opens so meanwhile; it is made where it is not there.
@@ -181,7 +181,7 @@ def open_alone(
         OutputError: it cannot be written.
     """
     with explain(path, what=what, remedy=remedy):
-        file = _opened_alone(path, wait=wait)
+        file = _try_open_locked(path, wait=wait)
     if file is None:
         yield None
         return
@@ -196,7 +196,7 @@ def lock(path: Path) -> Iterator[int | None]:
     Raises:
         OutputError: it cannot be written.
     """
-    with open_alone(path) as file:
+    with open_locked(path) as file:
         if file is None:
             yield None
             return
@@ -207,7 +207,7 @@ def lock(path: Path) -> Iterator[int | None]:
         yield file.fileno()
 
 
-def holder(path: Path) -> str:
+def lock_owner(path: Path) -> str:
     """Return who holds a lock file, `process 123 on host`, as far as that can be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace") or "another program"
@@ -226,7 +226,7 @@ def check_writable(path: Path, *, is_folder: bool = False, what: str = CANNOT, r
     folder = path if is_folder else path.parent
     with explain(path, what=what, remedy=remedy):
         folder.mkdir(parents=True, exist_ok=True)
-        _write_nothing(folder)
+        _try_writing(folder)
         if not is_folder and path.exists():
             path.open("a+b").close()
 
@@ -246,8 +246,8 @@ def check_output(path: Path, *, force: bool = False) -> None:
             why = f"it lies in the run folder {run}, which its training alone writes"
             raise OutputError(CANNOT, where=path, why=why, remedy="Name a file elsewhere")
         if not force:
-            _refuse_taken(path)
-        _write_nothing(folder)
+            _refuse_existing(path)
+        _try_writing(folder)
 
 
 def refuse_special(path: Path) -> None:
@@ -303,7 +303,7 @@ def _free_bytes(path: Path) -> int:
         return 0
 
 
-def _opened_alone(path: Path, *, wait: bool) -> BufferedRandom | None:
+def _try_open_locked(path: Path, *, wait: bool) -> BufferedRandom | None:
     while True:
         file = path.open("a+b")
         try:
@@ -321,12 +321,12 @@ def _opened_alone(path: Path, *, wait: bool) -> BufferedRandom | None:
             return None
 
 
-def _refuse_taken(path: Path) -> None:
+def _refuse_existing(path: Path) -> None:
     if os.path.lexists(path):
-        raise TakenError(path)
+        raise AlreadyExistsError(path)
 
 
-def _write_nothing(folder: Path) -> None:
+def _try_writing(folder: Path) -> None:
     """Make a file without a name."""
     with tempfile.TemporaryFile(dir=folder):
         pass

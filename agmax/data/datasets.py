@@ -17,7 +17,7 @@ from torchvision.datasets.utils import check_integrity
 from agmax.core.download import fetch
 from agmax.core.errors import DataError, DownloadError, UsageError
 from agmax.data import folders
-from agmax.data.splits import Pixels, Split
+from agmax.data.splits import Dataset, InMemoryDataset
 
 OF_FILES = {"folder", "imagenet", "imagenet-v2"}
 """Data sets whose images are files of any size; all others are held in memory."""
@@ -26,7 +26,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the four IDX files."""
 
 
-def load(name: str, root: str, *, split: str, num_classes: int | None = None, test_share: float = 0.2) -> Split:
+def load(name: str, root: str, *, split: str, num_classes: int | None = None, test_fraction: float = 0.2) -> Dataset:
     """Load the `train`, `validation` or `test` split of a data set.
 
     `validation` is there only where the files bring one; else hold out some of the training images.
@@ -38,9 +38,9 @@ def load(name: str, root: str, *, split: str, num_classes: int | None = None, te
     """
     if split == "validation" and name != "folder":
         raise UsageError("no validation split", where=name, remedy="Set dataset.validation to a share, e.g. 0.1")
-    loaded: Split
+    loaded: Dataset
     if name == "folder":
-        loaded = folders.folder(Path(root).expanduser(), split, test_share=test_share)
+        loaded = folders.folder(Path(root).expanduser(), split, test_fraction=test_fraction)
     else:
         loaded = DATASETS[name](Path(root).expanduser(), split == "train")
     _check(loaded, name, root, split, num_classes)
@@ -55,7 +55,7 @@ def _remove_empty(root: Path) -> None:
                 os.rmdir(folder)
 
 
-def _check(data: Split, name: str, root: str, split: str, num_classes: int | None) -> None:
+def _check(data: Dataset, name: str, root: str, split: str, num_classes: int | None) -> None:
     where = f"{name}, {split}, {Path(root).expanduser().resolve()}"
     if len(data.labels) == 0:
         raise DataError("data set without images", where=where)
@@ -76,7 +76,7 @@ def _check(data: Split, name: str, root: str, split: str, num_classes: int | Non
         )
 
 
-def _digits(root: Path, train: bool) -> Pixels:
+def _digits(root: Path, train: bool) -> InMemoryDataset:
     """Read the embedded digits: columns are 1 for a test image, the label, and 64 gray values from 0 to 16.
 
     The 360 test images are those of scikit-learn's
@@ -86,49 +86,49 @@ def _digits(root: Path, train: bool) -> Pixels:
     table = np.array([line.split(",") for line in text.decode().splitlines()], dtype=np.int64)
     table = table[table[:, 0] == (0 if train else 1)]
     images = np.rint(table[:, 2:] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return Pixels(torch.from_numpy(images), torch.from_numpy(table[:, 1].copy()), tuple("0123456789"))
+    return InMemoryDataset(torch.from_numpy(images), torch.from_numpy(table[:, 1].copy()), tuple("0123456789"))
 
 
-def _cifar10(root: Path, train: bool) -> Pixels:
+def _cifar10(root: Path, train: bool) -> InMemoryDataset:
     from torchvision import datasets
 
     return _cifar(datasets.CIFAR10, root, train)
 
 
-def _cifar100(root: Path, train: bool) -> Pixels:
+def _cifar100(root: Path, train: bool) -> InMemoryDataset:
     from torchvision import datasets
 
     return _cifar(datasets.CIFAR100, root, train)
 
 
-def _cifar(kind: Any, root: Path, train: bool) -> Pixels:
+def _cifar(kind: Any, root: Path, train: bool) -> InMemoryDataset:
     archive = Archive(kind.url, root / kind.filename, kind.tgz_md5)
     data = _fetch(lambda download: kind(root, train=train, download=download), root, [archive])
     images = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
-    return Pixels(images, torch.tensor(data.targets, dtype=torch.int64), tuple(data.classes))
+    return InMemoryDataset(images, torch.tensor(data.targets, dtype=torch.int64), tuple(data.classes))
 
 
-def _svhn(root: Path, train: bool) -> Pixels:
+def _svhn(root: Path, train: bool) -> InMemoryDataset:
     parts = [_svhn_split(root, split) for split in (("train", "extra") if train else ("test",))]
     images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
-    return Pixels(images, labels, parts[0].class_names)
+    return InMemoryDataset(images, labels, parts[0].class_names)
 
 
-def _svhn_core(root: Path, train: bool) -> Pixels:
+def _svhn_core(root: Path, train: bool) -> InMemoryDataset:
     return _svhn_split(root, "train" if train else "test")
 
 
-def _svhn_split(root: Path, split: str) -> Pixels:
+def _svhn_split(root: Path, split: str) -> InMemoryDataset:
     from torchvision import datasets
 
     url, name, md5 = datasets.SVHN.split_list[split]
     archive = Archive(url, root / name, md5, magic=b"MATLAB 5.0")
     data = _fetch(lambda download: datasets.SVHN(root, split=split, download=download), root, [archive])
     images = torch.from_numpy(np.ascontiguousarray(data.data))  # MATLAB stores columns first
-    return Pixels(images, torch.from_numpy(data.labels.astype(np.int64)), tuple("0123456789"))
+    return InMemoryDataset(images, torch.from_numpy(data.labels.astype(np.int64)), tuple("0123456789"))
 
 
-def _fashion_mnist(root: Path, train: bool) -> Pixels:
+def _fashion_mnist(root: Path, train: bool) -> InMemoryDataset:
     from torchvision import datasets
 
     names = tuple(datasets.FashionMNIST.classes)
@@ -137,11 +137,11 @@ def _fashion_mnist(root: Path, train: bool) -> Pixels:
     for folder in (root, DEBIAN_FASHION_MNIST):  # files gzipped again have other checksums than torchvision's
         images, labels = folder / f"{prefix}-images-idx3-ubyte.gz", folder / f"{prefix}-labels-idx1-ubyte.gz"
         if images.is_file() and labels.is_file() and not is_downloaded:
-            return Pixels(*_idx_pair(images, labels), names)
+            return InMemoryDataset(*_idx_pair(images, labels), names)
     mirror, raw = datasets.FashionMNIST.mirrors[0], root / "FashionMNIST" / "raw"
     archives = [Archive(mirror + name, raw / name, md5) for name, md5 in datasets.FashionMNIST.resources]
     data = _fetch(lambda download: datasets.FashionMNIST(root, train=train, download=download), root, archives)
-    return Pixels(data.data[:, None], data.targets.long(), names)
+    return InMemoryDataset(data.data[:, None], data.targets.long(), names)
 
 
 def _idx_pair(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
@@ -204,7 +204,7 @@ def _fetch(make: Callable[[bool], Any], root: Path, archives: list[Archive]) -> 
         ) from error
 
 
-DATASETS: dict[str, Callable[[Path, bool], Split]] = {
+DATASETS: dict[str, Callable[[Path, bool], Dataset]] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
     "cifar10": _cifar10,

@@ -44,7 +44,7 @@ class UnreadableError(DataError):
     """A file that cannot be decoded to an image of 8 bits."""
 
 
-def decoded(path: str, channels: int, *, exif_rotation: bool = True) -> Image.Image:
+def decode_image(path: str, channels: int, *, exif_rotation: bool = True) -> Image.Image:
     """Decode a file to RGB (3 channels) or gray (1), 8 bits each.
 
     With `exif_rotation` a photograph is turned upright as its EXIF tag says.
@@ -52,11 +52,11 @@ def decoded(path: str, channels: int, *, exif_rotation: bool = True) -> Image.Im
     Raises:
         UnreadableError: the file is no image, damaged, or of more pixels than Pillow's Image.MAX_IMAGE_PIXELS.
     """
-    with opened(path) as image:
-        return in_colours(image, channels, exif_rotation=exif_rotation)
+    with open_image(path) as image:
+        return convert_channels(image, channels, exif_rotation=exif_rotation)
 
 
-def decoded_pixels(path: str, channels: int, *, exif_rotation: bool = True, shrink: int = 1) -> Tensor:
+def decode_pixels(path: str, channels: int, *, exif_rotation: bool = True, shrink: int = 1) -> Tensor:
     """Decode a file as `decoded` does, to uint8 [C, H, W]; a JPEG's sides are divided by `shrink` (1, 2, 4 or 8).
 
     A JPEG file that asks for nothing else goes straight from the decoder into a tensor: equal pixels, and a quarter of
@@ -65,7 +65,7 @@ def decoded_pixels(path: str, channels: int, *, exif_rotation: bool = True, shri
     Raises:
         UnreadableError: as `decoded`.
     """
-    with opened(path) as image:
+    with open_image(path) as image:
         is_plain = image.format == "JPEG" and image.mode in (("RGB", "L") if channels == 3 else ("L",))
         if is_plain and shrink == 1 and not (exif_rotation and _orientation(image) in UPRIGHT):
             mode = ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY
@@ -74,7 +74,7 @@ def decoded_pixels(path: str, channels: int, *, exif_rotation: bool = True, shri
                 return plain
         if shrink > 1:
             image.draft(None, (image.width // shrink, image.height // shrink))  # rounded up
-        pixels: Tensor = functional.pil_to_tensor(in_colours(image, channels, exif_rotation=exif_rotation))
+        pixels: Tensor = functional.pil_to_tensor(convert_channels(image, channels, exif_rotation=exif_rotation))
         return pixels
 
 
@@ -87,7 +87,7 @@ def shrinkable_size(path: str, *, exif_rotation: bool = True) -> tuple[int, int]
     Raises:
         UnreadableError: as `decoded`.
     """
-    with opened(path) as image:
+    with open_image(path) as image:
         if image.format not in ("JPEG", "MPO"):
             return None
         turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
@@ -96,13 +96,13 @@ def shrinkable_size(path: str, *, exif_rotation: bool = True) -> tuple[int, int]
         return image.size[::-1] if turn in LYING else image.size
 
 
-def largest_shrink(boxes: list[Box], size: int) -> int:
+def max_shrink(boxes: list[Box], size: int) -> int:
     """Return by what a JPEG decoder may divide both sides so that every box keeps `size` pixels on both: 1, 2, 4, 8."""
     shortest = min(min(right - left, lower - upper) for left, upper, right, lower in boxes)
     return next((shrink for shrink in (8, 4, 2) if shortest >= shrink * size), 1)
 
 
-def cut(pixels: Tensor, box: Box, size: int) -> Tensor:
+def resized_crop(pixels: Tensor, box: Box, size: int) -> Tensor:
     """Resize what is inside `box` of pixels uint8 [C, H, W] to a square [C, size, size], bilinear with antialiasing.
 
     Torchvision's kernel for tensors: it differs from Pillow's by a gray level here and there and takes half the time.
@@ -114,7 +114,7 @@ def cut(pixels: Tensor, box: Box, size: int) -> Tensor:
     return square
 
 
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
+def center_crop(image: Image.Image, size: int) -> Image.Image:
     """Resize the shorter side to size + 32 and cut the centre out, as torchvision does it with Pillow, bilinear.
 
     Rows first, whatever the version of Pillow: 13 begins a tall image with its columns, which changes a gray level
@@ -135,14 +135,14 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     return strip.resize((size, height), Image.Resampling.BILINEAR).crop((0, upper, size, upper + size))
 
 
-def pixels_of(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     """Return the pixels of an RGB or gray image, uint8 [C, H, W]; torchvision's pil_to_tensor takes twice the time."""
     values = np.asarray(image)
     return torch.from_numpy((values[None] if values.ndim == 2 else values.transpose(2, 0, 1)).copy())
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Image.Image]:
+def open_image(path: str) -> Iterator[Image.Image]:
     """Open a file whose pixels are not decoded yet; whatever goes wrong with the image names the file.
 
     Raises:
@@ -165,11 +165,11 @@ def opened(path: str) -> Iterator[Image.Image]:
         raise UnreadableError("image cannot be read", where=path, why=why) from None
 
 
-def in_colours(image: Image.Image, channels: int, *, exif_rotation: bool = True) -> Image.Image:
+def convert_channels(image: Image.Image, channels: int, *, exif_rotation: bool = True) -> Image.Image:
     """Return an image, decoded where it was only opened, as RGB (3 channels) or gray (1), and upright if asked for."""
     image.load()  # a PNG's EXIF data may stand behind its pixels
     turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
-    colored = _in_8_bits(image, channels)
+    colored = _to_8_bits(image, channels)
     return colored if turn is None else colored.transpose(turn)
 
 
@@ -184,7 +184,7 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _in_8_bits(image: Image.Image, channels: int) -> Image.Image:
+def _to_8_bits(image: Image.Image, channels: int) -> Image.Image:
     """Return the colours as RGB or gray; 16 bits are divided by 257, and transparency is dropped."""
     mode = "RGB" if channels == 3 else "L"
     if image.mode == "F":

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from agmax.core.errors import DataError, UsageError
-from agmax.data.splits import Files, partition, subset
+from agmax.data.splits import FileDataset, partition, subset
 
 VALIDATION_FOLDERS = ("val", "valid", "validation")
 """How the user's own tree may call its validation images; without a folder test they are the test set."""
 
 
-def imagenet(root: Path, train: bool) -> Files:
+def imagenet(root: Path, train: bool) -> FileDataset:
     """List ImageNet's training or validation images; evaluation needs <root>/val alone."""
     files = _tree(root / ("train" if train else "val"))
     if not train and (root / "train").is_dir():
@@ -21,14 +21,14 @@ def imagenet(root: Path, train: bool) -> Files:
     return files
 
 
-def imagenet_v2(root: Path, train: bool) -> Files:
+def imagenet_v2(root: Path, train: bool) -> FileDataset:
     """List ImageNet-V2, whose folders are the classes' numbers."""
     if train:
         raise UsageError("no training split", where="imagenet-v2", why="it is a test set", remedy="Use it with --eval")
     return _tree(root, class_names=[str(k) for k in range(1000)])
 
 
-def folder(root: Path, split: str, *, test_share: float) -> Files:
+def folder(root: Path, split: str, *, test_fraction: float) -> FileDataset:
     """Read the user's own tree; of a flat one, a share of every class is the test set, the same for every seed."""
     folders = split_folders(root)
     if split == "validation" and split not in folders:
@@ -37,9 +37,9 @@ def folder(root: Path, split: str, *, test_share: float) -> Files:
         raise UsageError("no validation split", where=root, why=why, remedy=remedy)
     if not folders:
         whole = _tree(root)
-        parts = partition(whole.labels, validation=test_share, seed=0)
+        parts = partition(whole.labels, validation=test_fraction, seed=0)
         chosen = subset(whole, parts.train if split == "train" else parts.validation)
-        assert isinstance(chosen, Files)
+        assert isinstance(chosen, FileDataset)
         return chosen
     if split not in folders:
         names = "train" if split == "train" else " or ".join(("test", *VALIDATION_FOLDERS))
@@ -72,7 +72,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def _check_classes(files: Files, folder: Path, training: Path) -> None:
+def _check_classes(files: FileDataset, folder: Path, training: Path) -> None:
     """Compare the classes of `folder` with those of the training images: labels are positions in their list."""
     names = _class_folders(training)
     if names and list(files.class_names) != names:
@@ -94,7 +94,7 @@ def _class_folders(folder: Path) -> list[str]:
         ) from error
 
 
-def _tree(folder: Path, class_names: Sequence[str] | None = None) -> Files:
+def _tree(folder: Path, class_names: Sequence[str] | None = None) -> FileDataset:
     """List <folder>/<class>/**/<image>; classes in alphabetical order unless given."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -116,4 +116,4 @@ def _tree(folder: Path, class_names: Sequence[str] | None = None) -> Files:
             raise DataError("class without images", where=(folder / name).resolve(), why=f"looked for {extensions}")
         paths += found
         labels += [label] * len(found)
-    return Files(tuple(paths), torch.tensor(labels, dtype=torch.int64), tuple(names))
+    return FileDataset(tuple(paths), torch.tensor(labels, dtype=torch.int64), tuple(names))

@@ -18,29 +18,29 @@ from agmax.core.rng import seed_for
 from agmax.data.decode import (
     Box,
     UnreadableError,
-    centre_crop,
-    cut,
-    decoded,
-    decoded_pixels,
-    largest_shrink,
-    pixels_of,
+    center_crop,
+    decode_image,
+    decode_pixels,
+    max_shrink,
+    resized_crop,
     shrinkable_size,
+    to_tensor,
 )
-from agmax.data.splits import Files, indices_of
+from agmax.data.splits import FileDataset, indices_of
 
-LARGEST_BAD_SHARE = 0.01
+MAX_UNREADABLE_FRACTION = 0.01
 """Share of the images, one image at least, that may be skipped."""
 
-NUM_NAMED = 5
+NUM_EXAMPLES = 5
 """Files that an error names as examples."""
 
 
-class Streaming:
+class FileLoader:
     """Deliver samples of images that are decoded as they are needed."""
 
     def __init__(
         self,
-        data: Files,
+        data: FileDataset,
         *,
         image_size: int,
         channels: int,
@@ -60,7 +60,7 @@ class Streaming:
         """
         self.class_names = data.class_names
         self.labels = data.labels
-        self._order = _Order()
+        self._order = _BatchOrder()
         self._skips, self._bad = skip_bad_images, list[str]()
         crop = (
             RandomResizedCrop([image_size, image_size], scale=random_resized[0], ratio=random_resized[1])
@@ -68,7 +68,7 @@ class Streaming:
             else None
         )
         self._loader = DataLoader(
-            _Views(
+            _ViewsDataset(
                 data,
                 image_size=image_size,
                 channels=channels,
@@ -118,7 +118,7 @@ class Streaming:
             what = "a data worker was killed (often out of memory)"
             raise ResourceError(what, why=str(error), remedy="Lower train.num_workers") from None
 
-    def _count(self, bad: list["_Bad"]) -> None:
+    def _count(self, bad: list["_UnreadImage"]) -> None:
         """Count the images that are skipped and name each once; raise what cannot be skipped."""
         for image in bad:
             if not (self._skips and image.is_unreadable):
@@ -126,16 +126,16 @@ class Streaming:
             if image.path not in self._bad:
                 self._bad.append(image.path)
                 log.warning("skipped: %s", image.message)
-        if len(self._bad) > max(1, LARGEST_BAD_SHARE * len(self)):
+        if len(self._bad) > max(1, MAX_UNREADABLE_FRACTION * len(self)):
             raise DataError(
                 "too many images cannot be read",
                 where=f"{len(self._bad)} of {len(self)} so far",
-                why=f"at most {LARGEST_BAD_SHARE:.0%} are skipped; the first are {', '.join(self._bad[:NUM_NAMED])}",
+                why=f"at most {MAX_UNREADABLE_FRACTION:.0%} are skipped, first {', '.join(self._bad[:NUM_EXAMPLES])}",
                 remedy="Replace or remove them",
             )
 
 
-class _Order:
+class _BatchOrder:
     """The batch sampler: the epoch travels in the key, so that workers need not be started anew."""
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class _Order:
         return len(self.keys)
 
 
-class _Cut(NamedTuple):
+class _Item(NamedTuple):
     """What is delivered of an image."""
 
     pixels: Tensor  # uint8 [V, C, H, W] or [C, H, W]
@@ -156,7 +156,7 @@ class _Cut(NamedTuple):
     image_index: int  # its position in the files of the split
 
 
-class _Bad(NamedTuple):
+class _UnreadImage(NamedTuple):
     """What is wrong with an image, in plain text: an exception would lose its type on the way from a worker."""
 
     path: str
@@ -171,12 +171,12 @@ class _Bad(NamedTuple):
         return error
 
 
-class _Views(Dataset[_Cut | _Bad]):
+class _ViewsDataset(Dataset[_Item | _UnreadImage]):
     """(epoch, position) -> the views of an image, or what is wrong with it."""
 
     def __init__(
         self,
-        data: Files,
+        data: FileDataset,
         *,
         image_size: int,
         channels: int,
@@ -194,24 +194,24 @@ class _Views(Dataset[_Cut | _Bad]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> _Cut | _Bad:
+    def __getitem__(self, key: tuple[int, int]) -> _Item | _UnreadImage:
         epoch, position = key
         path = self.paths[position]
         try:
-            pixels = self._centre(path) if self.crop is None else self._crops(path, epoch, position)
+            pixels = self._center(path) if self.crop is None else self._crops(path, epoch, position)
         except UnreadableError as error:
-            return _Bad(path, str(error), True, _place(error.__context__ or error))
+            return _UnreadImage(path, str(error), True, _place(error.__context__ or error))
         except MemoryError:
             raise
         except Exception as error:
             why = f"crop raised {type(error).__name__}: {error}"
-            return _Bad(path, str(DataError("image cannot be cut", where=path, why=why)), False, _place(error))
-        return _Cut(pixels, int(self.labels[position]), int(self.indices[position]))
+            return _UnreadImage(path, str(DataError("image cannot be cut", where=path, why=why)), False, _place(error))
+        return _Item(pixels, int(self.labels[position]), int(self.indices[position]))
 
-    def _centre(self, path: str) -> Tensor:
+    def _center(self, path: str) -> Tensor:
         """Return the centre [C, H, W], pixel for pixel that of an evaluation."""
-        image = decoded(path, self.channels, exif_rotation=self.exif_rotation)
-        return pixels_of(centre_crop(image, self.image_size))
+        image = decode_image(path, self.channels, exif_rotation=self.exif_rotation)
+        return to_tensor(center_crop(image, self.image_size))
 
     def _crops(self, path: str, epoch: int, position: int) -> Tensor:
         """Return the random crops [V, C, H, W]."""
@@ -219,13 +219,13 @@ class _Views(Dataset[_Cut | _Bad]):
         size = shrinkable_size(path, exif_rotation=self.exif_rotation) if self.scaled_decoding else None
         if size is not None:
             boxes = self._boxes(*size, epoch, position)
-            shrink = largest_shrink(boxes, self.image_size)
-        whole = decoded_pixels(path, self.channels, exif_rotation=self.exif_rotation, shrink=shrink)
+            shrink = max_shrink(boxes, self.image_size)
+        whole = decode_pixels(path, self.channels, exif_rotation=self.exif_rotation, shrink=shrink)
         height, width = whole.shape[-2:]
         views = torch.empty((self.num_views, self.channels, self.image_size, self.image_size), dtype=torch.uint8)
         for view, edges in enumerate(boxes or self._boxes(width, height, epoch, position)):
             left, upper, right, lower = (round(edge / shrink) for edge in edges)
-            views[view] = cut(whole, (left, upper, right, lower), self.image_size)
+            views[view] = resized_crop(whole, (left, upper, right, lower), self.image_size)
         return views
 
     def _boxes(self, width: int, height: int, epoch: int, position: int) -> list[Box]:
@@ -246,13 +246,13 @@ def _place(error: BaseException) -> str:
     return f"raised in {frame.filename}, line {frame.lineno}, {frame.name}"
 
 
-def _collate(items: list[_Cut | _Bad]) -> tuple[RawBatch | None, list[_Bad]]:
+def _collate(items: list[_Item | _UnreadImage]) -> tuple[RawBatch | None, list[_UnreadImage]]:
     """Stack what could be cut; in a worker default_collate stacks into shared memory.
 
     One image left of several is delivered twice: batch normalisation needs two.
     """
-    cuts = [item for item in items if isinstance(item, _Cut)]
-    bad = [item for item in items if isinstance(item, _Bad)]
+    cuts = [item for item in items if isinstance(item, _Item)]
+    bad = [item for item in items if isinstance(item, _UnreadImage)]
     if len(cuts) == 1 and bad:
         cuts = cuts * 2
     if not cuts:

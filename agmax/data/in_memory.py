@@ -7,10 +7,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from agmax.core.batch import RawBatch
-from agmax.data.splits import Pixels, indices_of
+from agmax.data.splits import InMemoryDataset, indices_of
 
 
-class Resident:
+class InMemoryLoader:
     """Deliver samples of images that are already on the device.
 
     `views` takes an epoch and returns which image each view of an image shows, positions [N, V]; without it the views
@@ -19,7 +19,7 @@ class Resident:
 
     def __init__(
         self,
-        data: Pixels,
+        data: InMemoryDataset,
         *,
         image_size: int,
         device: torch.device,
@@ -27,7 +27,7 @@ class Resident:
     ) -> None:
         self.class_names = data.class_names
         self.labels = data.labels
-        self._images = resized(data.images, image_size).to(device)
+        self._images = resize(data.images, image_size).to(device)
         self._labels = data.labels.to(device)
         self._indices = indices_of(data)
         self._views = views
@@ -44,7 +44,7 @@ class Resident:
             yield RawBatch(images, self._labels[chosen], self._indices[positions])
 
 
-def resized(images: Tensor, size: int) -> Tensor:
+def resize(images: Tensor, size: int) -> Tensor:
     """Bring uint8 images [N, C, H, W] to squares of `size` pixels, bilinear, once and for all epochs."""
     if images.shape[-2:] == (size, size):
         return images

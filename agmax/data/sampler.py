@@ -12,13 +12,13 @@ def num_steps(num_images: int, batch_size: int) -> int:
     return full + (rest > 1)
 
 
-def shuffled(num_images: int, batch_size: int, *, seed: int, epoch: int, start: int = 0) -> list[Tensor]:
+def shuffle_batches(num_images: int, batch_size: int, *, seed: int, epoch: int, start: int = 0) -> list[Tensor]:
     """Return the positions of each batch of an epoch, from batch `start` on; each int64 [N]."""
     order = torch.from_numpy(generator(seed, "order", epoch).permutation(num_images))
     return list(order.split(batch_size)[: num_steps(num_images, batch_size)][start:])
 
 
-def same_class(labels: Tensor, epoch: int, *, num_views: int, seed: int) -> Tensor:
+def same_class_views(labels: Tensor, epoch: int, *, num_views: int, seed: int) -> Tensor:
     """Return which image each view shows, positions [N, V]: first the image itself, then others of its class.
 
     Each class is shuffled into a ring, where view v shows the v-th after the image; so every image is shown equally
@@ -34,6 +34,6 @@ def same_class(labels: Tensor, epoch: int, *, num_views: int, seed: int) -> Tens
     return shown.T
 
 
-def in_order(num_images: int, batch_size: int) -> list[Tensor]:
+def sequential_batches(num_images: int, batch_size: int) -> list[Tensor]:
     """Return the positions of each batch when every image is seen once, in order."""
     return list(torch.arange(num_images).split(batch_size))

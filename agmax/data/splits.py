@@ -9,7 +9,7 @@ from agmax.core.errors import DataError
 from agmax.core.rng import generator
 
 
-class Pixels(NamedTuple):
+class InMemoryDataset(NamedTuple):
     """Images of one split, whole in memory."""
 
     images: Tensor  # uint8 [N, C, H, W]
@@ -18,7 +18,7 @@ class Pixels(NamedTuple):
     indices: Tensor | None = None  # int64 [N], positions in the files of the split; None is 0 to N - 1
 
 
-class Files(NamedTuple):
+class FileDataset(NamedTuple):
     """Images of one split, as files to decode."""
 
     paths: tuple[str, ...]
@@ -27,18 +27,18 @@ class Files(NamedTuple):
     indices: Tensor | None = None  # as in Pixels
 
 
-Split = Pixels | Files
+Dataset = InMemoryDataset | FileDataset
 
 
-def subset(data: Split, chosen: Tensor) -> Split:
+def subset(data: Dataset, chosen: Tensor) -> Dataset:
     """Return the images at the positions `chosen` [M], in that order; they keep their indices."""
     labels, indices = data.labels[chosen], indices_of(data)[chosen]
-    if isinstance(data, Pixels):
+    if isinstance(data, InMemoryDataset):
         return data._replace(images=data.images[chosen], labels=labels, indices=indices)
     return data._replace(paths=tuple(data.paths[i] for i in chosen.tolist()), labels=labels, indices=indices)
 
 
-def indices_of(data: Split) -> Tensor:
+def indices_of(data: Dataset) -> Tensor:
     """Return where each image [N] stands in the files of its split."""
     return torch.arange(len(data.labels)) if data.indices is None else data.indices
 
@@ -71,35 +71,35 @@ def partition(
     Raises:
         DataError: there are not enough images for all.
     """
-    order = _shuffled(labels, seed)
-    split_order = order if split_seed is None else _shuffled(labels, split_seed)
+    order = _random_order(labels, seed)
+    split_order = order if split_seed is None else _random_order(labels, split_seed)
     sizes = [round(size if size >= 1 else size * len(labels)) for size in (validation, extra_test)]
     if sum(sizes) + (limit or 0) > len(labels):
         why = f"{limit or 0} to train on and {sum(sizes)} to keep apart are asked of {len(labels)} images"
         raise DataError("too few images", where="dataset.train_limit", why=why)
-    held_out = _take(labels, split_order.flip(0), _shares(labels, sizes[0]))
+    held_out = _take(labels, split_order.flip(0), _proportional_counts(labels, sizes[0]))
     is_free = torch.ones(len(labels), dtype=torch.bool)
     is_free[held_out] = False
     split_order = split_order[is_free[split_order]]
-    extra = _take(labels, split_order, _shares(labels[is_free], sizes[1]))
+    extra = _take(labels, split_order, _proportional_counts(labels[is_free], sizes[1]))
     is_free[extra] = False
     if limit is None:
         return Partition(is_free.nonzero().flatten(), held_out, extra)
     available = torch.bincount(labels[is_free], minlength=int(labels.max()) + 1)
-    return Partition(_take(labels, order[is_free[order]], _equal(available, limit)), held_out, extra)
+    return Partition(_take(labels, order[is_free[order]], _equal_counts(available, limit)), held_out, extra)
 
 
-def joined(first: Split, second: Split) -> Split:
+def concatenate(first: Dataset, second: Dataset) -> Dataset:
     """Return the images of both, one after another; indices of the second follow those of the first."""
     labels = torch.cat([first.labels, second.labels])
     indices = torch.cat([indices_of(first), len(first.labels) + indices_of(second)])
-    if isinstance(first, Pixels) and isinstance(second, Pixels):
+    if isinstance(first, InMemoryDataset) and isinstance(second, InMemoryDataset):
         return first._replace(images=torch.cat([first.images, second.images]), labels=labels, indices=indices)
-    assert isinstance(first, Files) and isinstance(second, Files)
+    assert isinstance(first, FileDataset) and isinstance(second, FileDataset)
     return first._replace(paths=first.paths + second.paths, labels=labels, indices=indices)
 
 
-def _shuffled(labels: Tensor, seed: int) -> Tensor:
+def _random_order(labels: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(generator(seed, "subset").permutation(len(labels)))
 
 
@@ -111,7 +111,7 @@ def _take(labels: Tensor, order: Tensor, wanted: Tensor) -> Tensor:
     return torch.cat(chosen).sort().values if chosen else torch.empty(0, dtype=torch.int64)
 
 
-def _shares(labels: Tensor, total: int) -> Tensor:
+def _proportional_counts(labels: Tensor, total: int) -> Tensor:
     """Split `total` over the classes in proportion to their sizes, by largest remainder."""
     exact, whole = torch.bincount(labels) * total, max(len(labels), 1)  # in whole numbers, so that ties are ties
     counts = exact // whole
@@ -119,7 +119,7 @@ def _shares(labels: Tensor, total: int) -> Tensor:
     return counts
 
 
-def _equal(available: Tensor, total: int) -> Tensor:
+def _equal_counts(available: Tensor, total: int) -> Tensor:
     """Split `total` as evenly over the classes as what is available allows; the first classes get what is left over."""
     level = total // len(available)
     while int(available.clamp(max=level + 1).sum()) <= total and level < int(available.max()):

@@ -77,7 +77,7 @@ METRICS: dict[str, Metric] = {
     "top1": Metric(top1, "%", 2, higher_is_better=True),
     "top5": Metric(top5, "%", 2, higher_is_better=True),
     "nll": Metric(negative_log_likelihood, "nats", 4),
-    "ece": Metric(expected_calibration_error, "share", 4),
+    "ece": Metric(expected_calibration_error, "fraction", 4),
 }
 """The metrics by name: rows, results, records, studies and tables have those of this table, in its order."""
 
@@ -87,12 +87,12 @@ def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {name: metric.function(logits, labels) for name, metric in METRICS.items() if metric.function}
 
 
-def measured() -> list[str]:
+def computed_metrics() -> list[str]:
     """Return the names of the metrics that are computed from predictions."""
     return [name for name, metric in METRICS.items() if metric.function]
 
 
-def completed(values: Mapping[str, float]) -> dict[str, float]:
+def add_complements(values: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics among `values`, in the order of the table, and the complements of these."""
     found = {name: 100 - values[metric.complement] for name, metric in METRICS.items() if metric.complement in values}
     return {name: {**values, **found}[name] for name in METRICS if name in values or name in found}

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from agmax.augment.color import normalised
+from agmax.augment.color import normalize
 from agmax.core.batch import RawBatch
-from agmax.core.devices import copied_ahead
-from agmax.data.sampler import in_order
-from agmax.data.source import Source
+from agmax.core.devices import prefetch
+from agmax.data.loader import Loader
+from agmax.data.sampler import sequential_batches
 from agmax.evaluation.metrics import metrics
 
 
@@ -23,23 +23,23 @@ class Predictions(NamedTuple):
     indices: Tensor  # int64 [N]
 
 
-Change = Callable[[Tensor, Tensor], Tensor]
+ImageTransform = Callable[[Tensor, Tensor], Tensor]
 """Normalised images [B, C, H, W] and their places [B] in the split -> what is classified in their stead."""
 
 
-class Reader(Protocol):
+class OutputHandler(Protocol):
     """Takes what a model answers: the number of the change, logits [N, K] and the sample."""
 
     def __call__(self, number: int, logits: Tensor, sample: RawBatch) -> None: ...
 
 
 @torch.inference_mode()
-def classify(
+def forward_batches(
     model: nn.Module,
-    data: Source,
-    read: Reader,
+    data: Loader,
+    read: OutputHandler,
     *,
-    changes: Sequence[Change] = (lambda images, places: images,),
+    changes: Sequence[ImageTransform] = (lambda images, places: images,),
     batch_size: int,
     mean: list[float],
     std: list[float],
@@ -48,24 +48,24 @@ def classify(
     """Classify every image once for each change; the pixels are those of torchvision's ToTensor and Normalize."""
     was_training = model.training
     model.eval()
-    centre, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
-    batches = in_order(len(data), batch_size)
-    samples = copied_ahead(data.batches(batches, epoch=0), device)
+    center, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+    batches = sequential_batches(len(data), batch_size)
+    samples = prefetch(data.batches(batches, epoch=0), device)
     for places, sample in zip(batches, tqdm(samples, "evaluate", len(batches), leave=False, disable=None), strict=True):
-        images = normalised(sample.images, centre, scale)
+        images = normalize(sample.images, center, scale)
         for number, change in enumerate(changes):
             read(number, model(change(images, places)[:, None]).logits[:, 0].float(), sample)
     model.train(was_training)
 
 
-def predict(model: nn.Module, data: Source, **how: Any) -> Predictions:
+def predict(model: nn.Module, data: Loader, **how: Any) -> Predictions:
     """Return the logits of every image; `how` is `classify`'s."""
     parts: list[Predictions] = []
 
     def keep(number: int, logits: Tensor, sample: RawBatch) -> None:
         parts.append(Predictions(logits.cpu(), sample.labels.cpu(), sample.indices))
 
-    classify(model, data, keep, **how)
+    forward_batches(model, data, keep, **how)
     return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

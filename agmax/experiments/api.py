@@ -9,7 +9,7 @@ import torch
 from agmax import builders
 from agmax.augment.pipeline import Pipeline
 from agmax.config import names, resolve
-from agmax.config.resolve import Ask, Setting
+from agmax.config.resolve import ConfigRequest, Setting
 from agmax.config.schema import Config
 from agmax.experiments import evaluate as evaluation
 from agmax.experiments import model as models
@@ -31,7 +31,7 @@ def load_config(name_or_path: str | Path, *, dataset: str | None = None, overrid
     Raises:
         UsageError: the name or a setting is wrong; all that is wrong is told together.
     """
-    return resolve.lay(_ask(name_or_path, dataset, overrides)).resolve().config
+    return resolve.layer_config(_ask(name_or_path, dataset, overrides)).resolve().config
 
 
 def train(
@@ -50,8 +50,8 @@ def train(
     Raises:
         AgmaxError: as on the command line; see the classes of agmax.core.errors.
     """
-    ask = _ask(config, dataset, overrides, None if resume is None else str(resume))
-    with find_start(ask) as start:
+    request = _ask(config, dataset, overrides, None if resume is None else str(resume))
+    with find_start(request) as start:
         return training.train(start)
 
 
@@ -74,13 +74,13 @@ def evaluate(
     """
     if not isinstance(model_or_checkpoint, Model):
         place = {} if root is None else {"dataset.root": str(root)}
-        ask = _ask(None, dataset, {**place, **(overrides or {})}, str(model_or_checkpoint))
-        return evaluation.evaluate(find_weights(ask, split=split), split=split).metrics
+        request = _ask(None, dataset, {**place, **(overrides or {})}, str(model_or_checkpoint))
+        return evaluation.evaluate(find_weights(request, split=split), split=split).metrics
     model, own = model_or_checkpoint, model_or_checkpoint.config.dataset
     name, mapping = dataset or own.name, model.config.model_dump(mode="json")
     its_root = own.root if name == own.name else names.dataset_fragment(name).settings["dataset"].get("root", "data")
     mapping["dataset"] |= {"name": name, "root": str(root or its_root)}
-    config = resolve.lay_over(mapping, "the model", _ask(None, None, overrides)).resolve().config
+    config = resolve.layer_over(mapping, "the model", _ask(None, None, overrides)).resolve().config
     device, data = next(model.parameters()).device, builders.split(config, split)
     saving.check_classes(config, data.class_names, known=model.class_names, dataset=own.name)
     return evaluation.measure(config, model.classifier, data, device, split=split, checkpoint=model.checkpoint).metrics
@@ -98,7 +98,7 @@ def load_model(source: str | Path, *, device: str | torch.device = "cpu") -> Mod
         ResourceError: `device` names a GPU, and there is none.
     """
     saved = saving.load(saving.locate(str(source), "runs"))
-    return models.of_saved(saved, saved.config, device)
+    return models.from_checkpoint(saved, saved.config, device)
 
 
 def model_from_config(
@@ -111,7 +111,7 @@ def model_from_config(
     Raises:
         UsageError: the configuration is wrong, or leaves the number of classes to the data.
     """
-    return builders.model(resolve.lay(_ask(config, dataset, overrides)).resolve().config).train()
+    return builders.model(resolve.layer_config(_ask(config, dataset, overrides)).resolve().config).train()
 
 
 def augmentation(parts: str, *, dataset: str = "cifar10", overrides: Overrides = None) -> Pipeline:
@@ -124,14 +124,14 @@ def augmentation(parts: str, *, dataset: str = "cifar10", overrides: Overrides =
         UsageError: a part or a setting is unknown.
     """
     name = "-".join(filter(None, (ANY_MODEL, parts)))
-    return builders.pipeline(resolve.lay(_ask(name, dataset, overrides)).resolve().config)
+    return builders.pipeline(resolve.layer_config(_ask(name, dataset, overrides)).resolve().config)
 
 
 ANY_MODEL = "ResNet8"
 """A name needs a model part; no augmentation depends on it."""
 
 
-def _ask(source: Any, dataset: str | None, overrides: Overrides, resume: str | None = None) -> Ask:
-    """Put an ask together; a configuration that is resolved already stands as it is, below the overrides."""
+def _ask(source: Any, dataset: str | None, overrides: Overrides, resume: str | None = None) -> ConfigRequest:
+    """Put a request together; a configuration that is resolved already stands as it is, below the overrides."""
     settings = tuple(Setting(key, value, "overrides") for key, value in (overrides or {}).items())
-    return Ask(str(source) if isinstance(source, str | Path) else source, dataset, (), settings, resume)
+    return ConfigRequest(str(source) if isinstance(source, str | Path) else source, dataset, (), settings, resume)

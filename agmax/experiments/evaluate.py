@@ -11,7 +11,7 @@ from agmax import builders
 from agmax.checkpoints import agmax_format
 from agmax.config.schema import Config
 from agmax.core import devices
-from agmax.data.splits import Split
+from agmax.data.splits import Dataset
 from agmax.evaluation.metrics import metrics, per_class
 from agmax.evaluation.predict import Predictions
 from agmax.experiments.results import Metrics
@@ -38,13 +38,13 @@ def evaluate(start: Start, *, split: str = "test", allow_nonfinite: bool = False
     """
     saved, device = start.checkpoint, devices.choose_device(start.resolved.config.train.device)
     data = builders.split(start.resolved.config, split)
-    config = builders.counted(start.resolved.config, lambda: data)
+    config = builders.with_num_classes(start.resolved.config, lambda: data)
     devices.keep_freed_memory()
     if saved is None:
         classifier = builders.model(config)
     else:
         weights = saved.state["model"]
-        classifier = builders.restored(
+        classifier = builders.restore_model(
             config, weights, where=saved.path, saved=saved.config, allow_nonfinite=allow_nonfinite
         )
         check_data(saved, config, data.class_names)
@@ -52,13 +52,13 @@ def evaluate(start: Start, *, split: str = "test", allow_nonfinite: bool = False
     found = measure(config, classifier.to(device), data, device, split=split, checkpoint=path)
     if saved is None:
         return found
-    return found._replace(metrics=replace(found.metrics, published=_published(config, saved, split)))
+    return found._replace(metrics=replace(found.metrics, published=_published_numbers(config, saved, split)))
 
 
 def measure(
     config: Config,
     classifier: Classifier,
-    data: Split,
+    data: Dataset,
     device: torch.device,
     *,
     split: str,
@@ -93,7 +93,7 @@ def measure(
     return Evaluation(found, predictions)
 
 
-def _published(config: Config, saved: Saved, split: str) -> dict[str, Any]:
+def _published_numbers(config: Config, saved: Saved, split: str) -> dict[str, Any]:
     """Return the published top1 and the hash of a released file that is evaluated as it was published."""
     is_as_published = (config.dataset.name, split) == ("imagenet", "test")
     if saved.path.name not in agmax_format.RELEASED or not is_as_published or "sha256" not in saved.state:

@@ -11,7 +11,7 @@ from agmax.core.errors import OutputError, UsageError
 from agmax.core.storage import output_file
 from agmax.experiments.model import Model
 
-LARGEST_DIFFERENCE = 1e-4
+MAX_DIFFERENCE = 1e-4
 """Of logits in onnxruntime from torch's, as a share of a row's standard deviation."""
 
 
@@ -21,16 +21,16 @@ class Graph(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Model, *, with_normalisation: bool) -> None:
+    def __init__(self, model: Model, *, with_normalization: bool) -> None:
         super().__init__()
         self.model = model
-        mean, std = model.config.normalisation if with_normalisation else ([0.0], [1.0])
+        mean, std = model.config.normalization if with_normalization else ([0.0], [1.0])
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
-        self.with_normalisation = with_normalisation
+        self.with_normalization = with_normalization
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.with_normalisation:
+        if self.with_normalization:
             images = (images - self.mean) / self.std
         logits: Tensor = self.model(images)
         return logits
@@ -42,7 +42,7 @@ def safetensors(model: Model, path: Path, *, force: bool = False) -> dict[str, A
 
     backbone = model.classifier.backbone
     tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
-    written = save(tensors, metadata=_described(model))
+    written = save(tensors, metadata=_describe(model))
     with output_file(path, force=force) as file:
         file.write(written)
     return {"num_tensors": len(tensors)}
@@ -62,7 +62,7 @@ def extractor(model: Model, path: Path, *, force: bool = False) -> dict[str, Any
     return {"num_tensors": len(kept)}
 
 
-def onnx(model: Model, path: Path, *, force: bool = False, with_normalisation: bool = False) -> dict[str, Any]:
+def onnx(model: Model, path: Path, *, force: bool = False, with_normalization: bool = False) -> dict[str, Any]:
     """Write a graph that takes any number of images, and compare its logits with torch's where onnxruntime is there.
 
     Raises:
@@ -78,7 +78,7 @@ def onnx(model: Model, path: Path, *, force: bool = False, with_normalisation: b
         ) from error
     size = model.config.test_image_size
     images = torch.rand(3, model.config.input_channels, size, size, generator=torch.Generator().manual_seed(0))
-    graph = Graph(model.cpu(), with_normalisation=with_normalisation).eval()
+    graph = Graph(model.cpu(), with_normalization=with_normalization).eval()
     model.classifier.autocast = None  # what runs it chooses its own number format
     program = torch.onnx.export(
         graph,
@@ -90,15 +90,15 @@ def onnx(model: Model, path: Path, *, force: bool = False, with_normalisation: b
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
     assert program is not None
-    program.model.metadata_props.update(_described(model))
+    program.model.metadata_props.update(_describe(model))
     written = program.model_proto.SerializeToString()
     difference = _difference(graph, written, images)
-    if difference is not None and not difference <= LARGEST_DIFFERENCE:  # nor is it nan
+    if difference is not None and not difference <= MAX_DIFFERENCE:  # nor is it nan
         why = f"its logits differ by {difference:.1e} of their deviation"
         raise OutputError("the ONNX graph is not the model", where=path, why=why)
     with output_file(path, force=force) as file:
         file.write(written)
-    return {"largest_difference": difference, "with_normalisation": with_normalisation}
+    return {"largest_difference": difference, "with_normalization": with_normalization}
 
 
 def _difference(graph: Graph, written: bytes, images: Tensor) -> float | None:
@@ -114,9 +114,9 @@ def _difference(graph: Graph, written: bytes, images: Tensor) -> float | None:
     return float(((torch.from_numpy(found) - expected).abs().amax(1) / expected.std(1)).max())
 
 
-def _described(model: Model) -> dict[str, str]:
+def _describe(model: Model) -> dict[str, str]:
     """Say what the weights are, in words that every format can keep."""
-    mean, std = model.config.normalisation
+    mean, std = model.config.normalization
     return {
         "config": model.config.name,
         "backbone": model.config.model.backbone,

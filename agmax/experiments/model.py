@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from agmax import builders
-from agmax.augment.color import normalised
+from agmax.augment.color import normalize
 from agmax.config.schema import Config
 from agmax.core import devices
 from agmax.core.errors import UsageError
@@ -39,42 +39,42 @@ class Model(nn.Module):
     def preprocess(self, image: Image.Image) -> Tensor:
         """Return an image as the model takes it, float [C, H, W] on the CPU: sized, cut and normalised as in --eval."""
         data, size = self.config.dataset, self.config.test_image_size
-        whole = decode.in_colours(image, data.channels, exif_rotation=data.exif_rotation)
+        whole = decode.convert_channels(image, data.channels, exif_rotation=data.exif_rotation)
         if data.name in datasets.OF_FILES:
-            pixels = decode.pixels_of(decode.centre_crop(whole, size))[None]
+            pixels = decode.to_tensor(decode.center_crop(whole, size))[None]
         else:
-            pixels = in_memory.resized(decode.pixels_of(whole)[None], size)
-        mean, std = self.config.normalisation
-        return normalised(pixels, torch.tensor(mean), torch.tensor(std))[0]
+            pixels = in_memory.resize(decode.to_tensor(whole)[None], size)
+        mean, std = self.config.normalization
+        return normalize(pixels, torch.tensor(mean), torch.tensor(std))[0]
 
-    def predict(self, paths: Sequence[str | Path], *, top_k: int = 5, batch_size: int = 256) -> predict.Predictions:
+    def predict(self, paths: Sequence[str | Path], *, top_k: int = 5, batch_size: int = 256) -> predict.FilePredictions:
         """Return the `top_k` likeliest classes of each image file, and of those in folders.
 
         Raises:
             DataError: a path is not there, or there is no image in any.
         """
-        files = predict.files_of([str(path) for path in paths])
+        files = predict.image_files([str(path) for path in paths])
         num_workers = devices.num_workers(self.config.train.num_workers)
-        return predict.classify(self, files, top_k=top_k, batch_size=batch_size, num_workers=num_workers)
+        return predict.predict_files(self, files, top_k=top_k, batch_size=batch_size, num_workers=num_workers)
 
 
-def of_saved(saved: Saved, config: Config, device: str | torch.device = "cpu") -> Model:
+def from_checkpoint(saved: Saved, config: Config, device: str | torch.device = "cpu") -> Model:
     """Return the model of a checkpoint that was loaded, with the settings that it shall have, in evaluation mode.
 
     Raises:
         CheckpointError: the weights are of another network than the settings'.
         ResourceError: `device` names a GPU, and there is none.
     """
-    classifier = builders.restored(config, saved.state["model"], where=saved.path, saved=saved.config)
-    return ready(classifier, config, tuple(saved.state["class_names"] or ()), device, saved.path)
+    classifier = builders.restore_model(config, saved.state["model"], where=saved.path, saved=saved.config)
+    return assemble(classifier, config, tuple(saved.state["class_names"] or ()), device, saved.path)
 
 
-def with_initial_weights(config: Config, device: str | torch.device = "cpu") -> Model:
+def from_config(config: Config, device: str | torch.device = "cpu") -> Model:
     """Return the model of a configuration with the weights that its training starts from, in evaluation mode."""
-    return ready(builders.model(config), config, (), device, None)
+    return assemble(builders.model(config), config, (), device, None)
 
 
-def ready(
+def assemble(
     classifier: Classifier,
     config: Config,
     names: tuple[str, ...],
@@ -88,5 +88,5 @@ def ready(
         raise UsageError("wrong device", where=device, why="torch has none of this name") from error
     if chosen.type == "cuda":
         devices.choose_device("cuda")  # says why there is none
-    classifier.autocast = devices.autocast_format(config.evaluation.precision, chosen)
+    classifier.autocast = devices.autocast_dtype(config.evaluation.precision, chosen)
     return Model(classifier, config, names, checkpoint).to(chosen).eval()

@@ -14,13 +14,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from agmax.core.errors import DataError
-from agmax.data.decode import UnreadableError, opened
+from agmax.data.decode import UnreadableError, open_image
 
 if TYPE_CHECKING:
     from agmax.experiments.model import Model
 
 
-class Prediction(NamedTuple):
+class FilePrediction(NamedTuple):
     """The likeliest classes of a file, the first the likeliest."""
 
     path: str
@@ -28,14 +28,14 @@ class Prediction(NamedTuple):
     probabilities: list[float]
 
 
-class Predictions(NamedTuple):
+class FilePredictions(NamedTuple):
     """What was found of all files."""
 
-    found: list[Prediction]
+    found: list[FilePrediction]
     unreadable: dict[str, str]  # path -> why
 
 
-def files_of(paths: Sequence[str]) -> list[Path]:
+def image_files(paths: Sequence[str]) -> list[Path]:
     """Return the files that are named, and the images in the folders that are, by name.
 
     Raises:
@@ -63,19 +63,21 @@ def files_of(paths: Sequence[str]) -> list[Path]:
 
 
 @torch.inference_mode()
-def classify(model: "Model", paths: Sequence[Path], *, top_k: int, batch_size: int, num_workers: int) -> Predictions:
+def predict_files(
+    model: "Model", paths: Sequence[Path], *, top_k: int, batch_size: int, num_workers: int
+) -> FilePredictions:
     """Return the `top_k` likeliest classes of each file, at most all; a file that is no image is kept apart."""
     device = next(model.parameters()).device
     names = class_names(model)
 
     def prepared(path: Path) -> Tensor | UnreadableError:
         try:
-            with opened(str(path)) as image:
+            with open_image(str(path)) as image:
                 return model.preprocess(image)
         except UnreadableError as error:
             return error
 
-    result = Predictions([], {})
+    result = FilePredictions([], {})
     with (
         ThreadPoolExecutor(max(1, num_workers)) as pool,
         tqdm(total=len(paths), desc="predict", leave=False, disable=None) as bar,
@@ -87,10 +89,10 @@ def classify(model: "Model", paths: Sequence[Path], *, top_k: int, batch_size: i
             good = {path: image for path, image in images.items() if isinstance(image, Tensor)}
             result.unreadable.update({str(path): str(error) for path, error in bad.items()})
             if good:
-                shares = model(torch.stack(list(good.values())).to(device)).softmax(-1)
-                top = shares.topk(min(top_k, len(names)))
+                fractions = model(torch.stack(list(good.values())).to(device)).softmax(-1)
+                top = fractions.topk(min(top_k, len(names)))
                 for path, values, places in zip(good, top.values.tolist(), top.indices.tolist(), strict=True):
-                    result.found.append(Prediction(str(path), [names[place] for place in places], values))
+                    result.found.append(FilePrediction(str(path), [names[place] for place in places], values))
             bar.update(len(part))
     return result
 
@@ -106,15 +108,15 @@ def class_names(model: "Model") -> tuple[str, ...]:
     return tuple(f"class {k}" for k in range(data.num_classes or 0))
 
 
-def as_mapping(predictions: Predictions) -> dict[str, Any]:
+def as_mapping(predictions: FilePredictions) -> dict[str, Any]:
     """Return predictions in plain types, for --json."""
     return {
         "predictions": [
             {
                 "file": item.path,
                 "classes": [
-                    {"class": name, "probability": share}
-                    for name, share in zip(item.classes, item.probabilities, strict=True)
+                    {"class": name, "probability": fraction}
+                    for name, fraction in zip(item.classes, item.probabilities, strict=True)
                 ],
             }
             for item in predictions.found
@@ -123,7 +125,7 @@ def as_mapping(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def write_csv(predictions: Predictions, file: TextIO) -> None:
+def write_csv(predictions: FilePredictions, file: TextIO) -> None:
     """Write a line for each file: its path, then class and probability, the likeliest first."""
     num_classes = max((len(item.classes) for item in predictions.found), default=0)
     writer = csv.writer(file, lineterminator="\n")
@@ -131,4 +133,4 @@ def write_csv(predictions: Predictions, file: TextIO) -> None:
     writer.writerow(["file", *head])
     for item in predictions.found:
         pairs = zip(item.classes, item.probabilities, strict=True)
-        writer.writerow([item.path, *(cell for name, share in pairs for cell in (name, f"{share:.6f}"))])
+        writer.writerow([item.path, *(cell for name, fraction in pairs for cell in (name, f"{fraction:.6f}"))])

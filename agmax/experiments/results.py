@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
-from agmax.evaluation.metrics import METRICS, measured
+from agmax.evaluation.metrics import METRICS, computed_metrics
 from agmax.evaluation.predict import Predictions
 
 FLOAT16_RANGE = (-65504.0, 65504.0)
@@ -93,7 +93,7 @@ class Result(Metrics):
     checkpoint: str  # holds exactly the weights that were measured
     steps: int
     num_training_images: int
-    image_passes: int
+    samples_seen: int
     best: dict[str, Any]  # the epoch that a selection would have chosen, and on what
 
 
@@ -106,7 +106,7 @@ def or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def lines(found: Metrics) -> list[str]:
+def format_lines(found: Metrics) -> list[str]:
     """Say what was measured: the scores in one line, what is robust in others.
 
     Top5 is named by what it is where there are fewer classes.
@@ -120,7 +120,7 @@ def lines(found: Metrics) -> list[str]:
     said = [f"{found.split} of {found.dataset}, {found.num_images} images: {', '.join(listed)}"]
     if "occlusion" in found.robustness:
         table = found.robustness["occlusion"]
-        pairs = [f"{100 * at:.0f} % top1 {top1:.2f}" for at, top1 in zip(table["share"], table["top1"], strict=True)]
+        pairs = [f"{100 * at:.0f} % top1 {top1:.2f}" for at, top1 in zip(table["fraction"], table["top1"], strict=True)]
         said.append(f"occluded: {', '.join(pairs)}")
     if "offsets" in found.robustness:
         table = found.robustness["offsets"]["along_axes"]
@@ -145,7 +145,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     made: dict[str, Any] = {
         key: objects[0][key] for key in ("mode", "config", "dataset", "split", "num_images", "epochs")
     }
-    for metric in (name for name in measured() if all(name in result.scores for result in results)):
+    for metric in (name for name in computed_metrics() if all(name in result.scores for result in results)):
         values = [result.scores[metric] for result in results]
         made[metric] = statistics.mean(values)
         made[f"{metric}_spread"] = {

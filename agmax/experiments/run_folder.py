@@ -12,7 +12,7 @@ from agmax.core import storage
 from agmax.core.errors import BusyError, CheckpointError, OutputError
 
 
-class Run:
+class RunFolder:
     """A run folder; created by one training and written by no other."""
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class Run:
         return (self.path / "result.json").is_file()
 
     @classmethod
-    def create(cls, runs_dir: str, name: str, stem: str) -> "Run":
+    def create(cls, runs_dir: str, name: str, stem: str) -> "RunFolder":
         """Make `<runs_dir>/<name>/<stem>`, or with the next free number behind it; never one that exists.
 
         Raises:
@@ -50,7 +50,7 @@ class Run:
         raise OutputError("no free run folder", where=parent)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keep other programs from training in this folder, and remove what a killed one has left half written.
 
         The lock of a program that is killed goes with it, at the latest when its loader's workers have left too.
@@ -63,7 +63,9 @@ class Run:
         with storage.lock(path) as descriptor:
             if descriptor is None:
                 remedy = "Wait for it, or start a new run without --resume"
-                raise BusyError("run folder in use", where=self.path, why=f"by {storage.holder(path)}", remedy=remedy)
+                raise BusyError(
+                    "run folder in use", where=self.path, why=f"by {storage.lock_owner(path)}", remedy=remedy
+                )
             storage.sweep(self.path)
             yield
 
@@ -91,7 +93,7 @@ class Run:
                 break
         return rows
 
-    def forget_after(self, step: int) -> None:
+    def drop_rows_after(self, step: int) -> None:
         """Drop the rows of later steps, which will be made again."""
         rows = [row for row in self.rows() if row["step"] <= step]
         self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
@@ -103,13 +105,13 @@ class Run:
     def would_be_best(self, row: dict[str, Any]) -> bool:
         """Tell whether an evaluated row is better than all those written: the first of equals stays the best."""
         key = best_key(row)
-        return all(_score(row, key) > _score(other, key) for other in self.rows() if key in other)
+        return all(_metric_value(row, key) > _metric_value(other, key) for other in self.rows() if key in other)
 
     def best(self) -> dict[str, Any]:
         """Return the best row, and how it was chosen."""
         rows = self.rows()
         key = best_key(rows[-1])
-        row = max((row for row in rows if key in row), key=lambda row: _score(row, key))
+        row = max((row for row in rows if key in row), key=lambda row: _metric_value(row, key))
         chosen_on = "validation" if key.startswith("validation") else "best_on_test (as the papers do)"
         return {"chosen_on": chosen_on, "epoch": row["epoch"], key: row[key], "test_top1": row.get("test_top1")}
 
@@ -125,12 +127,12 @@ def best_key(row: dict[str, Any]) -> str:
     return "validation_top1" if "validation_top1" in row else "test_top1"
 
 
-def _score(row: dict[str, Any], key: str) -> float:
+def _metric_value(row: dict[str, Any], key: str) -> float:
     value = float(row[key])
     return -1.0 if math.isnan(value) else value
 
 
-def probe(runs_dir: str) -> None:
+def check_runs_dir(runs_dir: str) -> None:
     """Find out before the work begins whether its results can be kept.
 
     Raises:
@@ -140,7 +142,7 @@ def probe(runs_dir: str) -> None:
     storage.check_writable(folder, is_folder=True, what="cannot write the output folder", remedy=remedy)
 
 
-def runs_of(runs_dir: str, name: str, stem: str) -> Iterator[Run]:
+def find_runs(runs_dir: str, name: str, stem: str) -> Iterator[RunFolder]:
     """Yield the run folders `<runs_dir>/<name>/<stem>[-n]`, the newest number first."""
     parent = Path(runs_dir).expanduser() / name
     numbered: list[tuple[int, Path]] = []
@@ -149,7 +151,7 @@ def runs_of(runs_dir: str, name: str, stem: str) -> Iterator[Run]:
         if match and path.is_dir():
             numbered.append((int(match[1] or 1), path))
     for _, path in sorted(numbered, reverse=True):
-        yield Run(path)
+        yield RunFolder(path)
 
 
 def find(text: str, runs_dir: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from agmax import builders
 from agmax.checkpoints import agmax_format
-from agmax.checkpoints.read import checked, named_tensors, opened, read, tensors_in
+from agmax.checkpoints.read import check_state, named_tensors, open_checkpoint, read_state, tensors_in
 from agmax.config import names, resolve
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config
@@ -29,7 +29,7 @@ KINDS: dict[str, Any] = {
 }
 """What a checkpoint holds beside settings and weights."""
 
-MOST_OF_WEIGHTS = 4
+MAX_SIZE_RATIO = 4
 """Times the bytes of the weights that all tensors of a checkpoint may take; with Adam's they take three."""
 
 CHECKPOINTS = Path("checkpoints")
@@ -44,7 +44,7 @@ class Saved(NamedTuple):
     config: Config  # the settings that it was saved with
 
 
-def whole(state: dict[str, Any], path: Path) -> Saved:
+def check_complete(state: dict[str, Any], path: Path) -> Saved:
     """Check the settings of a checkpoint of this program.
 
     Raises:
@@ -71,18 +71,18 @@ def locate(text: str, runs_dir: str) -> Path:
     """
     if text.lower().startswith(("https://", "http://")):
         if text.removeprefix(agmax_format.URL) in agmax_format.RELEASED:
-            return agmax_format.fetched(text.removeprefix(agmax_format.URL), CHECKPOINTS)
+            return agmax_format.fetch_release(text.removeprefix(agmax_format.URL), CHECKPOINTS)
         name = re.sub(r"[^A-Za-z0-9._-]", "_", text.partition("?")[0].rpartition("/")[2])[-100:] or "file.pth"
         path = CHECKPOINTS / hashlib.sha256(text.encode()).hexdigest()[:8] / name  # of this address alone
         if path.is_file():
             log.info("note: %s is there, from %s", path, without_secrets(text))
             return path
         return fetch(text, path)
-    name_of_release = agmax_format.named(text)
+    name_of_release = agmax_format.find_release(text)
     if name_of_release is None:
         return find(text, runs_dir)
     there = [path for path in (Path(text).expanduser(), CHECKPOINTS / name_of_release) if path.is_file()]
-    return there[0] if there else agmax_format.fetched(name_of_release, CHECKPOINTS)
+    return there[0] if there else agmax_format.fetch_release(name_of_release, CHECKPOINTS)
 
 
 def load(path: Path) -> Saved:
@@ -98,31 +98,31 @@ def load(path: Path) -> Saved:
             raise CheckpointError("no checkpoint in the folder", where=folder)
         return found
     outlines: list[Saved] = []
-    with opened(path) as file:
-        state = read(file, path, check=lambda outline: outlines.append(_outline(outline, path)))
-        if not agmax_format.is_of_agmax(state):
-            return Saved(path, checked(state, path), outlines[0].config)
-        state = _of_agmax(state, path)[0] | {"sha256": agmax_format.hash_of(file, path)}
+    with open_checkpoint(path) as file:
+        state = read_state(file, path, check=lambda outline: outlines.append(_check_outline(outline, path)))
+        if not agmax_format.is_agmax_checkpoint(state):
+            return Saved(path, check_state(state, path), outlines[0].config)
+        state = _from_agmax(state, path)[0] | {"sha256": agmax_format.hash_of(file, path)}
         return Saved(path, state, outlines[0].config)
 
 
 def newest(folder: Path) -> Saved | None:
     """Load the newest whole checkpoint of a folder, or return None where it has none yet."""
     found = CheckpointFolder(folder).newest()
-    return whole(found[1], found[0]) if found else None
+    return check_complete(found[1], found[0]) if found else None
 
 
-def _outline(outline: dict[str, Any], path: Path) -> Saved:
+def _check_outline(outline: dict[str, Any], path: Path) -> Saved:
     """Compare what a file would take of the memory with the network that it names; its tensors hold no numbers yet.
 
     Raises:
         CheckpointError: something is missing or of another kind, the weights are of another network, or there is far
             more beside them than an optimizer keeps.
     """
-    if agmax_format.is_of_agmax(outline):
-        saved = Saved(path, *_of_agmax(outline, path))
+    if agmax_format.is_agmax_checkpoint(outline):
+        saved = Saved(path, *_from_agmax(outline, path))
     else:
-        saved = whole(checked(outline, path), path)
+        saved = check_complete(check_state(outline, path), path)
     config = saved.config
     wrong = [key for key, kinds in KINDS.items() if not isinstance(saved.state[key], kinds)]
     names = saved.state["class_names"] or []
@@ -138,7 +138,7 @@ def _outline(outline: dict[str, Any], path: Path) -> Saved:
         storage._cdata: storage.nbytes() for item in tensors_in(outline) for storage in [item.untyped_storage()]
     }
     of_weights = sum(value.numel() * value.element_size() for value in weights.values())
-    if sum(storages.values()) > MOST_OF_WEIGHTS * of_weights + 2**20:
+    if sum(storages.values()) > MAX_SIZE_RATIO * of_weights + 2**20:
         why = f"its tensors take {sum(storages.values()):,} bytes, the weights {of_weights:,} of them"
         raise CheckpointError("not a checkpoint", where=path, why=why)
     return saved
@@ -152,7 +152,7 @@ def check_classes(config: Config, class_names: Sequence[str], *, known: Sequence
     """
     if not known or list(class_names) == list(known):  # the AgMax program does not keep them
         return
-    here, there = described(class_names), described(known)
+    here, there = describe_classes(class_names), describe_classes(known)
     if config.dataset.name == dataset:
         raise DataError("classes have changed", where=config.dataset.root, why=f"{here}, the weights know {there}")
     log.info("note: classes are matched by their place: %s here, the weights know %s", here, there)
@@ -173,18 +173,18 @@ def check_data(saved: Saved, config: Config, class_names: Sequence[str], num_ima
         )
 
 
-def described(class_names: Sequence[str]) -> str:
+def describe_classes(class_names: Sequence[str]) -> str:
     """Say how many classes there are, and what the first are called."""
     first = ", ".join(class_names[:3])
     return printable(f"{len(class_names)} classes ({first}{', ...' if len(class_names) > 3 else ''})")
 
 
-def _of_agmax(state: dict[str, Any], path: Path) -> tuple[dict[str, Any], Config]:
+def _from_agmax(state: dict[str, Any], path: Path) -> tuple[dict[str, Any], Config]:
     """Return what a checkpoint of the AgMax program holds, as one of this program that has only weights.
 
     The network is read from the file, its name only suggests the data set; the images are normalised as there.
     """
-    found = agmax_format.contents(state, path)
+    found = agmax_format.read_contents(state, path)
     by_classes = {10: "cifar10", 100: "cifar100", 1000: "imagenet"}
     told = [name for name in names.files("dataset") if path.name.startswith(f"{name}-") and name != "folder"]
     dataset = max(told, key=len, default=by_classes.get(found.num_classes, "imagenet"))

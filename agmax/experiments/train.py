@@ -18,8 +18,8 @@ from agmax.experiments import results
 from agmax.experiments.environment import environment
 from agmax.experiments.evaluate import measure
 from agmax.experiments.results import Result
-from agmax.experiments.run_folder import Run
-from agmax.experiments.saved import Saved, check_data, described
+from agmax.experiments.run_folder import RunFolder
+from agmax.experiments.saved import Saved, check_data, describe_classes
 from agmax.experiments.start import Start, differences, stem
 from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
@@ -63,10 +63,10 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
     if saved is None:
         classifier = builders.model(config)
     else:
-        classifier = builders.restored(config, saved.state["model"], where=saved.path, saved=saved.config)
-    source = builders.training_source(config, data.train, device)
-    folder = start.run or Run.create(config.train.runs_dir, config.name, stem(config))
-    with nullcontext() if start.run else folder.locked():
+        classifier = builders.restore_model(config, saved.state["model"], where=saved.path, saved=saved.config)
+    source = builders.training_loader(config, data.train, device)
+    folder = start.run or RunFolder.create(config.train.runs_dir, config.name, stem(config))
+    with nullcontext() if start.run else folder.lock():
         if start.run is None:
             folder.write_text("config.yaml", resolve.as_yaml(start.resolved))
         checkpoints = CheckpointFolder(folder.checkpoints)
@@ -83,19 +83,19 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
             report=Board(folder.path / "tensorboard", first_step=first_step),
         )
         with to_file(folder.path / "train.log"):
-            about = f"{described(data.train.class_names)}, on {devices.described(device)}"
+            about = f"{describe_classes(data.train.class_names)}, on {devices.device_name(device)}"
             _announce([*remarks, *start.resolved.notes], config, trainer, folder, about)
             if saved is not None:
                 _restore(trainer, saved, config, is_same_run=start.run is not None)
             if start.run is not None:
-                folder.forget_after(trainer.step)
+                folder.drop_rows_after(trainer.step)
             _record_environment(folder, environment(**devices.machine(device, trainer.classifier.autocast)))
             with logging_redirect_tqdm([log]):  # lines stand above the bar
                 trainer.fit()
             return _finish(config, trainer, folder, data)
 
 
-def _announce(notes: Sequence[str], config: Config, trainer: Trainer, folder: Run, about: str) -> None:
+def _announce(notes: Sequence[str], config: Config, trainer: Trainer, folder: RunFolder, about: str) -> None:
     """Say what is about to happen: steps, sizes, classes, device, folder."""
     log.info(
         "%s on %s: %d epochs of %d steps with %d images, checkpoints of %.1f MiB (three at most), %s",
@@ -139,17 +139,17 @@ def _restore(trainer: Trainer, saved: Saved, config: Config, *, is_same_run: boo
         trainer.save()
 
 
-def _record_environment(folder: Run, environment: dict[str, Any]) -> None:
+def _record_environment(folder: RunFolder, environment: dict[str, Any]) -> None:
     """Write environment.json; where a run goes on elsewhere, say what its bits may depend on."""
     before: dict[str, Any] = folder.read_json("environment.json") or environment
-    for key in ("torch", *devices.BITS_DEPEND_ON):
+    for key in ("torch", *devices.BIT_EXACT_KEYS):
         if before.get(key) != environment[key]:
             log.warning("warning: not bit-exact: %s was %s, is %s", key, before.get(key), environment[key])
     codes = dict.fromkeys([*before["code"].split("+"), environment["code"]] if "code" in before else [])
     folder.write_json("environment.json", environment | {"code": "+".join(codes) or environment["code"]})
 
 
-def _finish(config: Config, trainer: Trainer, folder: Run, data: Splits) -> Result:
+def _finish(config: Config, trainer: Trainer, folder: RunFolder, data: Splits) -> Result:
     """Write the predictions and the result of a training that has reached its last epoch."""
     split, measured = ("test", data.test) if data.test is not None else ("validation", data.validation)
     assert measured is not None
@@ -173,12 +173,12 @@ def _finish(config: Config, trainer: Trainer, folder: Run, data: Splits) -> Resu
             "run_folder": str(folder.path),
             "steps": trainer.plan.total_steps,
             "num_training_images": len(trainer.data),
-            "image_passes": config.train.epochs * len(trainer.data) * config.objective.num_views,
+            "samples_seen": config.train.epochs * len(trainer.data) * config.objective.num_views,
             "best": folder.best(),
         }
     )
     folder.write_json("result.json", result.to_dict())
-    for line in results.lines(result):
+    for line in results.format_lines(result):
         log.info(line)
     log.info("checkpoint %s", result.checkpoint)
     return result

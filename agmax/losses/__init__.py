@@ -11,7 +11,7 @@ from agmax.losses.agreement import (
     stop_gradient_kl,
     symmetric_kl,
 )
-from agmax.losses.cross_entropy import row_entropy, soft_cross_entropy
+from agmax.losses.cross_entropy import soft_cross_entropy, target_entropy
 from agmax.losses.objectives import OBJECTIVES, AgMaxLoss, Criterion, Losses, Objective, Term, objective
 
 __all__ = [
@@ -28,9 +28,9 @@ __all__ = [
     "kl_divergence",
     "negative_marginal_entropy",
     "objective",
-    "row_entropy",
     "soft_cross_entropy",
     "squared_distance",
     "stop_gradient_kl",
     "symmetric_kl",
+    "target_entropy",
 ]

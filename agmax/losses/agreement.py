@@ -1,4 +1,4 @@
-"""How well the answers for the views of one image agree: the terms of AgMax (Atienza 2022) and their rivals.
+"""How well the answers for the views of one image agree: the terms of AgMax (Atienza 2022) and their other_programs.
 
 Nothing here imports torch before it computes, so that the table of objectives can be read with the settings.
 """
@@ -24,9 +24,9 @@ def negative_marginal_entropy(logits: Tensor, joint_logits: Tensor) -> Tensor:
     """
     import torch
 
-    shares = logits.softmax(-1).mean(0)  # [V, K]
+    fractions = logits.softmax(-1).mean(0)  # [V, K]
     joint = joint_logits.softmax(-1).mean(0)  # [K]
-    marginals = torch.cat([shares, joint[None]])  # [V + 1, K]
+    marginals = torch.cat([fractions, joint[None]])  # [V + 1, K]
     marginals = (marginals / marginals.sum(-1, keepdim=True)).clamp(min=SMALLEST_PROBABILITY)
     return (marginals * marginals.log()).sum(-1).mean()
 

@@ -27,7 +27,7 @@ def soft_cross_entropy(
     is that divergence, which of a certain class is its missing probability (Lin et al. 2017, eq. 4).
     """
     losses = -(targets * logits.log_softmax(-1)).sum(-1)  # [N, V]
-    divergences = losses - row_entropy(targets) if subtract_entropy or focal_gamma else losses
+    divergences = losses - target_entropy(targets) if subtract_entropy or focal_gamma else losses
     if subtract_entropy:
         losses = divergences
     if focal_gamma:
@@ -35,6 +35,6 @@ def soft_cross_entropy(
     return (losses if weights is None else weights * losses).mean()
 
 
-def row_entropy(targets: Tensor) -> Tensor:
+def target_entropy(targets: Tensor) -> Tensor:
     """Return the entropy of each row of probabilities [..., K], in nats."""
     return -targets.xlogy(targets).sum(-1)

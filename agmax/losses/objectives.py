@@ -119,7 +119,7 @@ def objective(
         terms = {"classification": of_classification * fit}
         for key, (term, weight) in weighted.items():
             terms[key] = weight * term.function(*(_field(outputs, field, name) for field in term.takes))
-        return _summed(terms)
+        return _weighted_sum(terms)
 
     return criterion
 
@@ -137,10 +137,10 @@ class AgMaxLoss:
         terms = {"classification": soft_cross_entropy(logits, targets, weights)}
         terms["agreement"] = self.agreement_weight * agreement.negative_marginal_entropy(logits, joint_logits)
         terms["consistency"] = self.consistency_weight * agreement.consistency(logits, joint_logits)
-        return _summed(terms)
+        return _weighted_sum(terms)
 
 
-def _summed(terms: dict[str, Tensor]) -> Losses:
+def _weighted_sum(terms: dict[str, Tensor]) -> Losses:
     return Losses(reduce(add, terms.values()), terms)
 
 

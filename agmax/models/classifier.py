@@ -47,7 +47,7 @@ class Classifier(nn.Module):
         flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         enabled = self.autocast is not None
         with torch.autocast(images.device.type, dtype=self.autocast, enabled=enabled):
-            features, logits = self._answers(flat)
+            features, logits = self._forward(flat)
             logits = logits.unflatten(0, (num_images, num_views))
             joint = None
             if self.q_network is not None and num_views == self.q_network.num_views:
@@ -56,7 +56,7 @@ class Classifier(nn.Module):
             features = _at_least_float32(features).unflatten(0, (num_images, num_views))
         return Outputs(_at_least_float32(logits), None if joint is None else _at_least_float32(joint), features)
 
-    def _answers(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _forward(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return pooled features [B, F], where they are asked for, and logits [B, K]."""
         if not self.returns_features:
             return None, self.backbone(images)

@@ -15,7 +15,7 @@ class Plateau(NamedTuple):
     num_reductions: int = 0
 
 
-class Moment(NamedTuple):
+class TrainingProgress(NamedTuple):
     """Where a training stands."""
 
     epoch: float  # from 0 on; whole with the interval epoch
@@ -24,32 +24,32 @@ class Moment(NamedTuple):
     num_reductions: int = 0  # that the plateau has made
 
 
-def constant(now: Moment) -> float:
+def constant(now: TrainingProgress) -> float:
     """Return 1."""
     return 1.0
 
 
-def cosine(now: Moment) -> float:
+def cosine(now: TrainingProgress) -> float:
     """Return half a cosine from 1 to 0 (Loshchilov and Hutter 2017, eq. 5, without restarts)."""
     return 0.5 * (1 + math.cos(math.pi * now.progress))
 
 
-def linear(now: Moment) -> float:
+def linear(now: TrainingProgress) -> float:
     """Return a straight line from 1 to 0."""
     return 1 - now.progress
 
 
-def multistep(now: Moment, *, milestones: Sequence[float] | None = None, gamma: float = 0.1) -> float:
+def multistep(now: TrainingProgress, *, milestones: Sequence[float] | None = None, gamma: float = 0.1) -> float:
     """Return gamma to the number of milestones passed, which are epochs; None follows the number of epochs."""
     return gamma ** bisect_right(milestones or default_milestones(now.epochs), now.epoch)
 
 
-def step(now: Moment, *, decay_epochs: float = 2.4, decay_rate: float = 0.97) -> float:
+def step(now: TrainingProgress, *, decay_epochs: float = 2.4, decay_rate: float = 0.97) -> float:
     """Return decay_rate to the number of spans of `decay_epochs` passed."""
     return decay_rate ** math.floor(now.epoch / decay_epochs)
 
 
-def plateau(now: Moment, *, factor: float = 0.1) -> float:
+def plateau(now: TrainingProgress, *, factor: float = 0.1) -> float:
     """Return factor to the number of reductions, which `plateau_after` counts."""
     return factor**now.num_reductions
 
@@ -95,7 +95,7 @@ def learning_rate(
         return warmup_lr + (base - warmup_lr) * (step + 1) / warmup_steps
     epoch = step / steps_per_epoch if interval == "step" else step // steps_per_epoch
     progress = max((epoch - warmup_epochs) / (epochs - warmup_epochs), 0.0)
-    return base * SCHEDULES[name](Moment(epoch, epochs, progress, num_reductions), **settings)
+    return base * SCHEDULES[name](TrainingProgress(epoch, epochs, progress, num_reductions), **settings)
 
 
 def default_milestones(epochs: int) -> tuple[float, ...]:
@@ -109,7 +109,7 @@ def default_milestones(epochs: int) -> tuple[float, ...]:
     return (75, 150, 225)
 
 
-def plateau_after(state: Plateau, loss: float, *, patience: int) -> Plateau:
+def update_plateau(state: Plateau, loss: float, *, patience: int) -> Plateau:
     """Return the plateau's numbers after an epoch with a mean loss; better means by more than a ten-thousandth."""
     if loss < state.best * (1 - 1e-4):
         return state._replace(best=loss, num_bad_epochs=0)

@@ -11,7 +11,7 @@ RMSPROP = {"alpha": 0.9, "eps": 1e-3}
 """The AgMax program's constants."""
 
 
-def why_unusable(name: str, **settings: Any) -> str:
+def reason_unusable(name: str, **settings: Any) -> str:
     """Say why one of timm's optimizers cannot train here with the settings of `optimizer`, nothing where it can."""
     if get_optimizer_info(name).second_order:
         return "it needs gradients of gradients, which are not computed"

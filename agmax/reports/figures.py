@@ -1,4 +1,4 @@
-"""Draw a study: points with intervals, curves over epochs, error against image passes."""
+"""Draw a study: points with intervals, curves over epochs, error against samples seen."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from agmax.reports import style
-from agmax.reports.formatting import accuracy_metric, begun, marked, measured, published
-from agmax.reports.tables import ROBUSTNESS, robustness_images, shown
-from agmax.studies.analysis import Analysis, Curve, Summary
+from agmax.reports.formatting import accuracy_metric, capitalize, metric_name, published_number, with_compute_ratio
+from agmax.reports.tables import ROBUSTNESS, as_headline, robustness_images
+from agmax.studies.analysis import Analysis, Curve, VariantSummary
 
 BAND = 0.13  # opacity
-APART = 0.011  # from one end to the next of arms of equal compute, as a share of the most image passes
+APART = 0.011  # from one end to the next of variants of equal compute, as a share of the most samples seen
 
 
 class Drawing(NamedTuple):
@@ -33,33 +33,35 @@ def drawings(analysis: Analysis) -> list[Drawing]:
         if curve_name(analysis, NAMES[name]):
             made.append(Drawing(name, draw(analysis), caption(analysis)))
     for name in ROBUSTNESS:
-        if any(name in arm.robustness for arm in analysis.arms):
+        if any(name in variant.robustness for variant in analysis.variants):
             made.append(Drawing(name, robustness(analysis, name), _caption_of_robustness(analysis, name)))
     return made
 
 
 def points(analysis: Analysis) -> Figure:
-    """Draw the headline metric of every arm with its 95 % interval, its replicates and its published number."""
+    """Draw the headline metric of every variant with its 95 % interval, its seeds and its published number."""
     metric = analysis.metrics[0]
-    labels = [label(arm) for arm in analysis.arms]
+    labels = [label(variant) for variant in analysis.variants]
     heights = [max(1.4, text.count("\n") + 1.4) for text in labels]
     with style.figure(0.95 + style.LINE * sum(heights)) as (figure, axes):
         middles = [sum(heights[:n]) + heights[n] / 2 for n in range(len(heights))]
-        for middle, arm, look in zip(middles, analysis.arms, style.looks(len(analysis.arms)), strict=True):
-            mean = arm.means["final"][metric]
+        for middle, variant, look in zip(
+            middles, analysis.variants, style.line_styles(len(analysis.variants)), strict=True
+        ):
+            mean = variant.means["final"][metric]
             half = mean.interval.high - mean.mean if mean.interval else None
-            single = arm.values[metric]
+            single = variant.values[metric]
             axes.plot(single, [middle + 0.42] * len(single), ".", color=look.color, alpha=0.7, markersize=4)
             axes.errorbar(mean.mean, middle, xerr=half, fmt="o", color=look.color, markersize=6, linewidth=2)
-            paper = published(arm, metric)
+            paper = published_number(variant, metric)
             if paper is not None:
                 axes.plot(paper, middle, "D", color=style.INK, markerfacecolor="none", markersize=7, clip_on=False)
         axes.set_yticks(middles, labels)
-        axes.set_ylim(sum(heights), 0)  # the first arm on top
+        axes.set_ylim(sum(heights), 0)  # the first variant on top
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]))
         axes.grid(axis="x")
-        axes.set_xlabel(f"{measured(metric)} on {analysis.num_test_images:,} test images, final epoch")
+        axes.set_xlabel(f"{metric_name(metric)} on {analysis.num_test_images:,} test images, final epoch")
         figure.legend(handles=_legend_of_points(analysis), loc="outside lower center", ncols=3)
     return figure
 
@@ -67,49 +69,49 @@ def points(analysis: Analysis) -> Figure:
 def _legend_of_points(analysis: Analysis) -> list[Line2D]:
     handles = [
         Line2D([], [], color=style.GRID, marker="o", markersize=6, linewidth=2, label="mean and 95 % interval"),
-        Line2D([], [], color=style.GRID, marker=".", markersize=4, linestyle="", label="one replicate"),
+        Line2D([], [], color=style.GRID, marker=".", markersize=4, linestyle="", label="one seed"),
     ]
-    if any(published(arm, analysis.metrics[0]) is not None for arm in analysis.arms):
+    if any(published_number(variant, analysis.metrics[0]) is not None for variant in analysis.variants):
         look: dict[str, Any] = {"marker": "D", "markersize": 7, "markerfacecolor": "none", "linestyle": ""}
         handles.append(Line2D([], [], color=style.INK, label="published", **look))
     return handles
 
 
 def curves(analysis: Analysis) -> Figure:
-    """Draw the error, or top1, of every arm over the epochs: on validation images where there are some."""
+    """Draw the error, or top1, of every variant over the epochs: on validation images where there are some."""
     name = curve_name(analysis, NAMES["curves"])
     with style.figure(_height_of_curves(analysis)) as (figure, axes):
-        for arm, look in zip(analysis.arms, style.looks(len(analysis.arms)), strict=True):
-            if name in arm.curves:
-                curve = shown(arm.curves[name], analysis)
-                _draw_curve(axes, curve.at, curve, look, label(arm))
+        for variant, look in zip(analysis.variants, style.line_styles(len(analysis.variants)), strict=True):
+            if name in variant.curves:
+                curve = as_headline(variant.curves[name], analysis)
+                _draw_curve(axes, curve.at, curve, look, label(variant))
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _finish(figure, axes, analysis, name)
     return figure
 
 
-def error_against_image_passes(analysis: Analysis) -> Figure:
-    """Draw the error, or top1, of every arm over the image passes it has cost, its end with its 95 % interval."""
-    name = curve_name(analysis, NAMES["image_passes"])
+def error_against_samples_seen(analysis: Analysis) -> Figure:
+    """Draw the error, or top1, of every variant over the samples seen it has cost, its end with its 95 % interval."""
+    name = curve_name(analysis, NAMES["samples_seen"])
     metric = accuracy_metric(analysis.metrics[0])
-    apart = APART * max(arm.image_passes for arm in analysis.arms)
+    apart = APART * max(variant.samples_seen for variant in analysis.variants)
     num_drawn = Counter[int]()
     with style.figure(_height_of_curves(analysis)) as (figure, axes):
-        for arm, look in zip(analysis.arms, style.looks(len(analysis.arms)), strict=True):
-            if name not in arm.curves:
+        for variant, look in zip(analysis.variants, style.line_styles(len(analysis.variants)), strict=True):
+            if name not in variant.curves:
                 continue
-            curve = shown(arm.curves[name], analysis)
-            passes = [epoch * arm.passes_per_epoch for epoch in curve.at]
-            _draw_curve(axes, passes, curve, look, label(arm), with_band=False)
-            end = arm.means["final"][metric]
+            curve = as_headline(variant.curves[name], analysis)
+            passes = [epoch * variant.samples_per_epoch for epoch in curve.at]
+            _draw_curve(axes, passes, curve, look, label(variant), with_band=False)
+            end = variant.means["final"][metric]
             half = end.interval.high - end.mean if end.interval else None
-            at = arm.image_passes + apart * num_drawn[arm.image_passes]
-            num_drawn[arm.image_passes] += 1
+            at = variant.samples_seen + apart * num_drawn[variant.samples_seen]
+            num_drawn[variant.samples_seen] += 1
             axes.errorbar(at, end.mean, yerr=half, fmt=look.marker, color=look.color, markersize=5)
         if analysis.budget:
             axes.axvline(analysis.budget, color=style.GRID, linewidth=0.8, linestyle=(0, (6, 4)))
-        axes.set_xlabel("image passes (images times views times epochs)")
+        axes.set_xlabel("samples seen (images times views times epochs)")
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.set_xlim(left=0)
         _finish(figure, axes, analysis, name)
@@ -117,30 +119,30 @@ def error_against_image_passes(analysis: Analysis) -> Figure:
 
 
 def robustness(analysis: Analysis, name: str) -> Figure:
-    """Draw the error, or top1, of every arm as less of the images is visible."""
+    """Draw the error, or top1, of every variant as less of the images is visible."""
     with style.figure(_height_of_curves(analysis)) as (figure, axes):
         ends = []
-        for arm, look in zip(analysis.arms, style.looks(len(analysis.arms)), strict=True):
-            if name in arm.robustness:
-                curve = shown(arm.robustness[name], analysis)
-                _draw_curve(axes, curve.at, curve, look, label(arm))
+        for variant, look in zip(analysis.variants, style.line_styles(len(analysis.variants)), strict=True):
+            if name in variant.robustness:
+                curve = as_headline(variant.robustness[name], analysis)
+                _draw_curve(axes, curve.at, curve, look, label(variant))
                 ends.append(curve.mean[-1])
         axes.set_xlabel(ROBUSTNESS[name].axis)
-        axes.set_ylabel(measured(accuracy_metric(analysis.metrics[0])))
-        axes.set_ylim(0, 100)  # an interval of few replicates goes further
+        axes.set_ylabel(metric_name(accuracy_metric(analysis.metrics[0])))
+        axes.set_ylim(0, 100)  # an interval of few seeds goes further
         axes.grid()
-        _list_arms(figure, axes, ends)
+        _list_variants(figure, axes, ends)
     return figure
 
 
-def label(arm: Summary) -> str:
-    """Return the name of an arm as it stands in a figure."""
-    return style.lines(marked(arm.name, arm.compute))
+def label(variant: VariantSummary) -> str:
+    """Return the name of a variant as it stands in a figure."""
+    return style.lines(with_compute_ratio(variant.name, variant.compute))
 
 
 def curve_name(analysis: Analysis, names: Sequence[str]) -> str:
-    """Return the first of several curves that an arm has, or nothing."""
-    return next((name for name in names if any(name in arm.curves for arm in analysis.arms)), "")
+    """Return the first of several curves that a variant has, or nothing."""
+    return next((name for name in names if any(name in variant.curves for variant in analysis.variants)), "")
 
 
 def late_range(curve: Curve) -> tuple[float, float]:
@@ -150,7 +152,7 @@ def late_range(curve: Curve) -> tuple[float, float]:
 
 
 def _draw_curve(
-    axes: Axes, at: Sequence[float], curve: Curve, look: style.Look, name: str, *, with_band: bool = True
+    axes: Axes, at: Sequence[float], curve: Curve, look: style.LineStyle, name: str, *, with_band: bool = True
 ) -> None:
     every = max(1, len(at) // 10)
     line: dict[str, Any] = {"color": look.color, "linestyle": look.dashes, "linewidth": 1.5}
@@ -160,18 +162,18 @@ def _draw_curve(
 
 
 def _finish(figure: Figure, axes: Axes, analysis: Analysis, name: str) -> None:
-    """Name the vertical axis, let it show the last third of training, and list the arms as they end."""
-    drawn = [shown(arm.curves[name], analysis) for arm in analysis.arms if name in arm.curves]
+    """Name the vertical axis, let it show the last third of training, and list the variants as they end."""
+    drawn = [as_headline(variant.curves[name], analysis) for variant in analysis.variants if name in variant.curves]
     lows, highs = zip(*(late_range(curve) for curve in drawn), strict=True)
     padding = 0.06 * (max(highs) - min(lows)) or 1.0
     axes.set_ylim(min(lows) - padding, max(highs) + padding)
     axes.grid()
-    axes.set_ylabel(f"{name.split('_')[0]} {measured(accuracy_metric(analysis.metrics[0]))}")
-    _list_arms(figure, axes, [curve.mean[-1] for curve in drawn])
+    axes.set_ylabel(f"{name.split('_')[0]} {metric_name(accuracy_metric(analysis.metrics[0]))}")
+    _list_variants(figure, axes, [curve.mean[-1] for curve in drawn])
 
 
-def _list_arms(figure: Figure, axes: Axes, ends: Sequence[float]) -> None:
-    """List the arms from the highest end of a line to the lowest."""
+def _list_variants(figure: Figure, axes: Axes, ends: Sequence[float]) -> None:
+    """List the variants from the highest end of a line to the lowest."""
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(ends)), key=lambda n: -ends[n])
     figure.legend(
@@ -184,49 +186,49 @@ def _list_arms(figure: Figure, axes: Axes, ends: Sequence[float]) -> None:
 
 
 def _height_of_curves(analysis: Analysis) -> float:
-    return max(4.2, 0.6 + 0.9 * style.LINE * sum(label(arm).count("\n") + 1 for arm in analysis.arms))
+    return max(4.2, 0.6 + 0.9 * style.LINE * sum(label(variant).count("\n") + 1 for variant in analysis.variants))
 
 
 def _caption_of_points(analysis: Analysis) -> str:
     return (
-        f"{begun(measured(analysis.metrics[0]))} of {len(analysis.arms)} arms on {analysis.num_test_images:,} test "
-        "images at the final epoch, with the 95 % t interval of each arm alone. Arms are compared replicate by "
-        "replicate: intervals that overlap do not say that two arms cannot be told apart."
+        f"{capitalize(metric_name(analysis.metrics[0]))} of {len(analysis.variants)} variants on "
+        f"{analysis.num_test_images:,} test images at the final epoch, with the 95 % t interval of each variant alone. "
+        "Variants are compared seed by seed: overlapping intervals do not mean that two variants are indistinguishable."
     )
 
 
 def _caption_of_curves(analysis: Analysis) -> str:
     return (
-        f"{_what_is_drawn(analysis, 'curves')} over the epochs: mean of the replicates and its 95 % t interval as a "
+        f"{_what_is_drawn(analysis, 'curves')} over the epochs: mean of the seeds and its 95 % t interval as a "
         f"band. {CUT_OFF}"
     )
 
 
-def _caption_of_passes(analysis: Analysis) -> str:
+def _caption_of_samples(analysis: Analysis) -> str:
     return (
-        f"{_what_is_drawn(analysis, 'image_passes')} against the images that training has gone through, every view "
-        "counted: arms are equal in compute where they end at the same place. The bars at the ends, side by side where "
-        f"lines end together, are 95 % t intervals on the test images at the final epoch. {CUT_OFF}"
+        f"{_what_is_drawn(analysis, 'samples_seen')} against the samples seen in training, every view counted: "
+        "variants of equal compute end at the same place. The bars at the ends, side by side where lines end together, "
+        f"are 95 % t intervals on the test images at the final epoch. {CUT_OFF}"
     )
 
 
 def _caption_of_robustness(analysis: Analysis, name: str) -> str:
-    metric = begun(measured(accuracy_metric(analysis.metrics[0])))
+    metric = capitalize(metric_name(accuracy_metric(analysis.metrics[0])))
     images = robustness_images(analysis, name)
-    return f"{metric} on {images}: mean of the replicates and its 95 % t interval as a band."
+    return f"{metric} on {images}: mean of the seeds and its 95 % t interval as a band."
 
 
 def _what_is_drawn(analysis: Analysis, name: str) -> str:
     images = curve_name(analysis, NAMES[name]).split("_")[0]
-    return f"{begun(measured(accuracy_metric(analysis.metrics[0])))} on the {images} images"
+    return f"{capitalize(metric_name(accuracy_metric(analysis.metrics[0])))} on the {images} images"
 
 
 CUT_OFF = "The vertical axis shows the last third of every training; what lies beyond is cut off."
 
-NAMES = {"curves": ("validation_top1", "test_top1"), "image_passes": ("test_top1", "validation_top1")}
+NAMES = {"curves": ("validation_top1", "test_top1"), "samples_seen": ("test_top1", "validation_top1")}
 """Figure -> the curves it can be of, the first that is there."""
 
 CURVES: tuple[tuple[str, Callable[[Analysis], Figure], Callable[[Analysis], str]], ...] = (
     ("curves", curves, _caption_of_curves),
-    ("image_passes", error_against_image_passes, _caption_of_passes),
+    ("samples_seen", error_against_samples_seen, _caption_of_samples),
 )

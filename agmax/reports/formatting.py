@@ -2,13 +2,13 @@
 
 from agmax.core.errors import printable
 from agmax.evaluation.metrics import METRICS
-from agmax.studies.analysis import Comparison, Summary
+from agmax.studies.analysis import Comparison, VariantSummary
 from agmax.studies.intervals import Interval, Mean
 
 PLUS_MINUS, MINUS, TIMES, DASH = "±", "−", "×", "–"  # noqa: RUF001  what the formats translate
 
-UNEQUAL = 0.01
-"""Relative difference in image passes above which two arms are not at equal compute."""
+UNEQUAL_COMPUTE = 0.01
+"""Relative difference in samples seen above which two variants are not at equal compute."""
 
 
 def plain(text: str) -> str:
@@ -16,27 +16,27 @@ def plain(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def begun(text: str) -> str:
+def capitalize(text: str) -> str:
     """Return words as the beginning of a sentence."""
     return text[:1].upper() + text[1:]
 
 
 def is_unequal(ratio: float) -> bool:
-    """Tell whether a ratio of image passes is another than 1."""
-    return abs(ratio - 1) > UNEQUAL
+    """Tell whether a ratio of samples seen is another than 1."""
+    return abs(ratio - 1) > UNEQUAL_COMPUTE
 
 
-def marked(name: str, ratio: float | None) -> str:
-    """Return a name, with the ratio of its image passes where that is not 1: `baseline (0.5×)`."""  # noqa: RUF002
+def with_compute_ratio(name: str, ratio: float | None) -> str:
+    """Return a name, with the ratio of its samples seen where that is not 1: `baseline (0.5×)`."""  # noqa: RUF002
     return plain(name) if ratio is None or not is_unequal(ratio) else f"{plain(name)} ({times(ratio)})"
 
 
-def named(item: Comparison) -> str:
-    """Name a pair, marked where its arms are not at equal compute."""
-    return marked(f"{item.pair.first} against {item.pair.second}", item.compute_ratio)
+def pair_name(item: Comparison) -> str:
+    """Name a pair, marked where its variants are not at equal compute."""
+    return with_compute_ratio(f"{item.pair.first} against {item.pair.second}", item.compute_ratio)
 
 
-def measured(metric: str) -> str:
+def metric_name(metric: str) -> str:
     """Name a metric with its unit."""
     return f"{metric} ({METRICS[metric].unit})"
 
@@ -98,7 +98,7 @@ def p_value(value: float | None) -> str:
 
 
 def equivalence(item: Comparison) -> str:
-    """Say whether two arms are equivalent, with the p-value where there is one."""
+    """Say whether two variants are equivalent, with the p-value where there is one."""
     found = "yes" if item.equivalence.is_equivalent else "no"
     return found if item.equivalence.p_value is None else f"{found} (p {p_value(item.equivalence.p_value)})"
 
@@ -116,18 +116,18 @@ def times(ratio: float) -> str:
     return f"{ratio:.3g}{TIMES}"
 
 
-def replicates(arm: Summary) -> str:
-    """Write how many replicates are finished, and of how many where some are not."""
-    finished = str(arm.num_replicates)
-    return finished if arm.num_replicates >= arm.num_planned else f"{finished} of {arm.num_planned}"
+def seeds(variant: VariantSummary) -> str:
+    """Write how many seeds are finished, and of how many where some are not."""
+    finished = str(variant.num_seeds)
+    return finished if variant.num_seeds >= variant.num_planned else f"{finished} of {variant.num_planned}"
 
 
-def published(arm: Summary, metric: str) -> float | None:
+def published_number(variant: VariantSummary, metric: str) -> float | None:
     """Return the published number of a metric; a metric and its complement, top1 and error, tell each other."""
-    if metric in arm.paper:
-        return arm.paper[metric]
+    if metric in variant.paper:
+        return variant.paper[metric]
     others = [METRICS[metric].complement, *(name for name, other in METRICS.items() if other.complement == metric)]
-    return next((100 - arm.paper[other] for other in others if other in arm.paper), None)
+    return next((100 - variant.paper[other] for other in others if other in variant.paper), None)
 
 
 def sentence(item: Comparison, metric: str) -> str:
@@ -137,18 +137,18 @@ def sentence(item: Comparison, metric: str) -> str:
     if pair.about:
         text += f" ({pair.about})"
     if is_unequal(item.compute_ratio):
-        text += f", at {item.compute_ratio:.3g} times the image passes"
+        text += f", at {item.compute_ratio:.3g} times the samples seen"
     text += f": {metric} {found.mean:+.3g} {unit_of_differences(metric)}"
     if found.interval is not None:
         text += f" [{found.interval.low:+.3g}, {found.interval.high:+.3g}]"
     if item.adjusted_p_value is not None:
         text += f", p {item.adjusted_p_value:.3g} after Holm"
-    plural = "" if found.num_replicates == 1 else "s"
-    text += f", {found.num_replicates} replicate{plural}: {item.verdict}"
+    plural = "" if found.num_seeds == 1 else "s"
+    text += f", {found.num_seeds} seed{plural}: {item.verdict}"
     if item.two_models is not None:
         first, second, p = item.two_models
         text += f"; of these two models, right alone on {first} and {second} images, McNemar p {p:.3g}"
     if pair.expect:
-        came = {True: "as expected", False: "NOT as expected", None: "too few replicates to tell"}[item.holds]
+        came = {True: "as expected", False: "NOT as expected", None: "too few seeds to tell"}[item.holds]
         return f"check: {text}; expected {pair.expect}, {came}"
     return text

@@ -48,11 +48,15 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
 
 
 def settings(analysis: Analysis) -> Table:
-    """Return the settings in which arms differ, a row for each arm."""
-    keys = sorted({key for arm in analysis.arms for key in arm.settings})
-    columns = [Column("arm", is_text=True), *(Column(key, is_text=True) for key in keys)]
-    rows = [[plain(arm.name), *(_value(arm.settings.get(key)) for key in keys)] for arm in analysis.arms if keys]
-    caption = "The settings in which arms differ; all others, and the seeds of each replicate, are the same for all."
+    """Return the settings in which variants differ, a row for each variant."""
+    keys = sorted({key for variant in analysis.variants for key in variant.settings})
+    columns = [Column("variant", is_text=True), *(Column(key, is_text=True) for key in keys)]
+    rows = [
+        [plain(variant.name), *(_value(variant.settings.get(key)) for key in keys)]
+        for variant in analysis.variants
+        if keys
+    ]
+    caption = "The settings in which variants differ; all others, and the seeds of each seed, are the same for all."
     return Table("settings", "Settings", caption, columns, rows, [])
 
 

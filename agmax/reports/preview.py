@@ -16,7 +16,7 @@ from agmax.core.batch import Batch
 from agmax.core.errors import printable
 from agmax.core.storage import output_file
 
-NUM_SHOWN = 16
+NUM_IMAGES = 16
 """Images on a sheet: the first of the batch."""
 
 MAX_CLASSES = 3
@@ -54,9 +54,9 @@ def bars(target: Tensor, label: int, class_names: Sequence[str]) -> list[Bar]:
     Classes over which a share is spread evenly, as smoothing does, are among the others.
     """
     row: list[float] = target.tolist()
-    least = min(share for k, share in enumerate(row) if k != label)
-    even = [k for k, share in enumerate(row) if k != label and share < least + SMALLEST_REST]
-    likely = [k for k, share in enumerate(row) if share > SMALLEST_SHOWN and (k not in even or len(even) == 1)]
+    least = min(fraction for k, fraction in enumerate(row) if k != label)
+    even = [k for k, fraction in enumerate(row) if k != label and fraction < least + SMALLEST_REST]
+    likely = [k for k, fraction in enumerate(row) if fraction > SMALLEST_SHOWN and (k not in even or len(even) == 1)]
     likely = sorted(likely, key=lambda k: -row[k])[:MAX_CLASSES]
     shown = [Bar(class_names[k], row[k], OWN if k == label else ANOTHER) for k in likely]
     rest = sum(row) - sum(bar.probability for bar in shown)
@@ -93,11 +93,11 @@ def sheet(
     `labels` [N] are the images' own classes, `mean` and `std` [C] those by which they were normalised. Under a view
     stand its weight in the loss, the share of the image that is visible, where known, and its target as bars.
     """
-    names = drawable(class_names)
-    num_shown, num_views = min(len(labels), NUM_SHOWN), batch.weights.shape[1]
+    names = drawable_names(class_names)
+    num_shown, num_views = min(len(labels), NUM_IMAGES), batch.weights.shape[1]
     own = labels[:num_shown].tolist()
     targets = [[bars(row, label, names) for row in batch.targets[n]] for n, label in enumerate(own)]
-    pixels = denormalised(batch.images[:num_shown].cpu(), mean, std)
+    pixels = denormalize(batch.images[:num_shown].cpu(), mean, std)
     layout = Layout.of(num_views, max(len(target) for views in targets for target in views))
     figure, drawing = _empty_sheet(layout.frame(num_shown - 1)[1] + layout.height + MARGIN)
     _draw_header(drawing, title, _legend(num_shown, len(labels), has_visible=batch.visible is not None))
@@ -110,7 +110,7 @@ def sheet(
     return figure
 
 
-def denormalised(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
+def denormalize(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
     """Return images [..., C, H, W] as [..., H, W, C] on the scale from 0 to 1, clipped."""
     mean_of, std_of = images.new_tensor(mean), images.new_tensor(std)
     return (images.movedim(-3, -1) * std_of + mean_of).clamp(0, 1)
@@ -124,7 +124,7 @@ def facts(batch: Batch, n: int, view: int) -> str:
     return f"{text}, visible {100 * float(batch.visible[n, view]):.0f} %"
 
 
-def drawable(names: Sequence[str]) -> list[str]:
+def drawable_names(names: Sequence[str]) -> list[str]:
     """Return the names of the classes, `class 3` in the place of one that the font has no letters for."""
     font = get_font(findfont(FONT))
     printed = [printable(name) for name in names]
@@ -134,7 +134,7 @@ def drawable(names: Sequence[str]) -> list[str]:
     ]
 
 
-def fitted(text: str, width: float, font: FontProperties = FONT) -> str:
+def fit_text(text: str, width: float, font: FontProperties = FONT) -> str:
     """Return a text that is at most `width` inches wide, the end of a longer one cut off."""
     if _width(text, font) <= width:
         return text
@@ -169,7 +169,7 @@ def _legend(num_shown: int, num_images: int, *, has_visible: bool) -> str:
 
 def _draw_header(drawing: Axes, title: str, legend: str) -> None:
     """Write the title, and the legend with the colours of the bars."""
-    _write(drawing, MARGIN, 0.22, fitted(title, WIDTH - 2 * MARGIN, TITLE), TITLE)
+    _write(drawing, MARGIN, 0.22, fit_text(title, WIDTH - 2 * MARGIN, TITLE), TITLE)
     middle, left = 0.46, MARGIN
     _write(drawing, left, middle, legend)
     left += _width(legend) + PADDING
@@ -182,7 +182,7 @@ def _draw_header(drawing: Axes, title: str, legend: str) -> None:
 def _draw_frame(drawing: Axes, left: float, top: float, layout: Layout, title: str) -> None:
     frame = Rectangle((left, top), layout.width, layout.height, fill=False, edgecolor="#808080", linewidth=0.8)
     drawing.add_patch(frame)
-    _write(drawing, left + PADDING, top + PADDING + LINE / 2, fitted(title, layout.width - 2 * PADDING, BOLD), BOLD)
+    _write(drawing, left + PADDING, top + PADDING + LINE / 2, fit_text(title, layout.width - 2 * PADDING, BOLD), BOLD)
 
 
 def _draw_view(
@@ -193,7 +193,7 @@ def _draw_view(
     extent = (left, left + side, bottom, top)
     image = pixels.squeeze(-1).numpy()
     drawing.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
-    _write(drawing, left, bottom + LINE / 2, fitted(text, side))
+    _write(drawing, left, bottom + LINE / 2, fit_text(text, side))
     _draw_bars(drawing, left, bottom + LINE, side, target)
 
 
@@ -205,7 +205,7 @@ def _draw_bars(drawing: Axes, left: float, top: float, side: float, target: list
     drawing.barh(middles, lengths, left=left, height=0.9 * LINE, color=colors)
     for middle, bar in zip(middles, target, strict=True):
         value = f": {100 * bar.probability:.1f} %"
-        name = fitted(bar.name, side - PADDING - _width(value))
+        name = fit_text(bar.name, side - PADDING - _width(value))
         _write(drawing, left + PADDING / 2, middle, name + value)
 
 

@@ -35,7 +35,13 @@ def save(result: Mapping[str, Any], path: Path, *, force: bool = False) -> None:
 
 
 def _draw_occlusion(axes: Axes, table: Mapping[str, Any]) -> None:
-    axes.plot([100 * share for share in table["share"]], table["top1"], color=style.COLORS[0], marker="o", markersize=4)
+    axes.plot(
+        [100 * fraction for fraction in table["fraction"]],
+        table["top1"],
+        color=style.COLORS[0],
+        marker="o",
+        markersize=4,
+    )
     axes.set_xlabel("occluded by a square (% of the area)")
     axes.set_ylabel("top1 (%)")
     axes.set_ylim(0, 100)

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from agmax.augment.soft_crop import visible_share
-from agmax.augment.targets import confidence, counted
+from agmax.augment.soft_crop import visible_fraction
+from agmax.augment.targets import confidence, visible_overlap
 from agmax.reports import style
 
 POWERS = (1.0, 2.0, 3.0, 4.0)
@@ -27,7 +27,7 @@ class Curve(NamedTuple):
     def at(self, visible: Tensor, power: float | None = None) -> Tensor:
         """Return the confidence of visible shares, of any shape, with the curve's power or another."""
         return confidence(
-            counted(visible, self.visibility),
+            visible_overlap(visible, self.visibility),
             num_classes=self.num_classes,
             power=self.power if power is None else power,
             max_confidence=self.max_confidence,
@@ -51,7 +51,7 @@ def _draw_curves(axes: Axes, curve: Curve, drawn: Tensor) -> None:
     bars.set_label(f"drawn, mean {float(drawn.mean()):.3f}")
     visible = torch.linspace(0, 1, 201, dtype=torch.float64)
     powers = sorted({*POWERS, curve.power})
-    for power, look in zip(powers, style.looks(len(powers)), strict=True):
+    for power, look in zip(powers, style.line_styles(len(powers)), strict=True):
         width = 2.5 if power == curve.power else 1.2
         axes.plot(
             visible.numpy(), curve.at(visible, power).numpy(), color=look.color, linewidth=width, label=f"k = {power:g}"
@@ -68,7 +68,7 @@ def _draw_map(axes: Axes, curve: Curve, size: int) -> AxesImage:
     """Draw the confidence over all offsets of a window of so many pixels a side."""
     reach, offsets = size + 0.5, torch.arange(-size, size + 1)
     extent = (-reach, reach, reach, -reach)
-    visible = visible_share(offsets[:, None], offsets[None], height=size, width=size)
+    visible = visible_fraction(offsets[:, None], offsets[None], height=size, width=size)
     image = axes.imshow(curve.at(visible).numpy(), cmap="viridis", vmin=0, vmax=1, extent=extent)
     axes.set_xlabel("window to the right (pixels)")
     axes.set_ylabel("window down (pixels)")

@@ -41,8 +41,8 @@ STYLE: dict[Any, Any] = {
 }
 
 
-class Look(NamedTuple):
-    """How an arm is drawn, in every figure alike."""
+class LineStyle(NamedTuple):
+    """How a variant is drawn, in every figure alike."""
 
     color: str
     dashes: str
@@ -64,11 +64,11 @@ def figures(height: float, number: int) -> Iterator[tuple[Figure, list[Axes]]]:
         yield made, [made.add_subplot(1, number, place + 1) for place in range(number)]
 
 
-def looks(num_arms: int) -> Iterator[Look]:
-    """Yield how each arm is drawn."""
-    for number in range(num_arms):
+def line_styles(num_variants: int) -> Iterator[LineStyle]:
+    """Yield how each variant is drawn."""
+    for number in range(num_variants):
         turn, color = divmod(number, len(COLORS))
-        yield Look(COLORS[color], DASHES[turn % len(DASHES)], MARKERS[turn % len(MARKERS)])
+        yield LineStyle(COLORS[color], DASHES[turn % len(DASHES)], MARKERS[turn % len(MARKERS)])
 
 
 def lines(name: str) -> str:

@@ -9,30 +9,41 @@ from agmax.reports.formatting import (
     MINUS,
     PLUS_MINUS,
     accuracy_metric,
-    begun,
+    capitalize,
     difference,
     equivalence,
     is_unequal,
-    marked,
     mean,
-    measured,
-    named,
+    metric_name,
     number,
     over_images,
     p_value,
+    pair_name,
     plain,
-    published,
-    replicates,
+    published_number,
+    seeds,
     times,
     two_models,
     unit_of_differences,
+    with_compute_ratio,
 )
 from agmax.studies.analysis import PROTOCOLS, Analysis, Comparison, Curve
 
-NO_P_VALUE = "no p-value under six replicates"
+NO_P_VALUE = "no p-value under six seeds"
 MCNEMAR = "McNemar of these two models"
 
-TEXTS = {"arm", "arms", "by the interval", "check", "chosen as", "contrast", "expected", "found", "holds?", "verdict"}
+TEXTS = {
+    "variant",
+    "variants",
+    "by the interval",
+    "check",
+    "chosen as",
+    "contrast",
+    "expected",
+    "found",
+    "holds?",
+    "verdict",
+}
 TEXTS |= {"what it controls", MCNEMAR}
 """Columns of words; all others are of numbers."""
 ALWAYS = {"p, sign flips", "p after Holm"}
@@ -58,8 +69,8 @@ class Table(NamedTuple):
 
 
 def tables(analysis: Analysis) -> list[Table]:
-    """Return the tables of an analysis that have rows: arms, contrasts, checks, others, what is robust."""
-    made = (arms(analysis), contrasts(analysis), checks(analysis), others(analysis))
+    """Return the tables of an analysis that have rows: variants, contrasts, checks, others, what is robust."""
+    made = (variants(analysis), contrasts(analysis), checks(analysis), others(analysis))
     return [table for table in (*made, *(robustness(analysis, name) for name in ROBUSTNESS)) if table.rows]
 
 
@@ -71,55 +82,57 @@ def _table(name: str, title: str, caption: str, rows: Sequence[dict[str, str]], 
     return Table(name, title, caption, columns, [[row[head] for head in shown] for row in rows], notes)
 
 
-def arms(analysis: Analysis) -> Table:
-    """Return the main table, a row for each arm."""
+def variants(analysis: Analysis) -> Table:
+    """Return the main table, a row for each variant."""
     headline = analysis.metrics[0]
     rows = [
         {
-            "arm": marked(arm.name, arm.compute),
-            "what it controls": plain(arm.about) or DASH,
-            **{measured(metric): mean(arm.means["final"].get(metric), metric) for metric in analysis.metrics},
+            "variant": with_compute_ratio(variant.name, variant.compute),
+            "what it controls": plain(variant.about) or DASH,
+            **{metric_name(metric): mean(variant.means["final"].get(metric), metric) for metric in analysis.metrics},
             **{
-                f"{headline}, {words}": mean(arm.means.get(protocol, {}).get(headline), headline)
+                f"{headline}, {words}": mean(variant.means.get(protocol, {}).get(headline), headline)
                 for protocol, words in PROTOCOLS.items()
                 if protocol != "final"
             },
-            "replicates": replicates(arm),
-            "trials": str(arm.num_trials) if arm.num_trials else DASH,
-            "image passes": f"{arm.image_passes:,}",
-            "of the budget": DASH if arm.compute is None else times(arm.compute),
-            "steps": f"{arm.steps:,}",
-            "minutes": f"{arm.minutes:.1f}",
-            "published": DASH if (paper := published(arm, headline)) is None else number(paper, headline),
+            "seeds": seeds(variant),
+            "trials": str(variant.num_trials) if variant.num_trials else DASH,
+            "samples seen": f"{variant.samples_seen:,}",
+            "of the budget": DASH if variant.compute is None else times(variant.compute),
+            "steps": f"{variant.steps:,}",
+            "minutes": f"{variant.minutes:.1f}",
+            "published": DASH if (paper := published_number(variant, headline)) is None else number(paper, headline),
         }
-        for arm in analysis.arms
+        for variant in analysis.variants
     ]
-    return _table("arms", "Results", _caption_of_arms(analysis), rows, _notes_of_arms(analysis))
+    return _table("variants", "Results", _caption_of_variants(analysis), rows, _notes_of_variants(analysis))
 
 
-def _caption_of_arms(analysis: Analysis) -> str:
+def _caption_of_variants(analysis: Analysis) -> str:
     protocol = f"at the {PROTOCOLS['final']}, where a column names no other protocol"
     return (
-        f"{_metrics(analysis.metrics)} on {analysis.num_test_images:,} test images {protocol}: mean of the replicates "
-        f"{PLUS_MINUS} half the width of its 95 % t interval. Each interval is of its arm alone; how far two arms "
-        "differ, which is known better because replicates are paired, is told below. Minutes are the median of a "
-        "cell, training and evaluation."
+        f"{_metrics(analysis.metrics)} on {analysis.num_test_images:,} test images {protocol}: mean over seeds "
+        f"{PLUS_MINUS} half the width of its 95 % t interval. Each interval is of its variant alone. Differences "
+        "between variants, paired by seed and therefore known better, stand below. Minutes are the median over runs, "
+        "training and evaluation."
     )
 
 
-def _notes_of_arms(analysis: Analysis) -> list[str]:
+def _notes_of_variants(analysis: Analysis) -> list[str]:
     notes = []
-    unequal = [arm.compute for arm in analysis.arms if arm.compute is not None and is_unequal(arm.compute)]
+    unequal = [
+        variant.compute for variant in analysis.variants if variant.compute is not None and is_unequal(variant.compute)
+    ]
     if unequal:
-        budget = f"the budget of {analysis.budget:,} image passes"
-        notes.append(f"({times(unequal[0])}) not at equal compute: the arm spends {times(unequal[0])} {budget}")
-    if any(arm.num_trials for arm in analysis.arms):
+        budget = f"the budget of {analysis.budget:,} samples seen"
+        notes.append(f"({times(unequal[0])}) not at equal compute: the variant spends {times(unequal[0])} {budget}")
+    if any(variant.num_trials for variant in analysis.variants):
         notes.append(
-            "trials: on validation images, from which the arm's settings, or those of the arm it is like, came"
+            "trials: on validation images, from which the variant's settings, or those of the variant it is like, came"
         )
-    if any(arm.num_replicates == 1 for arm in analysis.arms):
-        notes.append(f"without {PLUS_MINUS}: one replicate")
-    if any(published(arm, analysis.metrics[0]) is not None for arm in analysis.arms):
+    if any(variant.num_seeds == 1 for variant in analysis.variants):
+        notes.append(f"without {PLUS_MINUS}: one seed")
+    if any(published_number(variant, analysis.metrics[0]) is not None for variant in analysis.variants):
         notes.append("published: by the authors' own protocol, which may be another than any here")
     return notes
 
@@ -130,7 +143,7 @@ def contrasts(analysis: Analysis) -> Table:
     num_tested = sum(item.difference.p_value is not None for item in found)
     rows = [
         {
-            "contrast": named(item),
+            "contrast": pair_name(item),
             "chosen as": plain(item.pair.about) or DASH,
             "difference": difference(item, headline),
             "p, sign flips": p_value(item.difference.p_value),
@@ -139,15 +152,15 @@ def contrasts(analysis: Analysis) -> Table:
             f"equivalent within {analysis.margin:g}": equivalence(item),
             MCNEMAR: two_models(item),
             "verdict": item.verdict,
-            "replicates": str(item.difference.num_replicates),
+            "seeds": str(item.difference.num_seeds),
             "compute": times(item.compute_ratio),
         }
         for item in found
     ]
     tests = f", then after Holm over {num_tested}" if num_tested else ""
     caption = (
-        f"{_difference_caption(analysis)} p: two-sided exact sign-flip test of the replicates{tests}. "
-        f"{begun(over_both)}: 95 % bootstrap interval of the difference, in points; it is no "
+        f"{_difference_caption(analysis)} p: two-sided exact sign-flip test of the seeds{tests}. "
+        f"{capitalize(over_both)}: 95 % bootstrap interval of the difference, in points; it is no "
         "test. Equivalent: two one-sided t tests at 5 %, and the larger of their p."
     )
     if any(item.two_models for item in found):
@@ -160,15 +173,15 @@ def contrasts(analysis: Analysis) -> Table:
 
 def checks(analysis: Analysis) -> Table:
     """Return the checks of the study itself: what was expected, what was found."""
-    held = {True: "yes", False: "NO", None: "too few replicates to tell"}
+    held = {True: "yes", False: "NO", None: "too few seeds to tell"}
     rows = [
         {
-            "check": named(item),
+            "check": pair_name(item),
             "expected": item.pair.expect,
             "found": item.verdict,
             "difference": difference(item, analysis.metrics[0]),
             "holds?": held[item.holds],
-            "replicates": str(item.difference.num_replicates),
+            "seeds": str(item.difference.num_seeds),
             "compute": times(item.compute_ratio),
         }
         for item in analysis.checks
@@ -181,24 +194,24 @@ def checks(analysis: Analysis) -> Table:
 
 
 def others(analysis: Analysis) -> Table:
-    """Return the other arms beside the reference: estimates and intervals."""
+    """Return the other variants beside the reference: estimates and intervals."""
     over_both = _over_both(analysis)
     rows = [
         {
-            "arms": named(item),
+            "variants": pair_name(item),
             "difference": difference(item, analysis.metrics[0]),
             over_both: over_images(item, analysis.metrics[0]),
             "by the interval": item.verdict,
-            "replicates": str(item.difference.num_replicates),
+            "seeds": str(item.difference.num_seeds),
             "compute": times(item.compute_ratio),
         }
         for item in analysis.others
     ]
     caption = (
-        f"Described, not tested: no p-values, and intervals that are not widened for their number. "
-        f"{_difference_caption(analysis)} {begun(over_both)}: 95 % bootstrap interval of the difference, in points."
+        f"Estimates without tests: no p-values, and intervals not widened for their number. "
+        f"{_difference_caption(analysis)} {capitalize(over_both)}: 95 % bootstrap interval, in points."
     )
-    return _table("others", "The other arms", caption, rows, _notes_of_comparisons(analysis.others))
+    return _table("others", "The other variants", caption, rows, _notes_of_comparisons(analysis.others))
 
 
 class Robustness(NamedTuple):
@@ -213,7 +226,7 @@ ROBUSTNESS = {
     "occlusion": Robustness(
         "When less is visible: occlusion",
         "occluded by a square (% of the area)",
-        "with a square of each image hidden, at a place of its own that is the same for all arms",
+        "with a square of each image hidden, at a place of its own that is the same for all variants",
     ),
     "offsets": Robustness(
         "When less is visible: windows aside",
@@ -225,20 +238,20 @@ ROBUSTNESS = {
 
 
 def robustness(analysis: Analysis, name: str) -> Table:
-    """Return the error, or top1, of every arm as less of the images is visible."""
+    """Return the error, or top1, of every variant as less of the images is visible."""
     metric = accuracy_metric(analysis.metrics[0])
-    curves = {arm.name: arm.robustness[name] for arm in analysis.arms if name in arm.robustness}
+    curves = {variant.name: variant.robustness[name] for variant in analysis.variants if name in variant.robustness}
     places = dict.fromkeys(
         f"{place:.3g}" for place in sorted({place for curve in curves.values() for place in curve.at})
     )
     rows = []
-    for arm, curve in curves.items():
-        cells = dict(zip((f"{at:.3g}" for at in curve.at), _points(shown(curve, analysis), metric), strict=True))
-        rows.append({"arm": plain(arm), **{place: cells.get(place, DASH) for place in places}})
+    for variant, curve in curves.items():
+        cells = dict(zip((f"{at:.3g}" for at in curve.at), _points(as_headline(curve, analysis), metric), strict=True))
+        rows.append({"variant": plain(variant), **{place: cells.get(place, DASH) for place in places}})
     words = ROBUSTNESS[name]
     caption = (
-        f"{begun(measured(metric))} on {robustness_images(analysis, name)}. Columns: {words.axis}. Mean of the "
-        f"replicates {PLUS_MINUS} half the width of its 95 % t interval."
+        f"{capitalize(metric_name(metric))} on {robustness_images(analysis, name)}. Columns: {words.axis}. Mean of the "
+        f"seeds {PLUS_MINUS} half the width of its 95 % t interval."
     )
     return _table(name, words.title, caption, rows, [])
 
@@ -250,7 +263,7 @@ def robustness_images(analysis: Analysis, name: str) -> str:
     return f"{number_of} {ROBUSTNESS[name].images}"
 
 
-def shown(curve: Curve, analysis: Analysis) -> Curve:
+def as_headline(curve: Curve, analysis: Analysis) -> Curve:
     """Return a curve of top1 in what is shown: top1 or error."""
     if accuracy_metric(analysis.metrics[0]) == "top1":
         return curve
@@ -267,7 +280,7 @@ def _points(curve: Curve, metric: str) -> list[str]:
 
 def _over_both(analysis: Analysis) -> str:
     """Name the bootstrap interval: it is of right and wrong answers, whatever the headline metric."""
-    return f"{accuracy_metric(analysis.metrics[0])} over replicates and images"
+    return f"{accuracy_metric(analysis.metrics[0])} over seeds and images"
 
 
 def _difference_caption(analysis: Analysis) -> str:
@@ -284,7 +297,7 @@ def _notes_of_comparisons(found: Sequence[Comparison]) -> list[str]:
     unequal = [times(item.compute_ratio) for item in found if is_unequal(item.compute_ratio)]
     if not unequal:
         return []
-    return [f"({unequal[0]}) not at equal compute: the first spends {unequal[0]} the image passes of the second"]
+    return [f"({unequal[0]}) not at equal compute: the first spends {unequal[0]} the samples seen of the second"]
 
 
 def _metrics(metrics: Sequence[str]) -> str:
@@ -292,8 +305,8 @@ def _metrics(metrics: Sequence[str]) -> str:
     up = [metric for metric in metrics if METRICS[metric].higher_is_better]
     down = [metric for metric in metrics if not METRICS[metric].higher_is_better]
     listed = [
-        f"{', '.join(measured(metric) for metric in group)} ({word} is better)"
+        f"{', '.join(metric_name(metric) for metric in group)} ({word} is better)"
         for group, word in ((up, "higher"), (down, "lower"))
         if group
     ]
-    return begun(", ".join(listed))
+    return capitalize(", ".join(listed))

@@ -11,7 +11,7 @@ from agmax.reports.tables import Column, Table
 from agmax.studies.analysis import Analysis
 
 FIELDS = (
-    "arm",
+    "variant",
     "protocol",
     "metric",
     "unit",
@@ -19,8 +19,8 @@ FIELDS = (
     "std",
     "low",
     "high",
-    "num_replicates",
-    "image_passes",
+    "num_seeds",
+    "samples_seen",
     "steps",
     "minutes",
     "published",
@@ -53,17 +53,17 @@ IN_LATEX = {
 
 
 def csv(analysis: Analysis) -> str:
-    """Return every mean in full precision, a line for each arm, protocol and metric."""
+    """Return every mean in full precision, a line for each variant, protocol and metric."""
     text = io.StringIO()
     writer = csv_module.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    for arm in analysis.arms:
-        for protocol, by_metric in arm.means.items():
+    for variant in analysis.variants:
+        for protocol, by_metric in variant.means.items():
             for metric, mean in by_metric.items():
                 low, high = mean.interval or (None, None)
                 writer.writerow(
                     {
-                        "arm": arm.name,
+                        "variant": variant.name,
                         "protocol": protocol,
                         "metric": metric,
                         "unit": METRICS[metric].unit,
@@ -71,11 +71,11 @@ def csv(analysis: Analysis) -> str:
                         "std": mean.std,
                         "low": low,
                         "high": high,
-                        "num_replicates": mean.num_replicates,
-                        "image_passes": arm.image_passes,
-                        "steps": arm.steps,
-                        "minutes": round(arm.minutes, 3),
-                        "published": formatting.published(arm, metric),
+                        "num_seeds": mean.num_seeds,
+                        "samples_seen": variant.samples_seen,
+                        "steps": variant.steps,
+                        "minutes": round(variant.minutes, 3),
+                        "published": formatting.published_number(variant, metric),
                     }
                 )
     return text.getvalue()

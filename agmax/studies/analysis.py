@@ -1,4 +1,4 @@
-"""From the records of finished cells to what can be said: means, paired differences, checks, and what is missing."""
+"""From the records of finished runs to what can be said: means, paired differences, checks, and what is missing."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from agmax.studies.intervals import (
     Mean,
     PairedDifference,
     bootstrap_interval,
-    equivalent,
+    equivalence_test,
     holm,
     mcnemar,
     mean_interval,
@@ -36,24 +36,24 @@ PROTOCOLS = {
 }
 """How the epoch that counts is chosen; the first is the headline."""
 
-OF_NO_ARM = ("name", "dataset.seed", "model.seed", "train.seed", "train.runs_dir", "dataset.root")
-"""Settings in which cells of one arm differ, or which say nothing about it."""
+NOT_OF_THE_VARIANT = ("name", "dataset.seed", "model.seed", "train.seed", "train.runs_dir", "dataset.root")
+"""Settings in which runs of one variant differ, or which say nothing about it."""
 
 
-class Arm(NamedTuple):
+class VariantRuns(NamedTuple):
     """One of the methods that are compared, with what is recorded of it."""
 
     name: str
     about: str
-    config: Config  # of one of its cells
-    records: dict[int, Record]  # by the seed of the replicate
+    config: Config  # of one of its runs
+    records: dict[int, Record]  # by the seed of the seed
     num_planned: int
     paper: dict[str, float]  # published numbers by metric
     num_trials: int = 0  # from which its settings were chosen
 
 
 class Pair(NamedTuple):
-    """Two arms to compare, by name."""
+    """Two variants to compare, by name."""
 
     first: str
     second: str
@@ -62,31 +62,31 @@ class Pair(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A number of every replicate over something else."""
+    """A number of every seed over something else."""
 
     at: list[float]
     mean: list[float]
-    low: list[float]  # of the 95 % interval; the mean where there is one replicate
+    low: list[float]  # of the 95 % interval; the mean where there is one seed
     high: list[float]
 
 
-class Summary(NamedTuple):
-    """What one arm came to."""
+class VariantSummary(NamedTuple):
+    """What one variant came to."""
 
     name: str
     about: str
-    num_replicates: int
+    num_seeds: int
     num_planned: int
     num_trials: int
     means: dict[str, dict[str, Mean]]  # protocol -> metric -> mean on the test images
-    values: dict[str, list[float]]  # metric -> of every replicate at the final epoch
-    image_passes: int
+    values: dict[str, list[float]]  # metric -> of every seed at the final epoch
+    samples_seen: int
     steps: int
-    minutes: float  # median of a cell, training and evaluation
-    compute: float | None  # image passes as a multiple of the budget
-    settings: dict[str, Any]  # those in which arms differ
+    minutes: float  # median of a run, training and evaluation
+    compute: float | None  # samples seen as a multiple of the budget
+    settings: dict[str, Any]  # those in which variants differ
     paper: dict[str, float]
-    passes_per_epoch: float
+    samples_per_epoch: float
     curves: dict[str, Curve]  # of records.CURVES, over epochs
     robustness: dict[str, Curve]  # top1 over shares occluded in percent, or over offsets in pixels
 
@@ -97,12 +97,12 @@ class Comparison(NamedTuple):
     pair: Pair
     difference: PairedDifference
     equivalence: Equivalence
-    bootstrap: Interval | None  # over replicates and images, of the error
+    bootstrap: Interval | None  # over seeds and images, of the error
     adjusted_p_value: float | None  # after Holm over the contrasts
-    compute_ratio: float  # image passes of the first over those of the second
+    compute_ratio: float  # samples seen of the first over those of the second
     verdict: str
-    holds: bool | None  # of a check: is it as expected? None where there are too few replicates to say
-    two_models: McNemar | None  # where each arm has one replicate: the test between these two models
+    holds: bool | None  # of a check: is it as expected? None where there are too few seeds to say
+    two_models: McNemar | None  # where each variant has one seed: the test between these two models
 
 
 class Analysis(NamedTuple):
@@ -114,18 +114,18 @@ class Analysis(NamedTuple):
     margin: float
     budget: int | None
     num_test_images: int
-    num_robustness_images: set[int]  # on how many of them robustness was measured: one number, where arms agree
-    arms: list[Summary]
+    num_robustness_images: set[int]  # on how many of them robustness was measured: one number, where variants agree
+    variants: list[VariantSummary]
     contrasts: list[Comparison]  # fixed in advance, with p-values
     checks: list[Comparison]
-    others: list[Comparison]  # every other arm beside one: estimates, without p-values
-    environment: dict[str, list[str]]  # what the cells were made by: every value that occurs
+    others: list[Comparison]  # every other variant beside one: estimates, without p-values
+    environment: dict[str, list[str]]  # what the runs were made by: every value that occurs
     notes: list[str]
 
 
-def analyse(
+def analyze(
     title: str,
-    arms: Sequence[Arm],
+    variants: Sequence[VariantRuns],
     *,
     metrics: Sequence[str],
     contrasts: Sequence[Pair] = (),
@@ -135,21 +135,23 @@ def analyse(
     budget: int | None = None,
     notes: Sequence[str] = (),
 ) -> Analysis:
-    """Compare arms, of which those without a record are left out and noted.
+    """Compare variants, of which those without a record are left out and noted.
 
-    The other comparisons are of every arm with the comparator of the first contrast, or with the first arm.
+    The other comparisons are of every variant with the comparator of the first contrast, or with the first variant.
 
     Raises:
-        DataError: records of an earlier release lack the first metric, by which arms are compared.
+        DataError: records of an earlier release lack the first metric, by which variants are compared.
     """
-    measured = {arm.name: arm for arm in arms if arm.records}
-    lacking = [name for name, arm in measured.items() if metrics[0] not in _shared(list(arm.records.values()))]
+    measured = {variant.name: variant for variant in variants if variant.records}
+    lacking = [
+        name for name, variant in measured.items() if metrics[0] not in _common_metrics(list(variant.records.values()))
+    ]
     if lacking:
         why, remedy = f"records of {', '.join(lacking)} lack it", "Name another metric first, or train these again"
-        raise DataError("arms cannot be compared", where=metrics[0], why=why, remedy=remedy)
-    differing = _differing([arm.config for arm in arms])
-    summaries = [_summary(arm, budget, differing) for arm in measured.values()]
-    notes = [*notes, *_notes(arms)]
+        raise DataError("variants cannot be compared", where=metrics[0], why=why, remedy=remedy)
+    differing = _differing_settings([variant.config for variant in variants])
+    summaries = [_summary(variant, budget, differing) for variant in measured.values()]
+    notes = [*notes, *_notes(variants)]
 
     def compared(pairs: Sequence[Pair]) -> list[Comparison]:
         possible = [pair for pair in pairs if set(_seeds(measured, pair))]
@@ -178,9 +180,9 @@ def analyse(
             if name != reference and {name, reference} not in told and name not in of_checks
         ]
     )
-    counts = {record["num_test_images"] for arm in measured.values() for record in arm.records.values()}
+    counts = {record["num_test_images"] for variant in measured.values() for record in variant.records.values()}
     num_test_images = max(counts, default=0)
-    limits = {arm.config.evaluation.robustness_limit or num_test_images for arm in measured.values()}
+    limits = {variant.config.evaluation.robustness_limit or num_test_images for variant in measured.values()}
     return Analysis(
         title,
         about,
@@ -208,7 +210,7 @@ def as_mapping(analysis: Analysis) -> dict[str, Any]:
             "second": pair.second,
             "difference": difference.mean,
             "interval": difference.interval,
-            "num_replicates": difference.num_replicates,
+            "num_seeds": difference.num_seeds,
             "p_value": difference.p_value,
             "adjusted_p_value": comparison.adjusted_p_value,
             "bootstrap": comparison.bootstrap,
@@ -218,16 +220,16 @@ def as_mapping(analysis: Analysis) -> dict[str, Any]:
         }
 
     return {
-        "arms": {
-            arm.name: {
-                "num_replicates": arm.num_replicates,
-                "image_passes": arm.image_passes,
-                "steps": arm.steps,
-                "minutes": arm.minutes,
-                **{metric: mean.mean for metric, mean in arm.means["final"].items()},
-                **{name: {"at": curve.at, "top1": curve.mean} for name, curve in arm.robustness.items()},
+        "variants": {
+            variant.name: {
+                "num_seeds": variant.num_seeds,
+                "samples_seen": variant.samples_seen,
+                "steps": variant.steps,
+                "minutes": variant.minutes,
+                **{metric: mean.mean for metric, mean in variant.means["final"].items()},
+                **{name: {"at": curve.at, "top1": curve.mean} for name, curve in variant.robustness.items()},
             }
-            for arm in analysis.arms
+            for variant in analysis.variants
         },
         "contrasts": [compared(item) for item in analysis.contrasts],
         "checks": [compared(item) for item in analysis.checks],
@@ -235,25 +237,25 @@ def as_mapping(analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def _summary(arm: Arm, budget: int | None, differing: Sequence[str]) -> Summary:
-    found = [arm.records[seed] for seed in sorted(arm.records)]
-    leaves = dict(names.leaves(arm.config.model_dump(mode="json")))
-    passes = round(statistics.median(record["image_passes"] for record in found))
-    return Summary(
-        name=arm.name,
-        about=arm.about,
-        num_replicates=len(found),
-        num_planned=arm.num_planned,
-        num_trials=arm.num_trials,
+def _summary(variant: VariantRuns, budget: int | None, differing: Sequence[str]) -> VariantSummary:
+    found = [variant.records[seed] for seed in sorted(variant.records)]
+    leaves = dict(names.leaves(variant.config.model_dump(mode="json")))
+    samples = round(statistics.median(record["samples_seen"] for record in found))
+    return VariantSummary(
+        name=variant.name,
+        about=variant.about,
+        num_seeds=len(found),
+        num_planned=variant.num_planned,
+        num_trials=variant.num_trials,
         means=_means(found),
-        values={metric: _values(found, metric).tolist() for metric in _shared(found)},
-        image_passes=passes,
+        values={metric: _values(found, metric).tolist() for metric in _common_metrics(found)},
+        samples_seen=samples,
         steps=round(statistics.median(record["steps"] for record in found)),
         minutes=statistics.median(record["seconds"] for record in found) / 60,
-        compute=passes / budget if budget else None,
+        compute=samples / budget if budget else None,
         settings={key: leaves.get(key) for key in differing},
-        paper=arm.paper,
-        passes_per_epoch=passes / found[0]["epochs"],
+        paper=variant.paper,
+        samples_per_epoch=samples / found[0]["epochs"],
         curves={name: curve for name in records.CURVES if (curve := _curve_over_epochs(found, name))},
         robustness={name: curve for name in ("occlusion", "offsets") if (curve := _robustness(found, name))},
     )
@@ -291,7 +293,7 @@ def _robustness(found: Sequence[Record], name: str) -> Curve | None:
 
 
 def _curve(points: Sequence[Mapping[float, float]]) -> Curve | None:
-    """Return the mean curve of the replicates, where all of them are known."""
+    """Return the mean curve of the seeds, where all of them are known."""
     places = sorted(set.intersection(*(set(each) for each in points)))
     if not places:
         return None
@@ -304,33 +306,33 @@ def _curve(points: Sequence[Mapping[float, float]]) -> Curve | None:
     )
 
 
-def _seeds(arms: Mapping[str, Arm], pair: Pair) -> list[int]:
-    """Return the replicates that both arms have."""
-    if pair.first not in arms or pair.second not in arms:
+def _seeds(variants: Mapping[str, VariantRuns], pair: Pair) -> list[int]:
+    """Return the seeds that both variants have."""
+    if pair.first not in variants or pair.second not in variants:
         return []
-    return sorted(arms[pair.first].records.keys() & arms[pair.second].records.keys())
+    return sorted(variants[pair.first].records.keys() & variants[pair.second].records.keys())
 
 
-def _comparison(arms: Mapping[str, Arm], pair: Pair, metric: str, margin: float) -> Comparison:
-    seeds = _seeds(arms, pair)
-    first, second = ([arms[name].records[seed] for seed in seeds] for name in (pair.first, pair.second))
+def _comparison(variants: Mapping[str, VariantRuns], pair: Pair, metric: str, margin: float) -> Comparison:
+    seeds = _seeds(variants, pair)
+    first, second = ([variants[name].records[seed] for seed in seeds] for name in (pair.first, pair.second))
     values = [_values(listed, metric) for listed in (first, second)]
     difference = paired_difference(*values)
-    equivalence = equivalent(*values, margin=margin)
+    equivalence = equivalence_test(*values, margin=margin)
     return Comparison(
         pair=pair,
         difference=difference,
         equivalence=equivalence,
         bootstrap=_bootstrap(first, second, pair),
         adjusted_p_value=None,
-        compute_ratio=first[0]["image_passes"] / second[0]["image_passes"],
+        compute_ratio=first[0]["samples_seen"] / second[0]["samples_seen"],
         verdict=_verdict(difference, equivalence, metric, None),
         holds=_holds(difference, pair.expect, lower_is_better=not METRICS[metric].higher_is_better),
         two_models=_two_models(first, second) if len(seeds) == 1 else None,
     )
 
 
-def _shared(found: Sequence[Record]) -> list[str]:
+def _common_metrics(found: Sequence[Record]) -> list[str]:
     """Return the metrics that all records have; those of an earlier release may lack some."""
     return [metric for metric in METRICS if all(metric in record["metrics"]["test"] for record in found)]
 
@@ -340,17 +342,17 @@ def _values(found: Sequence[Record], metric: str) -> NDArray[np.float64]:
 
 
 def _bootstrap(first: Sequence[Record], second: Sequence[Record], pair: Pair) -> Interval | None:
-    """Return the interval over replicates and images, None where the test images are not the same."""
+    """Return the interval over seeds and images, None where the test images are not the same."""
     if len({record["labels"] for record in (*first, *second)}) > 1:
         return None
-    bits = [np.stack([records.right(record) for record in listed]) for listed in (first, second)]
+    bits = [np.stack([records.unpack_right(record) for record in listed]) for listed in (first, second)]
     return bootstrap_interval(*bits, generator=generator("bootstrap", pair.first, pair.second))
 
 
 def _two_models(first: Sequence[Record], second: Sequence[Record]) -> McNemar | None:
     if first[0]["labels"] != second[0]["labels"]:
         return None
-    return mcnemar(records.right(first[0]), records.right(second[0]))
+    return mcnemar(records.unpack_right(first[0]), records.unpack_right(second[0]))
 
 
 def _verdict(difference: PairedDifference, equivalence: Equivalence, metric: str, p_value: float | None) -> str:
@@ -374,33 +376,41 @@ def _holds(difference: PairedDifference, expect: str, *, lower_is_better: bool) 
     return high >= 0 if lower_is_better else low <= 0  # no gain: the interval is not wholly on the better side
 
 
-def _differing(configs: Sequence[Config]) -> list[str]:
-    """Return the settings in which arms differ."""
+def _differing_settings(configs: Sequence[Config]) -> list[str]:
+    """Return the settings in which variants differ."""
     leaves = [dict(names.leaves(config.model_dump(mode="json"))) for config in configs]
     keys = sorted({key for each in leaves for key in each})
-    return [key for key in keys if key not in OF_NO_ARM and any(each.get(key) != leaves[0].get(key) for each in leaves)]
+    return [
+        key
+        for key in keys
+        if key not in NOT_OF_THE_VARIANT and any(each.get(key) != leaves[0].get(key) for each in leaves)
+    ]
 
 
-def _environment(arms: Any) -> dict[str, list[str]]:
-    found = [record["environment"] | {"code": record.get("code")} for arm in arms for record in arm.records.values()]
-    keys = (*records.OF_THE_MACHINE, "code")
+def _environment(variants: Any) -> dict[str, list[str]]:
+    found = [
+        record["environment"] | {"code": record.get("code")}
+        for variant in variants
+        for record in variant.records.values()
+    ]
+    keys = (*records.ENVIRONMENT_KEYS, "code")
     return {key: sorted({str(each.get(key)) for each in found}) for key in keys}
 
 
-def _notes(arms: Sequence[Arm]) -> list[str]:
+def _notes(variants: Sequence[VariantRuns]) -> list[str]:
     """Say what is missing, and what does not go together."""
     notes = [
-        f"{arm.name}: {len(arm.records)} of {arm.num_planned} replicates are finished"
-        for arm in arms
-        if len(arm.records) < arm.num_planned
+        f"{variant.name}: {len(variant.records)} of {variant.num_planned} seeds are finished"
+        for variant in variants
+        if len(variant.records) < variant.num_planned
     ]
-    found = [record for arm in arms for record in arm.records.values()]
+    found = [record for variant in variants for record in variant.records.values()]
     for key, what in (("precision", "number formats"), ("threads", "numbers of threads"), ("torch", "torch releases")):
         values = sorted({str(record["environment"].get(key)) for record in found})
         if len(values) > 1:
-            notes.append(f"cells of several {what}: {', '.join(values)}")
+            notes.append(f"runs of several {what}: {', '.join(values)}")
     if len({record.get("code") for record in found}) > 1:
-        notes.append("cells of several states of the code")
+        notes.append("runs of several states of the code")
     if len({record["labels"] for record in found}) > 1:
-        notes.append("the test images are not the same in all cells: no interval over images can be given")
+        notes.append("the test images are not the same in all runs: no interval over images can be given")
     return notes

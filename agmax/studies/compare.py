@@ -1,4 +1,4 @@
-"""Compare run folders that are there already, as a study compares its cells."""
+"""Compare run folders that are there already, as a study compares its runs."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from agmax.config import names, resolve
 from agmax.config.schema import Config
 from agmax.core.errors import CheckpointError, UsageError
-from agmax.evaluation.metrics import measured
+from agmax.evaluation.metrics import computed_metrics
 from agmax.experiments import start
-from agmax.experiments.run_folder import Run, find
-from agmax.experiments.start import NOT_THE_RESULT
+from agmax.experiments.run_folder import RunFolder, find
+from agmax.experiments.start import IRRELEVANT_SETTINGS
 from agmax.studies import records
-from agmax.studies.analysis import OF_NO_ARM, Analysis, Arm, Pair, analyse
+from agmax.studies.analysis import NOT_OF_THE_VARIANT, Analysis, Pair, VariantRuns, analyze
 
 CHOSEN_AFTERWARDS = "the pairs were chosen when the runs were there: the p-values describe, they do not confirm"
 
@@ -26,22 +26,22 @@ class Side(NamedTuple):
     metrics: dict[str, float]
 
 
-def of_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
-    """Compare finished runs: those that differ in their seeds alone are replicates of one arm.
+def compare_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
+    """Compare finished runs: those that differ in their seeds alone are seeds of one variant.
 
-    Every arm is compared with the first. Return the analysis, and the folder for what is made from it.
+    Every variant is compared with the first. Return the analysis, and the folder for what is made from it.
 
     Raises:
         UsageError: a run is given twice, or was not evaluated on the test images.
         CheckpointError: there is no such run.
     """
-    arms: list[Arm] = []
-    runs = [_finished(text, runs_dir) for text in texts]
+    variants: list[VariantRuns] = []
+    runs = [_finished_run(text, runs_dir) for text in texts]
     for run in runs:
         config = start.settings_of(run)
         assert config is not None, "a finished run has a configuration"
         try:
-            record = records.of_run(run)
+            record = records.record_of_run(run)
         except (KeyError, OSError, ValueError) as error:
             remedy = "Restore it, or train again: runs of early releases lack some of it"
             raise CheckpointError("run folder is not whole", where=run.path, why=str(error), remedy=remedy) from error
@@ -49,22 +49,22 @@ def of_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
             raise UsageError(
                 "run without test metrics", where=run.path, why="it was trained with evaluation.test=false"
             )
-        for number, arm in enumerate(arms):
-            if not resolve.differences(arm.config, config, ignore=(*NOT_THE_RESULT, *OF_NO_ARM)):
-                if record["seed"] in arm.records:
-                    why = f"two runs of {arm.name} have seed {record['seed']}"
-                    raise UsageError("a replicate stands twice", where=run.path, why=why, remedy="Leave one out")
-                arm.records[record["seed"]] = record
-                arms[number] = arm._replace(num_planned=len(arm.records))
+        for number, variant in enumerate(variants):
+            if not resolve.differences(variant.config, config, ignore=(*IRRELEVANT_SETTINGS, *NOT_OF_THE_VARIANT)):
+                if record["seed"] in variant.records:
+                    why = f"two runs of {variant.name} have seed {record['seed']}"
+                    raise UsageError("a seed stands twice", where=run.path, why=why, remedy="Leave one out")
+                variant.records[record["seed"]] = record
+                variants[number] = variant._replace(num_planned=len(variant.records))
                 break
         else:
-            arms.append(Arm(config.name, "", config, {record["seed"]: record}, 1, {}))
-    arms = _told_apart(arms)
-    pairs = [Pair(arm.name, arms[0].name) for arm in arms[1:]]
-    datasets = ", ".join(dict.fromkeys(arm.config.dataset.name for arm in arms))
-    analysis = analyse(
+            variants.append(VariantRuns(config.name, "", config, {record["seed"]: record}, 1, {}))
+    variants = _distinguish_names(variants)
+    pairs = [Pair(variant.name, variants[0].name) for variant in variants[1:]]
+    datasets = ", ".join(dict.fromkeys(variant.config.dataset.name for variant in variants))
+    analysis = analyze(
         f"{len(runs)} runs on {datasets}",
-        arms,
+        variants,
         metrics=("error", "nll", "ece"),
         contrasts=pairs,
         notes=[CHOSEN_AFTERWARDS] if pairs else [],
@@ -73,9 +73,9 @@ def of_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
     return analysis, Path(runs_dir).expanduser() / "studies" / f"compare-{digest}"
 
 
-def _finished(text: str, runs_dir: str) -> Run:
-    path = _found(text, runs_dir)
-    run = Run(path)
+def _finished_run(text: str, runs_dir: str) -> RunFolder:
+    path = _find_run(text, runs_dir)
+    run = RunFolder(path)
     if not path.is_dir() or run.read_json("result.json") is None:
         why = "it has no result.json"
         raise CheckpointError(
@@ -84,7 +84,7 @@ def _finished(text: str, runs_dir: str) -> Run:
     return run
 
 
-def _found(text: str, runs_dir: str) -> Path:
+def _find_run(text: str, runs_dir: str) -> Path:
     """Find a run folder as typed or below the folder of runs; where there is none, name the nearest."""
     try:
         return find(text, runs_dir)
@@ -94,19 +94,21 @@ def _found(text: str, runs_dir: str) -> Path:
         raise CheckpointError("no such run", where=text, remedy=remedy) from error
 
 
-def _told_apart(arms: Sequence[Arm]) -> list[Arm]:
-    """Give arms of one name the settings that tell them apart."""
+def _distinguish_names(variants: Sequence[VariantRuns]) -> list[VariantRuns]:
+    """Give variants of one name the settings that tell them apart."""
     named = []
-    for arm in arms:
-        same = [other for other in arms if other.name == arm.name]
+    for variant in variants:
+        same = [other for other in variants if other.name == variant.name]
         keys = {
             difference.split(":")[0]
             for other in same
-            for difference in resolve.differences(arm.config, other.config, ignore=(*NOT_THE_RESULT, *OF_NO_ARM))
+            for difference in resolve.differences(
+                variant.config, other.config, ignore=(*IRRELEVANT_SETTINGS, *NOT_OF_THE_VARIANT)
+            )
         }
-        leaves = dict(names.leaves(arm.config.model_dump(mode="json")))
+        leaves = dict(names.leaves(variant.config.model_dump(mode="json")))
         words = ", ".join(f"{key}={leaves.get(key)}" for key in sorted(keys))
-        named.append(arm._replace(name=f"{arm.name} ({words})" if words else arm.name))
+        named.append(variant._replace(name=f"{variant.name} ({words})" if words else variant.name))
     return named
 
 
@@ -134,7 +136,7 @@ def _side(text: str, runs_dir: str) -> Side:
     """Read a run folder or, where there is none of that name, a configuration."""
     is_name = not resolve.is_path(text) or text.endswith((".yaml", ".yml"))
     try:
-        run = Run(_found(text, runs_dir))
+        run = RunFolder(_find_run(text, runs_dir))
     except CheckpointError:
         if not is_name:
             raise
@@ -145,5 +147,5 @@ def _side(text: str, runs_dir: str) -> Side:
     if config is None:
         raise CheckpointError("not a run folder", where=run.path, why="it has no config.yaml")
     result = run.read_json("result.json") or {}
-    shown = (*measured(), "epochs", "seconds")
+    shown = (*computed_metrics(), "epochs", "seconds")
     return Side(text, config, {name: result[name] for name in shown if name in result})

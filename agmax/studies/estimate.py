@@ -1,4 +1,4 @@
-"""How long the cells of a study will take: by the cells already finished, or by a few steps timed now."""
+"""How long the runs of a study will take: by the runs already finished, or by a few steps timed now."""
 
 import statistics
 import time
@@ -7,14 +7,14 @@ from collections.abc import Collection, Sequence
 from agmax.config.resolve import with_classes
 from agmax.config.schema import Config
 from agmax.core.errors import AgmaxError
-from agmax.studies.plan import Cell
+from agmax.studies.plan import PlannedRun
 from agmax.studies.records import Record
 
 LARGE = 64
 """Side of images, in pixels, from which a few of them are enough to time a step."""
 
 
-def image_passes(config: Config, sizes: dict[str, int | None] | None = None) -> int | None:
+def samples_seen(config: Config, sizes: dict[str, int | None] | None = None) -> int | None:
     """Return how many images, counting views, a training goes through; None where only the data could tell.
 
     `sizes` remembers the number of training images of each data set that was looked at.
@@ -29,18 +29,18 @@ def image_passes(config: Config, sizes: dict[str, int | None] | None = None) -> 
     return None if number is None else config.train.epochs * number * config.objective.num_views
 
 
-def seconds(cells: Sequence[Cell], known: Collection[Record]) -> float | None:
-    """Return how long cells take one after another; None where the data are not there to tell."""
-    if not cells:
+def seconds(planned_runs: Sequence[PlannedRun], known: Collection[Record]) -> float | None:
+    """Return how long runs take one after another; None where the data are not there to tell."""
+    if not planned_runs:
         return 0.0
     sizes: dict[str, int | None] = {}
-    passes = [image_passes(cell.config, sizes) for cell in cells]
-    total = sum(number for number in passes if number is not None)
-    if None in passes:
+    samples = [samples_seen(planned.config, sizes) for planned in planned_runs]
+    total = sum(number for number in samples if number is not None)
+    if None in samples:
         return None
     if known:
-        return total * float(statistics.median(record["seconds"] / record["image_passes"] for record in known))
-    return total * seconds_per_image_pass(cells[-1].config)
+        return total * float(statistics.median(record["seconds"] / record["samples_seen"] for record in known))
+    return total * seconds_per_sample(planned_runs[-1].config)
 
 
 def _num_images(config: Config) -> int | None:
@@ -52,7 +52,7 @@ def _num_images(config: Config) -> int | None:
         return None
 
 
-def seconds_per_image_pass(config: Config) -> float:
+def seconds_per_sample(config: Config) -> float:
     """Time two training steps on images of noise, and return the seconds for one view of one image.
 
     Reading files and evaluating are left out.
@@ -74,7 +74,7 @@ def seconds_per_image_pass(config: Config) -> float:
         images.to(device), torch.arange(count).remainder(builders.num_classes(config)), torch.arange(count)
     )
     classifier = builders.model(config, with_pretrained=False).to(device)
-    classifier.autocast = devices.autocast_format(config.train.precision, device)
+    classifier.autocast = devices.autocast_dtype(config.train.precision, device)
     augment, objective, optimizer = (
         builders.augmentation(config, steps_per_epoch=3),
         builders.objective(config),

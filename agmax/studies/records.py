@@ -1,4 +1,4 @@
-"""Finished cells, one line of JSON each: all that tables, intervals and figures are made from."""
+"""Finished runs, one line of JSON each: all that tables, intervals and figures are made from."""
 
 import base64
 import hashlib
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 
 from agmax.core import storage
 from agmax.core.errors import DataError
-from agmax.evaluation.metrics import METRICS, completed
-from agmax.experiments.run_folder import Run
+from agmax.evaluation.metrics import METRICS, add_complements
+from agmax.experiments.run_folder import RunFolder
 
 Record = dict[str, Any]
 Bits = NDArray[np.bool_]
 
-OF_THE_MACHINE = ("torch", "device_name", "num_gpus", "threads", "precision", "commit", "clean")
+ENVIRONMENT_KEYS = ("torch", "device_name", "num_gpus", "threads", "precision", "commit", "clean")
 CURVES = ("train_loss", "validation_top1", "test_top1")
 
 CANNOT, REMEDY = "cannot write the results", "Copy the study file to a folder you can write, and give its path"
 
 
-def of_run(run: Run) -> Record:
+def record_of_run(run: RunFolder) -> Record:
     """Return what a finished run leaves for a comparison.
 
     Keys: seed, config, split, metrics (of every split: METRICS), best (the two protocols that choose an epoch),
-    curves (values at epochs), epochs, steps, image_passes, num_training_images, code, seconds, environment; with a test
+    curves (values at epochs), epochs, steps, samples_seen, num_training_images, code, seconds, environment; with a test
     split num_test_images, labels (checksum) and right (of every test image, packed); where it was measured robustness
     (top1 `at` shares occluded in percent, and `at` offsets in pixels).
     """
@@ -45,10 +45,10 @@ def of_run(run: Run) -> Record:
         },
         "best": _best(rows),
         "curves": _curves(rows),
-        **{name: result[name] for name in ("epochs", "steps", "image_passes", "num_training_images")},
+        **{name: result[name] for name in ("epochs", "steps", "samples_seen", "num_training_images")},
         "code": environment.get("code"),
         "seconds": round(sum(sum(_seconds(row["timing"])) for row in rows) + result.get("robustness_seconds", 0.0), 1),
-        "environment": {name: environment.get(name) for name in OF_THE_MACHINE},
+        "environment": {name: environment.get(name) for name in ENVIRONMENT_KEYS},
     }
     robustness = _robustness(result)
     if robustness:
@@ -56,12 +56,12 @@ def of_run(run: Run) -> Record:
     if "test_labels" in predictions:
         labels = predictions["test_labels"]
         right = predictions["test_predicted"] == labels
-        record |= {"num_test_images": len(labels), "labels": checksum(labels), "right": packed(right)}
+        record |= {"num_test_images": len(labels), "labels": checksum(labels), "right": pack_bits(right)}
     return record
 
 
 def _metrics(row: Mapping[str, Any], split: str) -> dict[str, float]:
-    return completed({name: float(row[f"{split}_{name}"]) for name in METRICS if f"{split}_{name}" in row})
+    return add_complements({name: float(row[f"{split}_{name}"]) for name in METRICS if f"{split}_{name}" in row})
 
 
 def _seconds(timing: Mapping[str, float]) -> tuple[float, float]:
@@ -94,7 +94,7 @@ def _robustness(result: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
     found: dict[str, tuple[list[float], list[float]]] = {}
     if "occlusion" in result:
         table = result["occlusion"]
-        found["occlusion"] = [100 * share for share in table["share"]], table["top1"]
+        found["occlusion"] = [100 * fraction for fraction in table["fraction"]], table["top1"]
     if "offsets" in result:
         table = result["offsets"]["along_axes"]
         found["offsets"] = table["pixels"], table["top1"]
@@ -104,13 +104,13 @@ def _robustness(result: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def packed(right: Bits) -> str:
+def pack_bits(right: Bits) -> str:
     """Write right [M] as text, eight images a byte."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
 
 
-def right(record: Record) -> Bits:
-    """Return which test images [M] a cell's model has classified rightly."""
+def unpack_right(record: Record) -> Bits:
+    """Return which test images [M] a run's model has classified rightly."""
     packed_bits = np.frombuffer(base64.b64decode(record["right"]), dtype=np.uint8)
     return np.unpackbits(packed_bits, count=record["num_test_images"]).astype(bool)
 
@@ -120,21 +120,21 @@ def checksum(labels: NDArray[Any]) -> str:
     return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()[:16]
 
 
-def read(path: Path) -> dict[str, Record]:
+def read_records(path: Path) -> dict[str, Record]:
     """Return the records of a file by key, of equal keys the last; a line cut short by a kill is left out.
 
     Raises:
         DataError: a line in the middle is damaged, or the file cannot be read.
     """
     try:
-        return _parsed(path.read_bytes(), path)
+        return _parse(path.read_bytes(), path)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise DataError("cannot read the results", where=path, why=error.strerror or "") from error
 
 
-def _parsed(content: bytes, path: Path) -> dict[str, Record]:
+def _parse(content: bytes, path: Path) -> dict[str, Record]:
     found: dict[str, Record] = {}
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -146,12 +146,12 @@ def _parsed(content: bytes, path: Path) -> dict[str, Record]:
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):  # no line end behind it
                 break
-            remedy = "Restore the file, or remove that line: its cell is then trained again"
+            remedy = "Restore the file, or remove that line: its run is then trained again"
             raise DataError("damaged record", where=f"{path}:{number}", remedy=remedy) from error
     return found
 
 
-def append(path: Path, record: Record) -> None:
+def append_record(path: Path, record: Record) -> None:
     """Add a record to the file, to which other programs may be adding, unless they have added this very one.
 
     A line cut short before is mended: removed, or ended where it is whole.
@@ -162,16 +162,16 @@ def append(path: Path, record: Record) -> None:
     storage.make_folder(path.parent, what=CANNOT, remedy=REMEDY)
     with (
         storage.explain(path, what=CANNOT, remedy=REMEDY),
-        storage.open_alone(path, wait=True, what=CANNOT, remedy=REMEDY) as file,
+        storage.open_locked(path, wait=True, what=CANNOT, remedy=REMEDY) as file,
     ):
         assert file is not None, "it was waited for"
         file.seek(0)
         content = file.read()
-        there = _parsed(content, path)
+        there = _parse(content, path)
         if record["key"] in there and there[record["key"]].get("code") == record.get("code"):
             return
         cut = content[content.rfind(b"\n") + 1 :]
-        if _parsed(cut, path):
+        if _parse(cut, path):
             file.write(b"\n")
         else:
             file.truncate(len(content) - len(cut))
@@ -179,7 +179,7 @@ def append(path: Path, record: Record) -> None:
         storage.sync(file)
 
 
-def probe(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Find out before the work begins whether its records can be kept.
 
     Raises:

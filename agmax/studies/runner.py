@@ -1,4 +1,4 @@
-"""Run the cells of a study that are not finished: each in a process of its own, alone in its run folder."""
+"""Run the runs of a study that are not finished: each in a process of its own, alone in its run folder."""
 
 import json
 import os
@@ -18,31 +18,31 @@ from agmax.core import storage
 from agmax.core.errors import AgmaxError, ResourceError
 from agmax.core.logs import log
 from agmax.experiments import start
-from agmax.experiments.run_folder import Run, runs_of
+from agmax.experiments.run_folder import RunFolder, find_runs
 from agmax.experiments.source_hash import fingerprint
-from agmax.experiments.start import NOT_THE_RESULT
-from agmax.studies.plan import Cell
+from agmax.experiments.start import IRRELEVANT_SETTINGS
+from agmax.studies.plan import PlannedRun
 
 POLL_SECONDS = 5.0
-"""How often a cell that another program trains is looked at."""
+"""How often a run that another program trains is looked at."""
 
 
-class Outcome(NamedTuple):
-    """What became of a cell."""
+class RunOutcome(NamedTuple):
+    """What became of a run."""
 
-    cell: Cell
-    run: Run | None  # finished; None where it failed, or another program has it
+    planned: PlannedRun
+    run: RunFolder | None  # finished; None where it failed, or another program has it
     message: str  # what went wrong
     exit_code: int
 
 
-class CellError(AgmaxError):
-    """A cell whose training failed; the program ends with the code of that training."""
+class StudyRunError(AgmaxError):
+    """A run whose training failed; the program ends with the code of that training."""
 
-    def __init__(self, outcome: Outcome, num_failed: int, log_file: Path) -> None:
-        what = "a cell failed" if num_failed == 1 else f"{num_failed} cells failed, the first"
-        remedy = f"See {log_file}; the finished cells are kept, and --study again runs the others"
-        super().__init__(what, where=outcome.cell.title, why=outcome.message, remedy=remedy)
+    def __init__(self, outcome: RunOutcome, num_failed: int, log_file: Path) -> None:
+        what = "a run failed" if num_failed == 1 else f"{num_failed} runs failed, the first"
+        remedy = f"See {log_file}; the finished runs are kept, and --study again runs the others"
+        super().__init__(what, where=outcome.planned.title, why=outcome.message, remedy=remedy)
         self.exit_code = outcome.exit_code
 
 
@@ -52,46 +52,46 @@ def folder_of(study: str, runs_dir: str) -> Path:
 
 
 def run_all(
-    cells: Sequence[Cell],
+    planned_runs: Sequence[PlannedRun],
     folder: Path,
     *,
     jobs: int,
     gpus: Sequence[str],
     fresh: bool,
     imports: Sequence[str] = (),
-    done: Callable[[Outcome], None],
-) -> list[Outcome]:
-    """Train the cells, `jobs` at a time, each job on its share of the GPUs or of the cores.
+    done: Callable[[RunOutcome], None],
+) -> list[RunOutcome]:
+    """Train the runs, `jobs` at a time, each job on its share of the GPUs or of the cores.
 
-    With `fresh` the runs that other code has begun are left as they are; every cell imports the files `imports`.
-    `done` is called with every finished cell, in the order in which they end. A cell that another program has
+    With `fresh` the runs that other code has begun are left as they are; every run imports the files `imports`.
+    `done` is called with every finished run, in the order in which they end. A run that another program has
     locked is left to it and looked at again at the end. Return the outcomes of those that failed.
     """
-    storage.make_folder(folder / "cells")
-    failed: list[Outcome] = []
-    waiting = list(cells)
+    storage.make_folder(folder / "runs")
+    failed: list[RunOutcome] = []
+    waiting = list(planned_runs)
     num_told = 0
     while waiting:
-        elsewhere: list[Cell] = []
+        elsewhere: list[PlannedRun] = []
         with closing(_each(waiting, folder, jobs=jobs, gpus=gpus, fresh=fresh, imports=imports)) as outcomes:
             for outcome in outcomes:
                 if outcome.run is not None:
                     done(outcome)
                 elif outcome.exit_code == 0:
-                    elsewhere.append(outcome.cell)
+                    elsewhere.append(outcome.planned)
                 else:
                     failed.append(outcome)
-                    log.info("failed: %s: %s", outcome.cell.title, outcome.message)
+                    log.info("failed: %s: %s", outcome.planned.title, outcome.message)
         if elsewhere and len(elsewhere) == len(waiting):
             if len(elsewhere) != num_told:
                 num_told = len(elsewhere)
-                log.info("waiting for cells that other programs train: %d", num_told)
+                log.info("waiting for runs that other programs train: %d", num_told)
             time.sleep(POLL_SECONDS)
         waiting = elsewhere
     return failed
 
 
-class _Children:
+class _Processes:
     """The processes that were started and run on; all of them end when this program is told to."""
 
     def __init__(self) -> None:
@@ -126,19 +126,25 @@ class _Children:
 
 
 def _each(
-    cells: Sequence[Cell], folder: Path, *, jobs: int, gpus: Sequence[str], fresh: bool, imports: Sequence[str]
-) -> Generator[Outcome, None, None]:
-    """Yield the outcome of each cell as it ends."""
+    planned_runs: Sequence[PlannedRun],
+    folder: Path,
+    *,
+    jobs: int,
+    gpus: Sequence[str],
+    fresh: bool,
+    imports: Sequence[str],
+) -> Generator[RunOutcome, None, None]:
+    """Yield the outcome of each run as it ends."""
     places = [_environment(number, jobs, gpus) for number in range(jobs)]
-    children = _Children()
-    queue = iter(cells)
+    children = _Processes()
+    queue = iter(planned_runs)
     with ThreadPoolExecutor(jobs) as pool:
-        running: dict[Future[Outcome], dict[str, str]] = {}
+        running: dict[Future[RunOutcome], dict[str, str]] = {}
         try:
             while True:
-                while places and (cell := next(queue, None)) is not None:
+                while places and (planned := next(queue, None)) is not None:
                     place = places.pop()
-                    running[pool.submit(_train, cell, folder, place, children, fresh=fresh, imports=imports)] = place
+                    running[pool.submit(_train, planned, folder, place, children, fresh=fresh, imports=imports)] = place
                 if not running:
                     return
                 for ended in wait(running, return_when=FIRST_COMPLETED).done:
@@ -160,20 +166,26 @@ def _environment(number: int, jobs: int, gpus: Sequence[str]) -> dict[str, str]:
 
 
 def _train(
-    cell: Cell, folder: Path, environment: dict[str, str], children: _Children, *, fresh: bool, imports: Sequence[str]
-) -> Outcome:
-    """Train one cell, or go on with it; the lock is the child's too, so that it holds as long as either lives."""
-    with storage.lock(folder / "cells" / f"{cell.key}.lock") as lock:
+    planned: PlannedRun,
+    folder: Path,
+    environment: dict[str, str],
+    children: _Processes,
+    *,
+    fresh: bool,
+    imports: Sequence[str],
+) -> RunOutcome:
+    """Train one run, or go on with it; the lock is the child's too, so that it holds as long as either lives."""
+    with storage.lock(folder / "runs" / f"{planned.key}.lock") as lock:
         if lock is None:
-            return Outcome(cell, None, "another program trains it", 0)
-        begun = next(iter(_runs(cell, fresh=fresh)), None)
+            return RunOutcome(planned, None, "another program trains it", 0)
+        begun = next(iter(_runs(planned, fresh=fresh)), None)
         if begun is not None and begun.read_json("result.json") is not None:
-            return Outcome(cell, begun, "", 0)
-        config = folder / "cells" / f"{cell.key}.yaml"
+            return RunOutcome(planned, begun, "", 0)
+        config = folder / "runs" / f"{planned.key}.yaml"
         log_file = config.with_suffix(".log")
         words = [*program(), *(f"--import={path}" for path in imports), f"--config={config}", "--train", "--json"]
         words += [f"--resume={begun.path}"] if begun else []
-        storage.write_file(config, resolve.as_yaml(cell.resolved))
+        storage.write_file(config, resolve.as_yaml(planned.resolved))
         with storage.explain(log_file):
             code, answer = children.run(words, log_file, environment, lock)
         try:
@@ -181,21 +193,21 @@ def _train(
         except (ValueError, KeyError, TypeError):
             folder_of_run = None
         if folder_of_run is None:
-            return Outcome(cell, None, _reason(log_file, code), code or 1)
-        return Outcome(cell, Run(Path(folder_of_run)), "", 0)
+            return RunOutcome(planned, None, _reason(log_file, code), code or 1)
+        return RunOutcome(planned, RunFolder(Path(folder_of_run)), "", 0)
 
 
-def _runs(cell: Cell, *, fresh: bool) -> Iterable[Run]:
-    """Yield the run folders of a cell's very settings, the newest first; with `fresh` those of the present code."""
-    config = cell.config
-    for run in runs_of(config.train.runs_dir, config.name, start.stem(config)):
+def _runs(planned: PlannedRun, *, fresh: bool) -> Iterable[RunFolder]:
+    """Yield the run folders of a run's very settings, the newest first; with `fresh` those of the present code."""
+    config = planned.config
+    for run in find_runs(config.train.runs_dir, config.name, start.stem(config)):
         there = start.settings_of(run)
         environment = run.read_json("environment.json") or {}
         if there is None or (fresh and environment.get("code") != fingerprint()):
             continue
         num_classes = there.dataset.num_classes
         counted = resolve.with_classes(config, num_classes) if num_classes else config  # a run has counted them
-        if not resolve.differences(there, counted, ignore=NOT_THE_RESULT):
+        if not resolve.differences(there, counted, ignore=IRRELEVANT_SETTINGS):
             yield run
 
 
@@ -216,7 +228,7 @@ def visible_gpus() -> list[str]:
 
 
 def jobs_for(asked: int | None, gpus: Sequence[str]) -> int:
-    """Return how many cells are trained at a time: what is asked, or one for each GPU.
+    """Return how many runs are trained at a time: what is asked, or one for each GPU.
 
     Raises:
         ResourceError: there are fewer GPUs than jobs.

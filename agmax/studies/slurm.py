@@ -1,4 +1,4 @@
-"""Write a study as an array job for the batch system Slurm: every task trains one cell."""
+"""Write a study as an array job for the batch system Slurm: every task trains one run."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from agmax.studies.runner import program
 
 
-def script(name: str, words: Sequence[str], cells: Sequence[int]) -> str:
-    """Return the job script that trains the cells of these numbers (from 1 on), each with the words typed.
+def script(name: str, words: Sequence[str], planned_runs: Sequence[int]) -> str:
+    """Return the job script that trains the runs of these numbers (from 1 on), each with the words typed.
 
     A task that Slurm ends early is queued again, and goes on from its last checkpoint.
     """
@@ -17,7 +17,7 @@ def script(name: str, words: Sequence[str], cells: Sequence[int]) -> str:
             "#!/bin/bash",
             f"# Submit with sbatch; afterwards run, for the tables: {command}",
             f"#SBATCH --job-name={name}",
-            f"#SBATCH --array={ranges(cells)}",
+            f"#SBATCH --array={ranges(planned_runs)}",
             "#SBATCH --gpus-per-task=1",
             "#SBATCH --ntasks=1",
             "#SBATCH --cpus-per-task=8",
@@ -25,7 +25,7 @@ def script(name: str, words: Sequence[str], cells: Sequence[int]) -> str:
             "#SBATCH --requeue",
             f"#SBATCH --output={name}-%a.log",
             "#SBATCH --open-mode=append",
-            f'srun {command} --cell "$SLURM_ARRAY_TASK_ID"',
+            f'srun {command} --run "$SLURM_ARRAY_TASK_ID"',
             "",
         ]
     )

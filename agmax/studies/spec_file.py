@@ -17,89 +17,89 @@ Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length
 
 
 def _as_seeds(value: Any) -> Any:
-    """Read a number of replicates as the seeds from 0 on."""
+    """Read a number of seeds as the seeds from 0 on."""
     if type(value) is int and value >= 1:
         return list(range(value))
     if not isinstance(value, list):
-        raise PydanticCustomError("replicates", "it must be how many there are, or a list of their seeds")
+        raise PydanticCustomError("seeds", "it must be how many there are, or a list of their seeds")
     return value
 
 
-def _as_arm(value: Any) -> Any:
-    """Read one line of text as the parts of an arm, and nothing as an arm that adds nothing to the base."""
+def _as_variant(value: Any) -> Any:
+    """Read one line of text as the parts of a variant, and nothing as a variant that adds nothing to the base."""
     if isinstance(value, str):
         return {"parts": value}
     if not isinstance(value, dict | None):
-        raise PydanticCustomError("arm", "it must be parts of a name, or a section of settings")
+        raise PydanticCustomError("variant", "it must be parts of a name, or a section of settings")
     return value or {}
 
 
 Seeds = Annotated[list[Seed], Field(min_length=1), BeforeValidator(_as_seeds)]
 
 
-class Arm(Section):
-    """What a study file says of one arm; other keys than these are settings."""
+class VariantSection(Section):
+    """What a study file says of one variant; other keys than these are settings."""
 
     model_config = ConfigDict(extra="allow")
 
     about: str = ""
     parts: str = ""
     like: Word | None = None
-    replicates: Count | None = None
+    seeds: Count | None = None
     seed_offset: Seed = 0
     paper: dict[Metric, float] = {}
 
 
-class Contrast(Section):
-    """Two arms to compare, fixed before the results are known."""
+class ContrastSection(Section):
+    """Two variants to compare, fixed before the results are known."""
 
     of: Word
     against: Annotated[list[Word], Field(min_length=1)]
     """The comparator, or several of which the one with the best validation in the tuning is taken."""
 
 
-class Check(Section):
-    """Two arms of which it is known beforehand how they compare: they test the study itself."""
+class CheckSection(Section):
+    """Two variants of which it is known beforehand how they compare: they test the study itself."""
 
     of: Word
     against: Word
     expect: Literal["no difference", "a difference", "no gain"]
 
 
-class Tune(Section):
-    """How each arm's settings are chosen: by the mean top1 on the validation images."""
+class TuneSection(Section):
+    """How each variant's settings are chosen: by the mean top1 on the validation images."""
 
-    replicates: Annotated[list[Seed], Field(min_length=1)]
-    """Seeds of the trials, none of them a replicate of the study."""
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    """Seeds of the trials, none of them a seed of the study."""
     trials: Annotated[
         dict[Word, Annotated[list[dict[str, Any]], Field(min_length=2)]],
         Field(min_length=1),
     ]
-    """For each arm the settings of its trials, equally many for all."""
+    """For each variant the settings of its trials, equally many for all."""
     unequal: str = ""
-    """Why some arms have fewer trials than others; the report says so."""
+    """Why some variants have fewer trials than others; the report says so."""
 
 
-class File(Section):
+class StudyFile(Section):
     """What a study file says."""
 
     about: str = ""
     base: str
     dataset: str | None = None
     settings: dict[str, Any] = {}
-    variants: Annotated[dict[Word, Annotated[Arm, BeforeValidator(_as_arm)]], Field(min_length=1)]
-    replicates: Seeds = [0]
+    variants: Annotated[dict[Word, Annotated[VariantSection, BeforeValidator(_as_variant)]], Field(min_length=1)]
+    seeds: Seeds = [0]
     metrics: Annotated[list[Metric], Field(min_length=1)] = ["error", "nll", "ece"]
     budget: Count | None = None
     margin: Positive = 0.2
-    contrasts: list[Contrast] = []
-    checks: list[Check] = []
-    tune: Tune | None = None
+    contrasts: list[ContrastSection] = []
+    checks: list[CheckSection] = []
+    tune: TuneSection | None = None
 
 
-SECTIONS: dict[str, type[Section]] = {"contrasts": Contrast, "checks": Check, "tune": Tune}
+SECTIONS: dict[str, type[Section]] = {"contrasts": ContrastSection, "checks": CheckSection, "tune": TuneSection}
 
-WHY = {
+EXPLANATIONS = {
     "dict_type": "it must be a section, `key: value`",
     "model_type": "it must be a section, `key: value`",
     "list_type": "it must be a list, `[one, another]`",
@@ -112,19 +112,19 @@ WHY = {
 """What pydantic's errors mean to whom wrote the file."""
 
 
-def checked(document: Document) -> File:
+def validate(document: Document) -> StudyFile:
     """Return what a study file says; a key with nothing behind it says nothing.
 
     Raises:
         UsageError: it has another shape; every error that was found is reported.
     """
     try:
-        return File.model_validate({key: value for key, value in document.mapping.items() if value is not None})
+        return StudyFile.model_validate({key: value for key, value in document.mapping.items() if value is not None})
     except ValidationError as failure:
-        raise ConfigErrors([_explained(item, document) for item in failure.errors()]) from failure
+        raise ConfigErrors([_explain(item, document) for item in failure.errors()]) from failure
 
 
-def _explained(item: Any, document: Document) -> UsageError:
+def _explain(item: Any, document: Document) -> UsageError:
     """Turn one of pydantic's errors into ours: key, value, line, what is allowed."""
     path = [word for word in item["loc"] if word != "[key]"]
     where = document.where(".".join(map(str, path)))
@@ -135,10 +135,10 @@ def _explained(item: Any, document: Document) -> UsageError:
     if item["type"] == "missing":
         return UsageError(f"{key} is missing{entry}", where=where, remedy="See configs/study for examples")
     if item["type"] == "extra_forbidden":
-        section = SECTIONS[path[0]] if len(path) > 1 else File
+        section = SECTIONS[path[0]] if len(path) > 1 else StudyFile
         remedy = names.nearest(str(path[-1]), section.model_fields)
         return UsageError(f"unknown key {key}{entry}", where=where, remedy=remedy)
-    why, remedy = WHY.get(item["type"], item["msg"].replace("Input should be", "it must be")), ""
+    why, remedy = EXPLANATIONS.get(item["type"], item["msg"].replace("Input should be", "it must be")), ""
     if item["type"] == "too_short":
         why = f"it must hold {item['ctx']['min_length']} or more"
     if item["type"] == "literal_error":

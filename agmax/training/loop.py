@@ -12,16 +12,16 @@ from torch import Tensor, optim
 from tqdm import tqdm
 
 from agmax.core.batch import Batch, RawBatch
-from agmax.core.devices import copied_ahead, over_devices
+from agmax.core.devices import data_parallel, prefetch
 from agmax.core.errors import DivergedError
 from agmax.core.logs import log
 from agmax.core.rng import seed_for
 from agmax.data import sampler
-from agmax.data.source import Source
+from agmax.data.loader import Loader
 from agmax.losses import Criterion
-from agmax.losses.cross_entropy import row_entropy
+from agmax.losses.cross_entropy import target_entropy
 from agmax.models.classifier import Classifier
-from agmax.optim.lr_schedules import Plateau, plateau_after
+from agmax.optim.lr_schedules import Plateau, update_plateau
 
 TIMED_STEPS = 10
 """Steps after which the remaining minutes are estimated."""
@@ -37,19 +37,19 @@ class MetricsLog(Protocol):
     def would_be_best(self, row: dict[str, Any]) -> bool: ...
 
 
-class Checkpoints(Protocol):
+class CheckpointStore(Protocol):
     """Where the states go."""
 
     def path(self, step: int) -> Path: ...
 
-    def saved(self) -> list[Path]: ...
+    def list_checkpoints(self) -> list[Path]: ...
 
     def save(self, step: int, state: dict[str, Any]) -> None: ...
 
     def keep_best(self, step: int) -> None: ...
 
 
-class Evaluates(Protocol):
+class SplitEvaluator(Protocol):
     """Measures the model on one split, and keeps what it answered."""
 
     def __call__(self) -> dict[str, float]: ...
@@ -71,7 +71,7 @@ class TrainStep:
         seed: int = 0,
     ) -> None:
         """`augment(raw, step=step)` makes the batch of a step; `classifier` is on the device, and all GPUs share it."""
-        self.classifier, self.model = classifier, over_devices(classifier, device)
+        self.classifier, self.model = classifier, data_parallel(classifier, device)
         self.optimizer, self.objective, self.augment = optimizer, objective, augment
         self.device, self.seed = device, seed
         self.augment_seconds = 0.0  # since it was last set to 0; on a GPU, what it takes to launch
@@ -90,11 +90,11 @@ class TrainStep:
         losses.total.backward()
         self.optimizer.step()
         return {name: value.detach() for name, value in losses.terms.items()} | {
-            "target_entropy": row_entropy(batch.targets).mean()
+            "target_entropy": target_entropy(batch.targets).mean()
         }
 
 
-class Plan(NamedTuple):
+class TrainingPlan(NamedTuple):
     """How long a training takes, in which batches, at which learning rate, and what it does on the way."""
 
     epochs: int
@@ -116,7 +116,7 @@ class Records(NamedTuple):
     """Where goes what a training leaves."""
 
     metrics_log: MetricsLog
-    checkpoints: Checkpoints
+    checkpoints: CheckpointStore
     report: Callable[[dict[str, Any]], None]  # is called with every row of the metrics log
     description: dict[str, Any]  # what a checkpoint says of itself, in plain types
 
@@ -127,10 +127,10 @@ class Trainer:
     def __init__(
         self,
         make_step: TrainStep,
-        data: Source,
-        plan: Plan,
+        data: Loader,
+        plan: TrainingPlan,
         *,
-        evaluators: Mapping[str, Evaluates],
+        evaluators: Mapping[str, SplitEvaluator],
         records: Records,
     ) -> None:
         """`evaluators` has one for each split to measure."""
@@ -165,13 +165,15 @@ class Trainer:
         epoch, start = divmod(self.step, self.plan.steps_per_epoch)
         if start == 0:
             if self.sums:  # those of the epoch before
-                self.plateau = plateau_after(self.plateau, self.means()["classification"], patience=self.plan.patience)
+                self.plateau = update_plateau(self.plateau, self.means()["classification"], patience=self.plan.patience)
             self.sums = {}
         self.make_step.augment_seconds = 0.0
         self.make_step.model.train()
-        batches = sampler.shuffled(len(self.data), self.plan.batch_size, seed=self.plan.seed, epoch=epoch, start=start)
+        batches = sampler.shuffle_batches(
+            len(self.data), self.plan.batch_size, seed=self.plan.seed, epoch=epoch, start=start
+        )
         num_images = 0
-        with closing(copied_ahead(self.data.batches(batches, epoch=epoch), self.make_step.device)) as samples:
+        with closing(prefetch(self.data.batches(batches, epoch=epoch), self.make_step.device)) as samples:
             for sample in self._progress(samples, epoch, start):
                 self._add(self.train_step(sample), len(sample.labels))
                 num_images += len(sample.labels)
@@ -236,7 +238,7 @@ class Trainer:
 
     def _refuse_broken(self, broken: list[str]) -> None:
         if broken:
-            saved = self.records.checkpoints.saved()
+            saved = self.records.checkpoints.list_checkpoints()
             remedy = f"Lower optimizer.lr; the last good weights are {saved[-1]}" if saved else "Lower optimizer.lr"
             raise DivergedError("training diverged", where=f"step {self.step}", why=", ".join(broken), remedy=remedy)
 

@@ -38,7 +38,7 @@ def test_batches_have_their_shapes_and_rows_sum_to_one(parts: str, method: str) 
     assert torch.equal(batch.weights, torch.ones(12, num_views))
 
 
-def test_without_augmentation_a_batch_is_the_normalised_images() -> None:
+def test_without_augmentation_a_batch_is_the_normalized_images() -> None:
     make = make_pipeline("ResNet8-no_basic_augment")
     sample = sample_of()
     batch = make(sample, step=0)

@@ -14,7 +14,7 @@ from agmax.augment.operations import CODES, NAMES
 from agmax.core.rng import generator
 from helpers.augment import make_pipeline, sample_of
 from helpers.operations import torchvision_answer
-from helpers.policies import NUM_DRAWS, assert_drawn_from, assert_independent, normalised, policy_rng
+from helpers.policies import NUM_DRAWS, assert_drawn_from, assert_independent, normalized, policy_rng
 
 
 def jitter(strengths: tuple[float, float, float], count: int = NUM_DRAWS) -> tuple[Any, Any]:
@@ -80,7 +80,7 @@ def test_color_jitter_follows_the_policy() -> None:
     for place, image in enumerate(sample.images):
         factor = float(factors[place][jitters[place] == CODES["Brightness"]][0])
         changed = torchvision_answer(image, NAMES[codes[place, 0]], float(values[place, 0]))
-        expected = normalised(functional.adjust_brightness(changed, factor), make)
+        expected = normalized(functional.adjust_brightness(changed, factor), make)
         assert torch.equal(batch.images[place, 0], expected)
 
 
@@ -105,7 +105,7 @@ def test_lighting_adds_principal_colours_before_normalising() -> None:
 
 
 def test_amounts_of_light_are_normal() -> None:
-    amounts = color.lighting_amounts(NUM_DRAWS, std=0.1, rng=np.random.default_rng(0))
+    amounts = color.pca_lighting_amounts(NUM_DRAWS, std=0.1, rng=np.random.default_rng(0))
     assert amounts.shape == (NUM_DRAWS, 3)
     for k in range(3):
         assert stats.kstest(amounts[:, k].numpy(), stats.norm(0, 0.1).cdf).pvalue > 1e-3

@@ -128,8 +128,8 @@ def test_random_boxes_are_distributed_as_torchvisions(height: int, width: int) -
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_random_erasing_leaves_the_other_images_alone(probability: float) -> None:
     _, _, tall, wide = random_boxes(20_000, 32, 32, p=probability)
-    share = float(((tall > 0) & (wide > 0)).mean())
-    assert abs(share - probability) <= 4 * np.sqrt(probability * (1 - probability) / 20_000)
+    fraction = float(((tall > 0) & (wide > 0)).mean())
+    assert abs(fraction - probability) <= 4 * np.sqrt(probability * (1 - probability) / 20_000)
     assert np.array_equal(tall > 0, wide > 0)
 
 

@@ -11,7 +11,7 @@ from helpers.augment import random_images
 @pytest.mark.parametrize(("channels", "height", "width"), [(3, 9, 12), (1, 8, 8)])
 def test_crop_equals_slicing_each_padded_image(channels: int, height: int, width: int) -> None:
     images = random_images(20, channels, height, width)
-    top, left = geometry.crop_corners(20, padding=3, rng=np.random.default_rng(1))
+    top, left = geometry.crop_offsets(20, padding=3, rng=np.random.default_rng(1))
     cropped = geometry.crop(images, top, left, padding=3)
     for image, y, x, result in zip(images, top.tolist(), left.tolist(), cropped, strict=True):
         bordered = torch.zeros(channels, height + 6, width + 6, dtype=torch.uint8)
@@ -22,7 +22,7 @@ def test_crop_equals_slicing_each_padded_image(channels: int, height: int, width
 @pytest.mark.parametrize("padding", [0, 2])
 def test_crop_takes_images_that_lie_in_memory_as_they_like(padding: int) -> None:
     images = random_images(20, 3, 9, 12)
-    top, left = geometry.crop_corners(20, padding=padding, rng=np.random.default_rng(1))
+    top, left = geometry.crop_offsets(20, padding=padding, rng=np.random.default_rng(1))
     expected = geometry.crop(images, top, left, padding=padding)
     layouts = {
         "channels last": images.to(memory_format=torch.channels_last),
@@ -36,7 +36,7 @@ def test_crop_takes_images_that_lie_in_memory_as_they_like(padding: int) -> None
 
 
 def test_crop_corners_are_uniform_and_reach_both_ends() -> None:
-    top, left = geometry.crop_corners(90_000, padding=4, rng=np.random.default_rng(0))
+    top, left = geometry.crop_offsets(90_000, padding=4, rng=np.random.default_rng(0))
     for corners in (top, left):
         counts = torch.bincount(corners, minlength=9)
         assert len(counts) == 9

@@ -61,7 +61,7 @@ def cases(draw: st.DrawFn) -> Case:
 @given(case=cases())
 def test_a_mixed_batch_equals_torchvision_on_each_image_alone(case: Case) -> None:
     codes = np.array([CODES[name] for name in case.names])
-    results = operations.applied(case.images, codes, np.array(case.values))
+    results = operations.apply_operations(case.images, codes, np.array(case.values))
     assert results.shape == case.images.shape
     assert results.dtype == torch.uint8
     for result, image, name, value in zip(results, case.images, case.names, case.values, strict=True):
@@ -85,7 +85,7 @@ def test_a_hundred_strengths_of_one_operation_equal_torchvision(name: str) -> No
     values = values.round() if name.startswith("Translate") or name == "Posterize" else values
     rng = np.random.default_rng(0)
     images = torch.stack([picture("any levels", (3, height, width), rng) for _ in values])
-    results = operations.applied(images, np.full(101, CODES[name]), values)
+    results = operations.apply_operations(images, np.full(101, CODES[name]), values)
     for result, image, value in zip(results, images, values.tolist(), strict=True):
         assert_same(result, image, name, value)
 
@@ -185,11 +185,11 @@ SHAPES = [(3, 32, 32), (1, 8, 13), (3, 47, 30)]
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_result_depends_neither_on_the_place_in_the_batch_nor_on_the_neighbours(shape: tuple[int, int, int]) -> None:
     images, codes, values = random_case(90, shape)
-    whole = operations.applied(images, codes, values)
+    whole = operations.apply_operations(images, codes, values)
     rng = np.random.default_rng(3)
     for size in (90, 31, 2):
         chosen = rng.permutation(90)[:size]
-        part = operations.applied(images[chosen], codes[chosen], values[chosen])
+        part = operations.apply_operations(images[chosen], codes[chosen], values[chosen])
         assert torch.equal(part, whole[chosen])
 
 
@@ -197,9 +197,11 @@ def test_a_result_depends_neither_on_the_place_in_the_batch_nor_on_the_neighbour
 def test_images_one_by_one_give_what_the_batch_gives(shape: tuple[int, int, int]) -> None:
     images, codes, values = random_case(90, shape, seed=1)
     assert set(codes.tolist()) == set(CODES.values())
-    whole = operations.applied(images, codes, values)
+    whole = operations.apply_operations(images, codes, values)
     for place in range(90):
-        alone = operations.applied(images[place : place + 1], codes[place : place + 1], values[place : place + 1])
+        alone = operations.apply_operations(
+            images[place : place + 1], codes[place : place + 1], values[place : place + 1]
+        )
         assert torch.equal(alone[0], whole[place])
 
 
@@ -222,21 +224,21 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 def test_512_images_need_one_call_of_each_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     images, codes, values = random_case(512, (3, 16, 16))
     calls = count_calls(monkeypatch)
-    operations.applied(images, codes, values)
+    operations.apply_operations(images, codes, values)
     assert calls == {name: [int((codes == CODES[name]).sum())] for name in NAMES}
 
 
 def test_the_images_given_are_not_changed() -> None:
     images, codes, values = random_case(90, (3, 12, 12))
     before = images.clone(), codes.copy(), values.copy()
-    operations.applied(images, codes, values)
+    operations.apply_operations(images, codes, values)
     assert torch.equal(images, before[0])
     assert np.array_equal(codes, before[1]) and np.array_equal(values, before[2])
 
 
 def test_a_batch_without_operations_stays_as_it_is() -> None:
     images, _, values = random_case(7, (3, 12, 12))
-    assert torch.equal(operations.applied(images, np.full(7, CODES["Identity"]), values), images)
+    assert torch.equal(operations.apply_operations(images, np.full(7, CODES["Identity"]), values), images)
 
 
 @pytest.mark.parametrize("layout", ["every second image", "a window", "channels last"])
@@ -248,7 +250,9 @@ def test_images_may_lie_in_memory_as_they_like(layout: str) -> None:
         "channels last": images.to(memory_format=torch.channels_last),
     }[layout]
     assert torch.equal(laid, images) and not laid.is_contiguous()
-    assert torch.equal(operations.applied(laid, codes, values), operations.applied(images, codes, values))
+    assert torch.equal(
+        operations.apply_operations(laid, codes, values), operations.apply_operations(images, codes, values)
+    )
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from agmax.augment import policies
 from agmax.augment.operations import NAMES
 from helpers.augment import make_pipeline, sample_of
 from helpers.operations import torchvision_answer
-from helpers.policies import normalised, policy_rng
+from helpers.policies import normalized, policy_rng
 
 POLICIES = ["auto_augment", "rand_augment", "trivial_augment"]
 OFF = {"augment__crop": "none", "augment__flip": False}
@@ -45,7 +45,7 @@ def test_auto_augmented_batches_equal_torchvision_image_by_image(table: str, sca
                 for code, value in zip(codes[place].tolist(), values[place].tolist(), strict=True):
                     image = torchvision_answer(image, NAMES[code], value)
                     met.add(NAMES[code])
-                assert torch.equal(batch.images[place, view], normalised(image, make))
+                assert torch.equal(batch.images[place, view], normalized(image, make))
     assert len(met) >= 9
 
 
@@ -58,4 +58,4 @@ def test_the_policy_sees_the_cropped_and_mirrored_image() -> None:
     codes, values = policies.trivial_augment(16, 32, 32, rng=policy_rng(3, 0))
     for place, image in enumerate(pixels.round().to(torch.uint8)):
         changed = torchvision_answer(image, NAMES[codes[place, 0]], float(values[place, 0]))
-        assert torch.equal(make(sample, step=3).images[place, 0], normalised(changed, make))
+        assert torch.equal(make(sample, step=3).images[place, 0], normalized(changed, make))

@@ -16,7 +16,7 @@ from helpers.policies import SIGNED, SPACES, TABLES, agmax_value, as_value, lear
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_learned_tables_are_torchvisions(table: str) -> None:
-    codes, probabilities, levels = policies._learned(table)
+    codes, probabilities, levels = policies._learned_policy(table)
     assert codes.shape == probabilities.shape == levels.shape == (25, 2)
     for pair, expected in enumerate(learned(table)):
         for place, (name, probability, level) in enumerate(expected):
@@ -27,7 +27,7 @@ def test_the_learned_tables_are_torchvisions(table: str) -> None:
 
 def test_color_of_sub_policy_13_has_the_level_of_the_paper() -> None:
     """AgMax's program says 6, the paper and torchvision 8."""
-    codes, probabilities, levels = policies._learned("cifar10")
+    codes, probabilities, levels = policies._learned_policy("cifar10")
     assert NAMES[codes[13, 1]] == "Color"
     assert (probabilities[13, 1], levels[13, 1]) == (0.2, 8)
 
@@ -45,7 +45,7 @@ def test_levels_mean_what_they_mean_to_torchvision(policy: str, height: int, wid
         code = CODES[name]
         assert strength.has_sign[code] == has_sign
         for sign in (1, -1) if has_sign else (1,):
-            values = strength.centre[code] + sign * strength.magnitude[code]
+            values = strength.center[code] + sign * strength.magnitude[code]
             expected = [as_value(name, sign * magnitude) for magnitude in magnitudes]
             if magnitudes != [0.0] * len(magnitudes):
                 assert values.tolist() == expected, name
@@ -60,8 +60,8 @@ def test_every_operation_of_every_strength_equals_torchvisions_pixels(policy: st
         magnitudes, has_sign = torchvision_levels(policy, name, 48, 64)
         signs = np.array([1, -1] if has_sign else [1])
         code = CODES[name]
-        values = (strength.centre[code] + signs[:, None] * strength.magnitude[code]).ravel()
-        results = operations.applied(images.repeat(len(values), 1, 1, 1), np.full(len(values), code), values)
+        values = (strength.center[code] + signs[:, None] * strength.magnitude[code]).ravel()
+        results = operations.apply_operations(images.repeat(len(values), 1, 1, 1), np.full(len(values), code), values)
         signed = [sign * magnitude for sign in signs.tolist() for magnitude in magnitudes]
         for result, magnitude in zip(results, signed, strict=True):
             expected = v2.AutoAugment()._apply_image_or_video_transform(
@@ -76,7 +76,7 @@ def test_levels_mean_what_they_mean_to_the_agmax_program(height: int, width: int
     for name in NAMES:
         code = CODES[name]
         assert strength.has_sign[code] == (name in SIGNED)
-        values = strength.centre[code] + strength.magnitude[code]
+        values = strength.center[code] + strength.magnitude[code]
         expected = [agmax_value(name, level, height, width) for level in range(11)]
         assert values.tolist() == pytest.approx(expected, abs=1e-12), name
 
@@ -94,7 +94,7 @@ def test_levels_of_the_agmax_program_by_hand() -> None:
     }
     for name, expected in by_hand.items():
         assert strength.magnitude[CODES[name]].tolist() == pytest.approx(expected)
-        assert strength.centre[CODES[name]] == 0
+        assert strength.center[CODES[name]] == 0
 
 
 @pytest.mark.parametrize("size", [28, 32, 64, 96, 224])
@@ -107,13 +107,13 @@ def test_fractions_of_a_pixel_move_an_image_as_far_as_pillow_moves_it(size: int,
         for name, matrix in [("TranslateX", (1, 0, -shift, 0, 1, 0)), ("TranslateY", (1, 0, 0, 0, 1, -shift))]:
             moved = Image.fromarray(image[0, 0].numpy()).transform((size, size), Image.Transform.AFFINE, matrix)
             value = sign * strength.magnitude[CODES[name], level]
-            result = operations.applied(image, np.array([CODES[name]]), np.array([value]))
+            result = operations.apply_operations(image, np.array([CODES[name]]), np.array([value]))
             assert np.array_equal(result[0, 0].numpy(), np.array(moved))
 
 
 def test_the_tables_are_the_choices_of_the_configuration() -> None:
-    assert set(policies.AUTO_AUGMENT) == set(choices("augment.auto_augment.table"))
-    assert set(policies.MAGNITUDES) == set(choices("augment.auto_augment.scale"))
+    assert set(policies.AUTO_AUGMENT) == set(choices("augment.auto_augment.policy"))
+    assert set(policies.MAGNITUDES) == set(choices("augment.auto_augment.magnitudes"))
     assert set(slots.POLICIES) == set(choices("augment.policy")) - {"none"}
     draws = {
         definition: policies.rand_augment(

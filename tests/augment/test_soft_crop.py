@@ -27,10 +27,10 @@ GOLDEN = golden("soft_augmentation.json")
 @pytest.mark.parametrize("case", GOLDEN["visible_share"], ids=lambda case: f"{case['offset_y']},{case['offset_x']}")
 def test_the_visible_share_is_the_reference_programs(case: dict[str, Any]) -> None:
     down, right = torch.tensor([case["offset_y"]]), torch.tensor([case["offset_x"]])
-    share = soft_crop.visible_share(down, right, height=case["height"], width=case["width"])
-    assert share.item() == pytest.approx(case["share"], abs=1e-6)
-    assert targets.counted(share, "iou").item() == pytest.approx(case["iou"], abs=1e-6)
-    assert targets.counted(share, "area") is share
+    fraction = soft_crop.visible_fraction(down, right, height=case["height"], width=case["width"])
+    assert fraction.item() == pytest.approx(case["fraction"], abs=1e-6)
+    assert targets.visible_overlap(fraction, "iou").item() == pytest.approx(case["iou"], abs=1e-6)
+    assert targets.visible_overlap(fraction, "area") is fraction
 
 
 @pytest.mark.parametrize("case", GOLDEN["confidence_curve"], ids=lambda case: f"{case['num_classes']}-{case['power']}")
@@ -83,7 +83,7 @@ def test_soft_crop_equals_cutting_a_canvas(shape: tuple[int, int, int], dtype: t
     colors = random_images(40, shape[0], seed=1).to(dtype)
     down, right = offsets(40, *shape[1:])
     before = laid.clone()
-    results = geometry.window(laid, down, right, background=colors)
+    results = geometry.shifted_crop(laid, down, right, background=colors)
     assert results.shape == images.shape and results.dtype == dtype
     for image, y, x, color, result in zip(images, down.tolist(), right.tolist(), colors, results, strict=True):
         assert torch.equal(result, on_a_canvas(image, y, x, color))
@@ -94,22 +94,22 @@ def test_a_window_beyond_the_image_shows_background_alone() -> None:
     images = random_images(4, 3, 6, 7).float()
     colors = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     down, right = torch.tensor([0, 6, -9, 100]), torch.tensor([-100, 0, 2, 100])
-    results = geometry.window(images, down, right, background=colors)
+    results = geometry.shifted_crop(images, down, right, background=colors)
     assert torch.equal(results, colors[:, :, None, None].expand(-1, -1, 6, 7))
-    assert soft_crop.visible_share(down, right, height=6, width=7).tolist() == [0, 0, 0, 0]
+    assert soft_crop.visible_fraction(down, right, height=6, width=7).tolist() == [0, 0, 0, 0]
 
 
 def test_a_window_of_each_offset_is_its_own_inverse_where_both_are_visible() -> None:
     images = random_images(40, 3, 12, 16)
     down, right = offsets(40, 12, 16)
     colors = torch.zeros(40, 3, dtype=torch.uint8)
-    there = geometry.window(images, down, right, background=colors)
-    back = geometry.window(there, -down, -right, background=colors)
-    seen = geometry.window(torch.full_like(images, 1), down, right, background=colors)
-    seen = geometry.window(seen, -down, -right, background=colors)
+    there = geometry.shifted_crop(images, down, right, background=colors)
+    back = geometry.shifted_crop(there, -down, -right, background=colors)
+    seen = geometry.shifted_crop(torch.full_like(images, 1), down, right, background=colors)
+    seen = geometry.shifted_crop(seen, -down, -right, background=colors)
     assert torch.equal(back, images * seen)
-    share = soft_crop.visible_share(down, right, height=12, width=16)
-    assert torch.equal(seen[:, 0].float().mean(dim=(1, 2)), share)
+    fraction = soft_crop.visible_fraction(down, right, height=12, width=16)
+    assert torch.equal(seen[:, 0].float().mean(dim=(1, 2)), fraction)
 
 
 class Largest(TorchDispatchMode):
@@ -131,7 +131,7 @@ def test_no_canvas_is_made(dtype: torch.dtype) -> None:
     images = random_images(64, 3, 32, 32).to(dtype)
     down, right = offsets(64, 32, 32)
     with Largest() as largest:
-        geometry.window(images, down, right, background=torch.zeros(64, 3, dtype=dtype))
+        geometry.shifted_crop(images, down, right, background=torch.zeros(64, 3, dtype=dtype))
     size = images.untyped_storage().nbytes()
     assert size <= largest.num_bytes < 2 * size
     with Largest() as largest:
@@ -149,7 +149,7 @@ def draw(count: int, height: int, width: int, sigma: float, seed: int = 0) -> tu
     return down.numpy(), right.numpy()
 
 
-def assert_share(observed: Any, expected: float, rounding: float = 5e-5) -> None:
+def assert_fraction(observed: Any, expected: float, rounding: float = 5e-5) -> None:
     """Compare a share of draws with its probability, within three standard errors and the rounding of the latter."""
     error = np.sqrt(expected * (1 - expected) / len(observed))
     assert abs(observed.mean() - expected) < 3 * error + rounding
@@ -159,13 +159,13 @@ def test_offsets_have_the_probabilities_of_the_released_recipe() -> None:
     """At sigma 12 of 32 pixels (known exactly, four digits): 0 is twice as frequent as 1 or -1."""
     down, right = draw(NUM_DRAWS, 32, 32, 12 / 32)
     for numbers in (down, right):
-        assert_share(numbers == 0, 0.0669)
-        assert_share(numbers == 1, 0.0332)
-        assert_share(numbers == -1, 0.0332)
+        assert_fraction(numbers == 0, 0.0669)
+        assert_fraction(numbers == 1, 0.0332)
+        assert_fraction(numbers == -1, 0.0332)
         assert np.abs(numbers).max() <= 31
-    visible = soft_crop.visible_share(torch.from_numpy(down), torch.from_numpy(right), height=32, width=32).numpy()
-    assert_share(visible < 0.25, 0.1321)
-    assert_share(visible == 1, 0.0045)
+    visible = soft_crop.visible_fraction(torch.from_numpy(down), torch.from_numpy(right), height=32, width=32).numpy()
+    assert_fraction(visible < 0.25, 0.1321)
+    assert_fraction(visible == 1, 0.0045)
     assert abs(visible.mean() - 0.5221) < 3 * visible.std() / np.sqrt(NUM_DRAWS) + 5e-5
 
 
@@ -235,7 +235,7 @@ def test_background_colours_are_normal_and_one_of_each_channel() -> None:
 def test_a_certain_class_keeps_the_confidence_and_the_others_share_the_rest(num_classes: int) -> None:
     confidence = torch.tensor([1.0, 0.9, 0.775, 1 / num_classes])
     labels = torch.tensor([0, 1, num_classes - 1, 1])
-    rows = targets.softened(torch.eye(num_classes)[labels], confidence)
+    rows = targets.blend_with_uniform(torch.eye(num_classes)[labels], confidence)
     for row, label, certain in zip(rows, labels.tolist(), confidence.tolist(), strict=True):
         for place in range(num_classes):
             expected = certain if place == label else (1 - certain) / (num_classes - 1)
@@ -245,7 +245,7 @@ def test_a_certain_class_keeps_the_confidence_and_the_others_share_the_rest(num_
 def test_softening_by_hand() -> None:
     """Half an image: 1 - 0.9 * 0.25 = 0.775 with 10 classes, 0.225 / 9 = 0.025 for each of the others."""
     confidence = targets.confidence(torch.tensor(0.5), num_classes=10, power=2, max_confidence=1.0)
-    row = targets.softened(torch.eye(10)[3], confidence)
+    row = targets.blend_with_uniform(torch.eye(10)[3], confidence)
     assert row.tolist() == pytest.approx([0.025] * 3 + [0.775] + [0.025] * 6)
 
 
@@ -253,7 +253,7 @@ def test_softened_rows_of_any_probabilities_sum_to_one_and_keep_their_order() ->
     rng = np.random.default_rng(0)
     rows = torch.from_numpy(rng.dirichlet(np.ones(10), size=(50, 2)))
     confidence = torch.from_numpy(rng.uniform(0.1, 1, size=(50, 2)))
-    softened = targets.softened(rows, confidence)
+    softened = targets.blend_with_uniform(rows, confidence)
     torch.testing.assert_close(softened.sum(-1), torch.ones(50, 2, dtype=torch.float64))
     assert (softened >= 0).all()
     assert torch.equal(softened.argsort(-1), rows.argsort(-1))
@@ -277,10 +277,10 @@ def test_targets_soften_by_the_intersection_over_union_where_that_is_asked_for()
     """Image and window have v of an image in common, and cover 2 - v of it together; the batch tells v all the same."""
     settings: dict[str, Any] = {"augment__soft__background": 0.0, "augment__softening__visibility": "iou"}
     batch = make_pipeline("ResNet8-soft_crop-agmax", **settings)(white(100), step=0)
-    share = visible_pixels(batch)
+    fraction = visible_pixels(batch)
     assert batch.visible is not None
-    torch.testing.assert_close(batch.visible, share, atol=1e-6, rtol=0)
-    torch.testing.assert_close(batch.weights, 1 - 0.9 * (1 - share / (2 - share)) ** 2)
+    torch.testing.assert_close(batch.visible, fraction, atol=1e-6, rtol=0)
+    torch.testing.assert_close(batch.weights, 1 - 0.9 * (1 - fraction / (2 - fraction)) ** 2)
 
 
 @pytest.mark.parametrize(("power", "highest"), [(2.0, 1.0), (4.0, 0.9)])

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from agmax import builders
 from agmax.augment import Key, Softening, erasing
-from agmax.augment.targets import confidence, softened
+from agmax.augment.targets import blend_with_uniform, confidence
 from agmax.config import names
 from agmax.config.resolve import Setting, resolve
 from agmax.core.batch import Batch, Outputs
-from agmax.losses import objective, row_entropy, soft_cross_entropy
+from agmax.losses import objective, soft_cross_entropy, target_entropy
 from helpers.augment import Augmentation, make_pipeline, sample_of
 from helpers.places import golden
 from helpers.soft_crop import expected_rows, visible_pixels, white
@@ -95,9 +95,9 @@ def test_no_number_of_classes_makes_a_row_negative(power: float) -> None:
     visible = torch.cat([torch.linspace(0, 1, 101), 1 - torch.logspace(-8, -3, 50)])
     for num_classes in (*range(2, 400), 1000, 18631):
         sure = confidence(visible, num_classes=num_classes, power=power, max_confidence=1.0)
-        rows = softened(torch.eye(num_classes)[:1].expand(len(visible), -1), sure)
+        rows = blend_with_uniform(torch.eye(num_classes)[:1].expand(len(visible), -1), sure)
         assert rows.min() >= 0 and rows.max() <= 1, num_classes
-        assert row_entropy(rows).isfinite().all(), num_classes
+        assert target_entropy(rows).isfinite().all(), num_classes
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
@@ -124,9 +124,9 @@ def test_the_share_that_boxes_leave_is_counted_pixel_by_pixel() -> None:
     edges = [torch.from_numpy(np.sort(rng.integers(-6, 20, (2, 200)), axis=0)) for _ in range(2)]
     boxes = erasing.Boxes(*edges[0], *edges[1])
     seen = erasing.erase_(torch.ones(200, 1, 11, 14), boxes)
-    share = erasing.visible_share(boxes, height=11, width=14)
-    torch.testing.assert_close(share, seen.mean((1, 2, 3)))
-    assert {0.0, 1.0} <= {float(value) for value in share}
+    fraction = erasing.visible_fraction(boxes, height=11, width=14)
+    torch.testing.assert_close(fraction, seen.mean((1, 2, 3)))
+    assert {0.0, 1.0} <= {float(value) for value in fraction}
 
 
 @pytest.mark.parametrize("parts", ["no_basic_augment-soft_cutout", "no_basic_augment-soft_random_erasing", "soft_crop"])
@@ -286,21 +286,21 @@ def test_every_combination_makes_rows_weights_and_steps_that_help(part: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("share", "epochs", "expected"),
+    ("fraction", "epochs", "expected"),
     [(0.04, 500, 20), (0.04, 24, 0), (0.04, 25, 1), (0.29, 100, 29), (0.0, 100, 0), (1.0, 7, 7), (0.07, 100, 7)],
 )
-def test_the_final_epochs_are_a_share_rounded_down(share: float, epochs: int, expected: int) -> None:
-    assert config_of("ResNet8", augment__final_share=share, train__epochs=epochs).num_final_epochs == expected
+def test_the_final_epochs_are_a_share_rounded_down(fraction: float, epochs: int, expected: int) -> None:
+    assert config_of("ResNet8", augment__final_fraction=fraction, train__epochs=epochs).num_weak_epochs == expected
 
 
 def test_the_published_recipe_ends_with_20_of_500_epochs() -> None:
     for name in ("CifarResNet18-soft_crop", "PyramidNet272-soft_crop-rand_augment", "CifarWideResNet28-10-soft_crop"):
-        assert config_of(name, "cifar100").num_final_epochs == 20
+        assert config_of(name, "cifar100").num_weak_epochs == 20
     for name in ("CifarResNet18-standard", "CifarResNet18-wide_crop", "CifarResNet18-soft_cutout"):
-        assert config_of(name, "cifar100").num_final_epochs == 0
+        assert config_of(name, "cifar100").num_weak_epochs == 0
 
 
-FINAL = {"augment__final_share": 0.5, "train__epochs": 4, "augment__cutmix__probability": 1.0}
+FINAL = {"augment__final_fraction": 0.5, "train__epochs": 4, "augment__cutmix__probability": 1.0}
 
 
 @pytest.mark.parametrize("hides", ["soft_crop", "wide_crop", "cutout", "random_erasing", "soft_cutout", "standard"])
@@ -342,16 +342,18 @@ def test_the_divisor_says_how_little_is_left() -> None:
 
 def test_what_the_curves_are_drawn_of_has_the_exact_mean() -> None:
     """Sigma 12 of 32 pixels: mean visible share .5221, mean confidence .7240 with 100 classes (spec of the recipe)."""
-    shares = builders.softening_shares(config_of("CifarResNet18-soft_crop", "cifar100"), num_images=40_000)
-    assert shares is not None
-    error = shares.std() / len(shares) ** 0.5
-    assert abs(shares.mean() - 0.5221) < 3 * error
-    confidence = 1 - 0.99 * (1 - shares) ** 2
-    assert abs(confidence.mean() - 0.7240) < 3 * confidence.std() / len(shares) ** 0.5
-    assert builders.softening_shares(config_of("CifarResNet18-wide_crop-cutout", "cifar100")) is None
+    fractions = builders.sample_visible_fractions(config_of("CifarResNet18-soft_crop", "cifar100"), num_images=40_000)
+    assert fractions is not None
+    error = fractions.std() / len(fractions) ** 0.5
+    assert abs(fractions.mean() - 0.5221) < 3 * error
+    confidence = 1 - 0.99 * (1 - fractions) ** 2
+    assert abs(confidence.mean() - 0.7240) < 3 * confidence.std() / len(fractions) ** 0.5
+    assert builders.sample_visible_fractions(config_of("CifarResNet18-wide_crop-cutout", "cifar100")) is None
 
 
 def test_soft_random_erasing_leaves_half_of_the_views_as_they_are() -> None:
-    shares = builders.softening_shares(config_of("ResNet8-no_basic_augment-soft_random_erasing"), num_images=4096)
-    assert shares is not None
-    assert stats.binomtest(int((shares == 1).sum()), len(shares), 0.5).pvalue > 1e-3
+    fractions = builders.sample_visible_fractions(
+        config_of("ResNet8-no_basic_augment-soft_random_erasing"), num_images=4096
+    )
+    assert fractions is not None
+    assert stats.binomtest(int((fractions == 1).sum()), len(fractions), 0.5).pvalue > 1e-3

@@ -16,10 +16,10 @@ from agmax.augment import (
     ColorJitter,
     CutMix,
     CutOut,
-    Hiding,
     Key,
     Mix,
     MixUp,
+    OccludingTransform,
     PCALighting,
     Pipeline,
     RandAugment,
@@ -49,7 +49,7 @@ ON_PIXELS: list[Transform] = [
     TrivialAugmentWide(),
     ColorJitter(0.4, 0.4, 0.4),
 ]
-HIDING: list[Hiding] = [CutOut(), RandomErasing(), SoftCrop()]
+HIDING: list[OccludingTransform] = [CutOut(), RandomErasing(), SoftCrop()]
 ON_FLOATS: list[Transform] = [PCALighting(), *HIDING]
 EVERY = [*ON_PIXELS, *ON_FLOATS]
 STREAMS = {
@@ -69,7 +69,7 @@ STREAMS = {
 
 
 def normalized(images: Tensor) -> Tensor:
-    return color.normalised(images, torch.tensor(MEAN), torch.tensor(STD))
+    return color.normalize(images, torch.tensor(MEAN), torch.tensor(STD))
 
 
 def images_for(transform: Transform, count: int = 24) -> Tensor:
@@ -117,7 +117,7 @@ def test_rows_of_what_is_drawn_give_the_rows_of_the_whole(transform: Transform) 
 
 
 @pytest.mark.parametrize("transform", HIDING, ids=str)
-def test_what_hides_says_how_much_is_visible(transform: Hiding) -> None:
+def test_what_hides_says_how_much_is_visible(transform: OccludingTransform) -> None:
     """On images of ones what is hidden is 0, or the background, which is hardly ever 1."""
     images = torch.ones(200, 3, 20, 16)
     changed, visible = transform.with_visible(images, key=Key(0, 1))
@@ -175,7 +175,10 @@ def test_a_transform_is_a_value(transform: Transform) -> None:
         (lambda: MixUp(alpha=-1), "alpha (MixUp): -1 is out of range"),
         (lambda: CutMix(alpha=0), "alpha (CutMix): 0 is out of range"),
         (lambda: CutMix(p=-0.1), "p (CutMix): -0.1 is out of range"),
-        (lambda: Softening(link="other"), "link (Softening): 'other' is not known. Give one of own, shuffled, mean"),
+        (
+            lambda: Softening(confidence_source="other"),
+            "link (Softening): 'other' is not known. Give one of own, shuffled, mean",
+        ),
         (lambda: Softening(max_confidence=2), "max_confidence (Softening): 2 is out of range"),
     ],
 )
@@ -274,8 +277,8 @@ WHOLES: dict[str, tuple[list[Transform], dict[str, Any]]] = {
     "everything": ([*ON_PIXELS[:3], *ON_FLOATS], {"mix": CutMix(), "softening": Softening(), "label_smoothing": 0.1}),
     "mixup now and then": ([RandomCrop(), CutOut()], {"mix": MixUp(1.0, p=0.5)}),
     "no mix": ([RandomCrop(), ColorJitter(0.4, 0.4, 0.4), RandomErasing()], {}),
-    "shuffled": ([SoftCrop()], {"softening": Softening(link="shuffled")}),
-    "mean of the batch": ([SoftCrop()], {"softening": Softening(link="mean", reweight="batch_mean")}),
+    "shuffled": ([SoftCrop()], {"softening": Softening(confidence_source="shuffled")}),
+    "mean of the batch": ([SoftCrop()], {"softening": Softening(confidence_source="mean", reweight="batch_mean")}),
     "nothing": ([], {}),
 }
 
@@ -320,7 +323,7 @@ def test_what_hides_softens_where_softening_says_so() -> None:
     images = random_images(24, 3, 16, 16)
     hiding = [CutOut(), SoftCrop()]
     both, box, crop = (
-        make(*hiding, softening=Softening(hidden_by=slots))(images, LABELS, key=Key(0))
+        make(*hiding, softening=Softening(occluded_by=slots))(images, LABELS, key=Key(0))
         for slots in (None, ("erase",), ("soft_crop",))
     )
     assert both.visible is not None
@@ -349,7 +352,7 @@ class AnotherCutOut(CutOut):
         (lambda: make(AutoAugment(), RandAugment()), "stream (AutoAugment): two transforms draw the same numbers"),
         (lambda: make(PCALighting(image_std=(1.0, 1.0, 1.0))), "image_std (PCALighting): not the std (0.229, 0.224"),
         (lambda: make(RandomCrop(), softening=Softening()), "softening (Pipeline): no transform hides a part"),
-        (lambda: make(CutOut(), softening=Softening(hidden_by=("soft_crop",))), "softening (Pipeline): no transform"),
+        (lambda: make(CutOut(), softening=Softening(occluded_by=("soft_crop",))), "softening (Pipeline): no transform"),
         (lambda: make()(torch.rand(4, 3, 8, 8), LABELS[:4]), "images (Pipeline): torch.float32 [4, 3, 8, 8] with 4 la"),
         (lambda: make()(random_images(4, 3, 8, 8), LABELS[:5]), "images (Pipeline): torch.uint8 [4, 3, 8, 8] with 5 l"),
         (lambda: make()(random_images(4, 3, 3, 8, 8), LABELS[:4]), "images (Pipeline): torch.uint8 [4, 3, 3, 8, 8]"),

@@ -11,9 +11,9 @@ from torchvision.transforms.v2 import functional
 
 from agmax import builders
 from agmax.augment import color, mixing, transforms
-from agmax.benchmarks import augment, evaluation, files, rivals, timing
+from agmax.benchmarks import augment, evaluation, files, other_programs, timing
 from agmax.config.resolve import resolve
-from agmax.data.splits import Files
+from agmax.data.splits import FileDataset
 from helpers.command import Answer
 from helpers.places import REPOSITORY
 
@@ -37,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "REPEATS", 1)
     monkeypatch.setattr(timing, "SHORTEST", 0.0)
     monkeypatch.setattr(
-        augment, "ROWS", (("auto_augment", 32, 16), ("crop-flip-normalise-cutout", 32, 16), ("flip-normalise", 224, 2))
+        augment, "ROWS", (("auto_augment", 32, 16), ("crop-flip-normalize-cutout", 32, 16), ("flip-normalize", 224, 2))
     )
 
 
@@ -48,10 +48,10 @@ def test_every_row_says_what_was_timed_and_beside_what(run: Run) -> None:
     rows = answer.json["rows"]
     assert [row["pipeline"] for row in rows] == [
         "auto_augment",
-        "crop-flip-normalise-cutout",
-        "flip-normalise",
+        "crop-flip-normalize-cutout",
+        "flip-normalize",
         "decode-random_resized",
-        "decode-random_resized-flip-normalise",
+        "decode-random_resized-flip-normalize",
     ]
     for row in rows:
         assert set(row) == KEYS
@@ -96,16 +96,16 @@ def test_both_evaluations_see_the_same_images_and_measure_the_same() -> None:
     config = config.model_copy(update={"train": config.train.model_copy(update={"num_workers": 0})})
     device = torch.device("cpu")
     with files.jpeg_files(5) as paths:
-        data = Files(tuple(map(str, paths)), torch.zeros(5, dtype=torch.int64), tuple(map(str, range(1000))))
-        config = builders.counted(config, lambda: data)
-        loader = rivals.timm_loader(paths[0].parent, image_size=224, batch_size=5, num_workers=0, device=device)
+        data = FileDataset(tuple(map(str, paths)), torch.zeros(5, dtype=torch.int64), tuple(map(str, range(1000))))
+        config = builders.with_num_classes(config, lambda: data)
+        loader = other_programs.timm_loader(paths[0].parent, image_size=224, batch_size=5, num_workers=0, device=device)
         (theirs, labels), *_ = loader
-        (ours,) = builders.test_source(config, data, device).batches([torch.arange(5)], epoch=0)
-        mean, std = map(torch.tensor, config.normalisation)
-        torch.testing.assert_close(color.normalised(ours.images, mean, std), theirs)
+        (ours,) = builders.test_loader(config, data, device).batches([torch.arange(5)], epoch=0)
+        mean, std = map(torch.tensor, config.normalization)
+        torch.testing.assert_close(color.normalize(ours.images, mean, std), theirs)
         assert torch.equal(labels, ours.labels)
         classifier = builders.model(config)
-        top1, loss = rivals.timm_evaluation(loader, classifier.backbone, None)
+        top1, loss = other_programs.timm_evaluation(loader, classifier.backbone, None)
         found = builders.evaluator(config, classifier, data, device)()
     assert (top1, loss) == (pytest.approx(found["top1"]), pytest.approx(found["nll"], rel=1e-4))
 
@@ -143,7 +143,7 @@ def test_a_timing_ends_when_the_device_has_done_what_was_launched(monkeypatch: p
         waiting[0] += 100 if now[0] == 1 else 9  # the first call warms up
 
     monkeypatch.setattr(timing.devices, "synchronize", synchronize)
-    row = timing.timed("crop", 32, 20, 4, {"ours": (work, 20)}, device=torch.device("cuda"))
+    row = timing.time_programs("crop", 32, 20, 4, {"ours": (work, 20)}, device=torch.device("cuda"))
     assert (row["views_per_second"], row["device"], waiting) == (2.0, "cuda", [0.0])
     assert now[0] == 101 + 10 + timing.REPEATS * 2 * 10  # two calls a turn: 25 s hold two of 10 s
 
@@ -157,30 +157,30 @@ def test_what_another_program_cannot_do_is_left_out_and_said(monkeypatch: pytest
     monkeypatch.setattr(augment.log, "warning", lambda text, *values: said.append(text % values))
     images = files.photographs(4, 32, 32)
     for program, is_timed in ((torch.nn.Identity(), True), (Broken(), False)):
-        monkeypatch.setattr(rivals, "kornia_batched", lambda words, size, program=program: program)
-        assert ("kornia batched" in augment._rivals(["crop"], images)) == is_timed
+        monkeypatch.setattr(other_programs, "kornia_batched", lambda words, size, program=program: program)
+        assert ("kornia batched" in augment._others(["crop"], images)) == is_timed
     assert said == ["left out: Broken(): tensors on two devices"]
 
 
 def test_all_programs_normalise_to_the_same_numbers() -> None:
     images = files.photographs(4, 32, 32)
-    ours = color.normalised(images, torch.tensor(rivals.MEAN), torch.tensor(rivals.STD))
-    for from_pil, given in ((True, rivals.pil_images(images)), (False, list(images))):
-        change = rivals.torchvision_per_image(["normalise"], size=32, from_pil=from_pil)
+    ours = color.normalize(images, torch.tensor(other_programs.MEAN), torch.tensor(other_programs.STD))
+    for from_pil, given in ((True, other_programs.pil_images(images)), (False, list(images))):
+        change = other_programs.torchvision_per_image(["normalize"], size=32, from_pil=from_pil)
         torch.testing.assert_close(torch.stack([change(image) for image in given]), ours)
 
 
 @pytest.mark.parametrize("word", augment.PARTS)
 def test_every_part_changes_the_images_it_is_given_and_has_a_rival_per_image(word: str) -> None:
     images = files.photographs(16, 32, 32)
-    work, count = augment._ours([word], images)
+    work, count = augment._own([word], images)
     assert count == 16
-    given = augment._normalise(images) if word in augment.ON_FLOATS else images
+    given = augment._normalize(images) if word in augment.ON_FLOATS else images
     changed = work(1)
     assert changed.shape == images.shape
-    assert changed.dtype == (torch.float32 if word == "normalise" else given.dtype)
+    assert changed.dtype == (torch.float32 if word == "normalize" else given.dtype)
     assert not torch.equal(changed.float(), given.float())
-    assert "torchvision PIL per image" in augment._rivals([word], images)
+    assert "torchvision PIL per image" in augment._others([word], images)
 
 
 def test_every_word_of_the_tables_is_timed() -> None:
@@ -191,8 +191,8 @@ def test_every_word_of_the_tables_is_timed() -> None:
 @pytest.mark.parametrize("word", augment.WHOLE_ONLY)
 def test_what_changes_targets_is_timed_as_a_whole_pipeline(word: str) -> None:
     images = files.photographs(16, 32, 32)
-    batch = augment._ours(["normalise", word], images)[0](1)
-    assert not torch.equal(batch.images[:, 0], augment._normalise(images))
+    batch = augment._own(["normalize", word], images)[0](1)
+    assert not torch.equal(batch.images[:, 0], augment._normalize(images))
     assert not ((batch.targets == 0) | (batch.targets == 1)).all()
 
 
@@ -212,7 +212,7 @@ def test_programs_per_image_run_on_one_thread_and_count_for_every_worker(monkeyp
     torch.set_num_threads(2)
     try:
         programs = {"ours": (program("ours"), 10), "torchvision PIL per image": (program("pil"), 4)}
-        row = timing.timed("crop", 32, 10, 2, programs)
+        row = timing.time_programs("crop", 32, 10, 2, programs)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -224,9 +224,9 @@ def test_kornia_makes_batches_where_it_is_installed() -> None:
     pytest.importorskip("kornia", reason="compared with where installed")
     images = files.photographs(4, 32, 32).float() / 255
     for word in ("crop", "flip", "auto_augment", "rand_augment", "trivial_augment", "color_jitter", "random_erasing"):
-        batched = rivals.kornia_batched([word], size=32)
+        batched = other_programs.kornia_batched([word], size=32)
         assert batched is not None and batched(images).shape == images.shape
-    assert rivals.kornia_batched(["cutout"], size=32) is None
+    assert other_programs.kornia_batched(["cutout"], size=32) is None
 
 
 def test_the_photographs_are_smooth_as_photographs_are_and_always_the_same() -> None:

@@ -210,7 +210,7 @@ def test_a_checkpoint_with_joined_parts_says_what_it_needs(used: "tuple[Path, st
     assert answer.status == 4 and "give --import FILE" in answer.err and answer.err.count("\n") == 1
 
 
-def test_a_study_imports_the_file_in_every_cell_and_shows_the_metric(used: "tuple[Path, str, str]") -> None:
+def test_a_study_imports_the_file_in_every_run_and_shows_the_metric(used: "tuple[Path, str, str]") -> None:
     assert "brier" in (used[0] / "runs/studies/mine/study.md").read_text()
     (record,) = map(json.loads, (used[0] / "results/mine.jsonl").read_text().splitlines())
     assert record["code"] != source_hash.fingerprint()  # the file is part of the code

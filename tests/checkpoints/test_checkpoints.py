@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from agmax.checkpoints import write as saving
-from agmax.checkpoints.read import load, load_weights, opened, read
-from agmax.checkpoints.write import copy, save
+from agmax.checkpoints.read import load, load_weights, open_checkpoint, read_state
+from agmax.checkpoints.write import copy_checkpoint, save_checkpoint
 from agmax.core import storage
 from agmax.core.errors import CheckpointError, OutputError
 from agmax.experiments.saved import load as load_saved
@@ -24,7 +24,7 @@ def state(value: float = 1.0) -> dict[str, Any]:
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    save(tmp_path / "a.pth", state())
+    save_checkpoint(tmp_path / "a.pth", state())
     loaded = load(tmp_path / "a.pth")
     assert torch.equal(loaded.pop("model")["weight"], state()["model"]["weight"])
     assert loaded == {"format": "agmax checkpoint", "version": 1, "step": 3, "sums": {"loss": 0.1}, "names": ["a", "b"]}
@@ -33,7 +33,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_no_flipped_bit_loads_wrong(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
-    save(path, state())
+    save_checkpoint(path, state())
     whole, expected = path.read_bytes(), load(path)
     for position in range(0, len(whole), 97):
         damaged = bytearray(whole)
@@ -48,18 +48,18 @@ def test_no_flipped_bit_loads_wrong(tmp_path: Path) -> None:
             assert loaded == {key: value for key, value in expected.items() if key != "model"}
 
 
-@pytest.mark.parametrize("share", [*np.linspace(0, 0.999, 60)])
-def test_a_file_cut_short_is_refused(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("fraction", [*np.linspace(0, 0.999, 60)])
+def test_a_file_cut_short_is_refused(tmp_path: Path, fraction: float) -> None:
     path = tmp_path / "a.pth"
-    save(path, state())
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(CheckpointError, match="damaged checkpoint" if share else "it is no zip file"):
+    save_checkpoint(path, state())
+    path.write_bytes(path.read_bytes()[: int(fraction * path.stat().st_size)])
+    with pytest.raises(CheckpointError, match="damaged checkpoint" if fraction else "it is no zip file"):
         load(path)
 
 
 def test_what_stands_behind_a_file_changes_nothing_of_it(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
-    save(path, state())
+    save_checkpoint(path, state())
     with path.open("ab") as file:
         file.write(b"more" * 1000)
     assert torch.equal(load(path)["model"]["weight"], state()["model"]["weight"])
@@ -67,16 +67,16 @@ def test_what_stands_behind_a_file_changes_nothing_of_it(tmp_path: Path) -> None
 
 def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
-    save(path, state(1.0))
-    with opened(path) as file:
-        save(path, state(2.0))
-        assert read(file, path)["model"]["weight"][0, 0] == 1
+    save_checkpoint(path, state(1.0))
+    with open_checkpoint(path) as file:
+        save_checkpoint(path, state(2.0))
+        assert read_state(file, path)["model"]["weight"][0, 0] == 1
     assert load(path)["model"]["weight"][0, 0] == 2
 
 
 def test_a_file_that_says_it_is_encrypted_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
-    save(path, state())
+    save_checkpoint(path, state())
     damaged = bytearray(path.read_bytes())
     directory = damaged.rfind(b"PK\x01\x02")
     damaged[directory + 8] |= 1
@@ -92,7 +92,7 @@ def test_a_file_that_says_it_is_encrypted_is_refused(tmp_path: Path) -> None:
     ids=["expanded", "without data", "sparse"],
 )
 def test_tensors_that_are_not_what_they_seem_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
-    save(tmp_path / "a.pth", {"model": {"weight": tensor}})
+    save_checkpoint(tmp_path / "a.pth", {"model": {"weight": tensor}})
     with pytest.raises(CheckpointError, match="without the numbers for it"):
         load(tmp_path / "a.pth")
 
@@ -102,11 +102,11 @@ def test_a_checkpoint_without_settings_is_named(tmp_path: Path) -> None:
         ({}, "it lacks class_names, config"),
         ({"config": {"modle": 1}}, "it lacks class_names, model"),
     ):
-        save(tmp_path / "a.pth", content)
+        save_checkpoint(tmp_path / "a.pth", content)
         with pytest.raises(CheckpointError, match=why):
             _ = load_saved(tmp_path / "a.pth").config
     whole = dict.fromkeys(("model", "step", "class_names", "num_images", "optimizer", "plateau", "sums"))
-    save(tmp_path / "a.pth", {"config": {"modle": 1}, **whole})
+    save_checkpoint(tmp_path / "a.pth", {"config": {"modle": 1}, **whole})
     with pytest.raises(
         CheckpointError, match="its settings are of another release, or of parts that are not joined: unknown key modle"
     ):
@@ -114,7 +114,7 @@ def test_a_checkpoint_without_settings_is_named(tmp_path: Path) -> None:
 
 
 def test_compressed_entries_are_refused_before_they_are_read(tmp_path: Path) -> None:
-    save(tmp_path / "a.pth", state())
+    save_checkpoint(tmp_path / "a.pth", state())
     with (
         zipfile.ZipFile(tmp_path / "a.pth") as whole,
         zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as small,
@@ -166,7 +166,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     path = tmp_path / "a.pth"
-    save(path, state(1.0))
+    save_checkpoint(path, state(1.0))
     before = path.read_bytes()
 
     def fail(*_: Any, **__: Any) -> None:
@@ -175,7 +175,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
     owner = saving.torch if fault == "save" else storage.os
     monkeypatch.setattr(owner, fault, fail)
     with pytest.raises(OutputError, match="disk full") as caught:
-        save(path, state(2.0))
+        save_checkpoint(path, state(2.0))
     assert caught.value.exit_code == 6
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.pth"]
@@ -183,7 +183,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
 
 def test_a_file_that_does_not_read_back_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.pth"
-    save(path, state(1.0))
+    save_checkpoint(path, state(1.0))
     before = path.read_bytes()
     original = torch.save
 
@@ -194,12 +194,12 @@ def test_a_file_that_does_not_read_back_is_not_put_in_place(tmp_path: Path, monk
 
     monkeypatch.setattr(saving.torch, "save", broken)
     with pytest.raises(OutputError):
-        save(path, state(2.0))
+        save_checkpoint(path, state(2.0))
     assert path.read_bytes() == before
 
 
 def test_leftovers_of_a_killed_save_are_swept(tmp_path: Path) -> None:
-    save(tmp_path / "step-00000001.pth", state())
+    save_checkpoint(tmp_path / "step-00000001.pth", state())
     (tmp_path / ".step-00000002.pth.tmp-123").write_bytes(b"half")
     CheckpointFolder(tmp_path).sweep()
     assert os.listdir(tmp_path) == ["step-00000001.pth"]
@@ -233,11 +233,11 @@ def test_the_newest_whole_checkpoint_is_taken_and_none_is_an_error(tmp_path: Pat
 
 
 def test_a_copy_is_whole(tmp_path: Path) -> None:
-    save(tmp_path / "a.pth", state())
-    copy(tmp_path / "a.pth", tmp_path / "b.pth")
+    save_checkpoint(tmp_path / "a.pth", state())
+    copy_checkpoint(tmp_path / "a.pth", tmp_path / "b.pth")
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
     with pytest.raises(OutputError):
-        copy(tmp_path / "a.pth", tmp_path / "nowhere" / "b.pth")
+        copy_checkpoint(tmp_path / "a.pth", tmp_path / "nowhere" / "b.pth")
 
 
 def test_misfitting_weights_are_counted_and_named() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from agmax import builders
 from agmax.checkpoints import agmax_format
 from agmax.checkpoints.read import load_weights
-from agmax.checkpoints.write import save
+from agmax.checkpoints.write import save_checkpoint
 from agmax.cli.parser import parse
 from agmax.config import names, resolve
 from agmax.core.errors import CheckpointError
@@ -75,7 +75,7 @@ def test_a_file_answers_as_in_the_program_that_wrote_it(tmp_path: Path, case: di
 
 def test_a_file_written_without_a_gpu_holds_the_same() -> None:
     bare, wrapped = (
-        agmax_format.contents(file_of("WideResNet40-2", hidden_units=24, prefix=prefix), Path("a.pth"))
+        agmax_format.read_contents(file_of("WideResNet40-2", hidden_units=24, prefix=prefix), Path("a.pth"))
         for prefix in ("", "module.")
     )
     assert bare.weights.keys() == wrapped.weights.keys()
@@ -88,11 +88,11 @@ def test_a_file_written_without_a_gpu_holds_the_same() -> None:
 def test_every_network_is_told_by_its_keys_and_shapes(part: str, hidden_units: int) -> None:
     """All tensors find their place, and none is left over but the dead classifier."""
     state = file_of(part, hidden_units=hidden_units, classes=7, is_filled=False)
-    found = agmax_format.contents(state, Path("a.pth"))
+    found = agmax_format.read_contents(state, Path("a.pth"))
     assert (found.part, found.num_classes, found.channels) == (part, 7, 3)
     assert (found.hidden_units, found.num_views) == (hidden_units, 2 if hidden_units else 1)
     assert found.epoch == 270
-    mapping = saving._of_agmax(state, Path("imagenet-standard-ResNet50.pth"))[0]["config"]
+    mapping = saving._from_agmax(state, Path("imagenet-standard-ResNet50.pth"))[0]["config"]
     classifier = builders.model(resolve.from_mapping(mapping, "test"))
     load_weights(classifier, found.weights, where=Path("a.pth"), saved="the file", wanted="the model")
     dead = 2 if part.startswith(("RegNet", "EfficientNet")) else 0
@@ -123,7 +123,7 @@ def test_the_released_files_are_configurations_of_this_program(name: str) -> Non
 )
 def test_the_name_of_a_file_suggests_its_data_set(name: str, classes: int, expected: str) -> None:
     state = file_of("WideResNet40-2", classes=classes)
-    _, config = saving._of_agmax(state, Path(name))
+    _, config = saving._from_agmax(state, Path(name))
     assert config.dataset.name == expected
     assert config.dataset.num_classes == classes
     assert config.dataset.statistics == "agmax"  # as the weights have learnt
@@ -134,18 +134,18 @@ def test_the_name_of_a_file_suggests_its_data_set(name: str, classes: int, expec
     [("imagenet", 224, 0.485), ("svhn", 32, 0.4309803921568628), ("svhn-core", 32, 0.4914), ("cifar100", 32, 0.4914)],
 )
 @pytest.mark.parametrize("is_named", [False, True])
-def test_a_data_set_that_is_typed_says_how_large_and_how_normalised_images_are(
+def test_a_data_set_that_is_typed_says_how_large_and_how_normalized_images_are(
     tmp_path: Path, dataset: str, size: int, mean: float, is_named: bool
 ) -> None:
     """The name of the file suggests CIFAR-10; the constants are the AgMax program's of the data set that is typed."""
     torch.save(file_of("WideResNet40-2", hidden_units=8, classes=10), tmp_path / "what.pth")
     words = ["--eval", f"--resume={tmp_path / 'what.pth'}", f"--dataset={dataset}", "dataset.num_classes=10"]
     words += ["--config=WideResNet40-2-cutmix-agmax"] if is_named else []
-    found = start.find_weights(parse(words).ask)
+    found = start.find_weights(parse(words).config_request)
     config = found.resolved.config
     assert found.checkpoint is not None
     assert (config.dataset.name, config.dataset.image_size, config.test_image_size) == (dataset, size, size)
-    assert config.normalisation[0][0] == pytest.approx(mean)
+    assert config.normalization[0][0] == pytest.approx(mean)
     assert (config.objective.hidden_units, config.objective.num_views) == (8, 2)
     assert config.model.arguments == {"depth": 40, "width": 2}
 
@@ -163,7 +163,7 @@ def test_a_file_of_another_network_is_refused(change: Callable[[dict[str, Any]],
     state = file_of("WideResNet40-2")
     change(state["model_state_dict"])
     with pytest.raises(CheckpointError, match=why):
-        agmax_format.contents(state, Path("a.pth"))
+        agmax_format.read_contents(state, Path("a.pth"))
 
 
 def test_a_resnet_of_another_depth_is_named() -> None:
@@ -172,7 +172,7 @@ def test_a_resnet_of_another_depth_is_named() -> None:
     for key in [key for key in weights if ".layer4.2." in key]:
         del weights[key]
     with pytest.raises(CheckpointError, match="a ResNet of 15 blocks"):
-        agmax_format.contents(state, Path("a.pth"))
+        agmax_format.read_contents(state, Path("a.pth"))
 
 
 # --- from the command line -------------------------------------------------------------------------------------------
@@ -339,17 +339,17 @@ def test_a_checkpoint_of_ours_with_something_else_inside_is_refused(
     run: Run, tmp_path: Path, change: dict[str, Any], why: str
 ) -> None:
     config = resolve.resolve("ResNet8", dataset="digits").config
-    config = builders.counted(config, lambda: builders.split(config, "train"))
+    config = builders.with_num_classes(config, lambda: builders.split(config, "train"))
     weights = builders.model(config).state_dict()
     kept = {"config": config.model_dump(mode="json"), "model": weights, "step": 3, "class_names": None}
     kept |= {"num_images": None, "optimizer": None, "plateau": [], "sums": {}}
-    save(tmp_path / "a.pth", kept)
+    save_checkpoint(tmp_path / "a.pth", kept)
     assert run("--eval", "--resume=a.pth").status == 0
-    save(tmp_path / "a.pth", kept | change)
+    save_checkpoint(tmp_path / "a.pth", kept | change)
     answer = run("--eval", "--resume=a.pth")
     assert answer.status == 4 and why in answer.err and answer.err.count("\n") == 1
     del kept["num_images"]
-    save(tmp_path / "a.pth", kept)
+    save_checkpoint(tmp_path / "a.pth", kept)
     assert "it lacks num_images" in run("--eval", "--resume=a.pth").err
 
 

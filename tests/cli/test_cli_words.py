@@ -25,8 +25,8 @@ def test_overrides_and_flags_may_stand_in_any_order(run: Run) -> None:
 
 def test_a_resume_value_of_the_form_of_a_setting_is_an_override() -> None:
     request = parser.parse(["--train", "--resume", "train.epochs=5", "optimizer.lr=0.2"])
-    assert request.ask.resume == ""
-    assert [(setting.key, setting.value) for setting in request.ask.settings] == [
+    assert request.config_request.resume == ""
+    assert [(setting.key, setting.value) for setting in request.config_request.settings] == [
         ("train.epochs", 5),
         ("optimizer.lr", 0.2),
     ]
@@ -36,19 +36,19 @@ def test_a_resume_value_of_the_form_of_a_setting_is_an_override() -> None:
     "value", ["runs/a/b", "imagenet-agmax-79.12-mlp-2048.pth", "model.pth", "a=b.pth", "dir.d/x=1.pth"]
 )
 def test_any_other_resume_value_is_what_to_resume(value: str) -> None:
-    assert parser.parse(["--eval", "--resume", value]).ask.resume == value
+    assert parser.parse(["--eval", "--resume", value]).config_request.resume == value
 
 
 @pytest.mark.parametrize(("mode", "word"), [("--list", "configs"), ("--preview", "batch")])
 def test_a_mode_without_its_word_takes_no_override_for_one(mode: str, word: str) -> None:
     request = parser.parse(["--config=ResNet8", mode, "train.epochs=5"])
     assert (request.mode, request.options["word"]) == (mode[2:], word)
-    assert [(setting.key, setting.value) for setting in request.ask.settings] == [("train.epochs", 5)]
+    assert [(setting.key, setting.value) for setting in request.config_request.settings] == [("train.epochs", 5)]
 
 
 def test_resume_without_value_is_the_newest_run_and_none_is_none() -> None:
-    assert parser.parse(["--train", "--resume"]).ask.resume == ""
-    assert parser.parse(["--train"]).ask.resume is None
+    assert parser.parse(["--train", "--resume"]).config_request.resume == ""
+    assert parser.parse(["--train"]).config_request.resume is None
 
 
 @pytest.mark.parametrize("word", ["--conf=ResNet8", "--epoch=3", "--agmax-m", "--print", "--frobnicate", "-x"])

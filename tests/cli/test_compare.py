@@ -80,18 +80,18 @@ def result(path: str) -> dict[str, Any]:
 # --- compare -------------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_their_seeds_alone_are_replicates_of_one_arm(runs: Call) -> None:
+def test_runs_that_differ_in_their_seeds_alone_are_seeds_of_one_variant(runs: Call) -> None:
     standard, smoothed = (of(name, "digits-s0", "digits-s1") for name in (STANDARD, SMOOTHED))
     answer = runs("--compare", standard[0], smoothed[1], smoothed[0], standard[1], "--json")
     assert answer.status == 0, answer.err
     found = answer.json
-    assert list(found["arms"]) == [STANDARD, SMOOTHED]
+    assert list(found["variants"]) == [STANDARD, SMOOTHED]
     for name, paths in ((STANDARD, standard), (SMOOTHED, smoothed)):
         errors = [100 - result(path)["top1"] for path in paths]
-        assert found["arms"][name]["num_replicates"] == 2
-        assert found["arms"][name]["error"] == pytest.approx(sum(errors) / 2)
+        assert found["variants"][name]["num_seeds"] == 2
+        assert found["variants"][name]["error"] == pytest.approx(sum(errors) / 2)
     (contrast,) = found["contrasts"]
-    assert (contrast["first"], contrast["second"], contrast["num_replicates"]) == (SMOOTHED, STANDARD, 2)
+    assert (contrast["first"], contrast["second"], contrast["num_seeds"]) == (SMOOTHED, STANDARD, 2)
     first, second = (result(smoothed[seed])["top1"] - result(standard[seed])["top1"] for seed in (0, 1))
     assert contrast["difference"] == pytest.approx(-(first + second) / 2)
     half = 12.7062 * abs(first - second) / math.sqrt(2) / math.sqrt(2)  # two differences: t with 1 degree of freedom
@@ -113,29 +113,29 @@ def test_the_same_runs_in_any_order_have_one_folder(runs: Call, monkeypatch: pyt
     assert seen[0] == seen[1] != seen[2]
 
 
-def test_arms_of_one_name_are_told_apart_by_what_differs(runs: Call, unreported: None) -> None:
+def test_variants_of_one_name_are_told_apart_by_what_differs(runs: Call, unreported: None) -> None:
     paths = [*of(STANDARD, "digits-s0", "digits-s1", "digits-s0-2"), *of(SMOOTHED, "digits-s0")]
     answer = runs("--compare", *paths, "--json")
     names = [f"{STANDARD} (optimizer.lr=0.1)", f"{STANDARD} (optimizer.lr=0.02)", SMOOTHED]
-    assert list(answer.json["arms"]) == names
-    assert [arm["num_replicates"] for arm in answer.json["arms"].values()] == [2, 1, 1]
+    assert list(answer.json["variants"]) == names
+    assert [variant["num_seeds"] for variant in answer.json["variants"].values()] == [2, 1, 1]
     assert [(item["first"], item["second"]) for item in answer.json["contrasts"]] == [
         (names[1], names[0]),
         (names[2], names[0]),
     ]
 
 
-def test_one_run_is_an_arm_without_a_comparison(runs: Call, unreported: None) -> None:
+def test_one_run_is_an_variant_without_a_comparison(runs: Call, unreported: None) -> None:
     found = runs("--compare", *of(STANDARD, "digits-s0"), "--json").json
     assert (found["contrasts"], found["notes"]) == ([], [])
-    assert found["arms"][STANDARD]["top1"] == result(*of(STANDARD, "digits-s0"))["top1"]
+    assert found["variants"][STANDARD]["top1"] == result(*of(STANDARD, "digits-s0"))["top1"]
 
 
 def test_runs_of_other_seeds_are_shown_side_by_side_and_it_is_said_that_they_are_no_pair(
     runs: Call, unreported: None
 ) -> None:
     found = runs("--compare", *of(STANDARD, "digits-s0"), *of(AGMAX, "digits-s7"), "--json").json
-    assert list(found["arms"]) == [STANDARD, AGMAX] and found["contrasts"] == []
+    assert list(found["variants"]) == [STANDARD, AGMAX] and found["contrasts"] == []
     assert f"{AGMAX} and {STANDARD} have no seed in common, so nothing can be paired" in found["notes"]
 
 
@@ -153,10 +153,10 @@ def test_other_test_images_are_noted_and_not_drawn_again(
     found = runs("--compare", *of(STANDARD, "digits-s0"), *of(SMOOTHED, "digits-s0"), "--json").json
     assert any("the test images are not the same" in note for note in found["notes"])
     (contrast,) = found["contrasts"]
-    assert contrast["bootstrap"] is None and contrast["num_replicates"] == 1
+    assert contrast["bootstrap"] is None and contrast["num_seeds"] == 1
 
 
-def test_a_replicate_that_stands_twice_is_refused(runs: Call) -> None:
+def test_a_seed_that_stands_twice_is_refused(runs: Call) -> None:
     for paths in (
         of(STANDARD, "digits-s0") * 2,
         [*of(STANDARD, "digits-s0"), f"./runs/{STANDARD}/../{STANDARD}/digits-s0"],
@@ -196,10 +196,10 @@ def test_a_run_that_was_not_tested_is_refused(runs: Call) -> None:
 
 def test_a_run_folder_that_is_not_whole_is_refused(copy: Path, run: Call) -> None:
     early = result(str(copy))
-    del early["image_passes"]
+    del early["samples_seen"]
     (copy / "result.json").write_text(json.dumps(early))
     answer = run("--compare", str(copy))
-    assert answer.status == 4 and "run folder is not whole" in answer.err and "image_passes" in answer.err
+    assert answer.status == 4 and "run folder is not whole" in answer.err and "samples_seen" in answer.err
     (copy / "predictions.npz").unlink()
     answer = run("--compare", str(copy))
     assert answer.status == 4 and "predictions.npz" in answer.err

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agmax.cli.parser import parse
-from agmax.cli.soft_flags import HERE, command
+from agmax.cli.soft_flags import EQUIVALENTS, command
 from agmax.config import resolve
 from helpers.command import Answer
 
@@ -32,7 +32,7 @@ def config_of(text: str) -> Any:
     """Resolve the command as it would be typed."""
     python, program, *words = shlex.split(text)
     assert (python, program) == ("python3", "main.py")
-    return resolve.lay(parse(words).ask).resolve().config
+    return resolve.layer_config(parse(words).config_request).resolve().config
 
 
 def test_other_numbers_become_settings() -> None:
@@ -44,7 +44,7 @@ def test_other_numbers_become_settings() -> None:
     assert (softening.power, softening.max_confidence, softening.applies_to) == (3, 0.9, "weight")
     assert (config.train.epochs, config.train.batch_size, config.train.seed) == (200, 64, 7)
     assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (0.05, 0.8, 1e-4)
-    assert config.num_final_epochs == 10
+    assert config.num_weak_epochs == 10
 
 
 def test_losses_and_schedules_have_their_parts() -> None:
@@ -57,7 +57,7 @@ def test_losses_and_schedules_have_their_parts() -> None:
     hard = config_of(command(shlex.split("--task cifar10 --da 2 --loss ce --crop 6")))
     assert (hard.augment.crop, hard.augment.soft.sigma) == ("wide", 6 / 32)
     holes = config_of(command(shlex.split("--task cifar10 --da 1 --l 8")))
-    assert (holes.augment.erase, holes.augment.cutout.share) == ("cutout", 0.25)
+    assert (holes.augment.erase, holes.augment.cutout.size) == ("cutout", 0.25)
     for length in ("", "--l 0", "--l -4"):  # its default is 0
         assert config_of(command(shlex.split(f"--task cifar10 --da 1 {length}"))).augment.erase == "none"
 
@@ -73,7 +73,7 @@ def test_each_of_its_flags_is_answered_with_the_command(run: Run, flag: str) -> 
         assert "Type: python3 main.py --config=CifarResNet18" in answer.err
 
 
-@pytest.mark.parametrize(("flag", "here"), HERE.items())
+@pytest.mark.parametrize(("flag", "here"), EQUIVALENTS.items())
 def test_beside_a_configuration_each_flag_is_answered_by_what_it_is_here(run: Run, flag: str, here: str) -> None:
     for words in (["--config=ResNet8-soft_crop", "--train", flag, "2"], [f"{flag}=2", "--dataset=digits"]):
         answer = run(*words)
@@ -87,7 +87,7 @@ def test_what_the_answer_leaves_out_and_where_it_differs_is_said(run: Run) -> No
     assert "add augment.softening.reweight=batch_mean to weigh" in answer.err
     answer = run("--task", "cifar100", "--da", "2")
     assert answer.err.endswith("Type: python3 main.py --config=CifarResNet18-wide_crop --train --dataset=cifar100 "
-                               "augment.final_share=0.04\n")  # fmt: skip
+                               "augment.weak_fraction=0.04\n")  # fmt: skip
 
 
 def test_flags_of_agmax_are_not_taken_for_its(run: Run) -> None:
@@ -116,13 +116,13 @@ def test_settings_as_the_recipes_have_them_are_left_out() -> None:
     ],
 )
 def test_as_many_epochs_are_final_as_there(old: str, expected: int) -> None:
-    assert config_of(command(shlex.split(f"--task cifar10 {old}"))).num_final_epochs == expected
+    assert config_of(command(shlex.split(f"--task cifar10 {old}"))).num_weak_epochs == expected
 
 
 def test_numbers_keep_all_their_digits() -> None:
     config = config_of(command(shlex.split("--task cifar10 --seed 1234567 --lr 0.0123456789 --da 2 --loss st --r 10")))
     assert (config.train.seed, config.optimizer.lr) == (1234567, 0.0123456789)
-    assert config.augment.final_divisor == 10
+    assert config.augment.weak_divisor == 10
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_numbers_keep_all_their_digits() -> None:
         ("--da 0 --other", "is broken there"),
         ("--da 0 --sch 0", "which is none"),
         ("--da 0 --sch inf", "which is none"),
-        ("--da 1 --l 40", "augment.cutout.share"),
+        ("--da 1 --l 40", "augment.cutout.size"),
         ("--da 2 --loss st --pcrop 0", "augment.softening.power"),
-        ("--da 2 --r 0.5", "augment.final_divisor"),
+        ("--da 2 --r 0.5", "augment.weak_divisor"),
         ("--da 2 --loss st --max_p 0.05", "augment.softening.max_confidence"),
         ("--da 0 --decay s --sch 0.005", "schedule.milestones"),
         ("--da 0 --sch nan", "which is none"),

@@ -68,7 +68,7 @@ def test_another_data_set_takes_nothing_from_the_one_that_a_file_describes(write
 @pytest.mark.parametrize(
     ("name", "overrides", "notes"),
     [
-        ("ResNet8-soft_crop", [], ["augment.final_share: 0.04 of 20 epochs is not one"]),
+        ("ResNet8-soft_crop", [], ["augment.weak_fraction: 0.04 of 20 epochs is not one"]),
         ("ResNet8-soft_crop", ["train.epochs=25"], []),
         (
             "ResNet8-wide_crop",
@@ -93,7 +93,7 @@ def test_another_data_set_is_laid_over_a_complete_file_and_said(write: Callable[
     composed = config_of("ResNet8-cutmix", dataset="digits")
     assert resolved.config.augment == composed.augment
     assert (resolved.config.dataset.name, resolved.config.dataset.num_classes) == ("digits", 10)
-    assert (resolved.config.dataset.image_size, resolved.config.normalisation) == (32, composed.normalisation)
+    assert (resolved.config.dataset.image_size, resolved.config.normalization) == (32, composed.normalization)
     assert resolved.notes == ["the data set digits replaces imagenet of the file, with configs/dataset/digits.yaml"]
     assert resolve.resolve(path, dataset="imagenet").notes == []
 
@@ -142,7 +142,7 @@ def test_a_printed_configuration_is_a_complete_file_of_the_same_configuration(
 def test_json_and_yaml_of_print_config_say_the_same(name: str, dataset: str, run: Run) -> None:
     words = ["--print-config", f"--config={name}", f"--dataset={dataset}"]
     printed, as_json = run(*words), run(*words, "--json")
-    assert as_json.json == reader.parse(printed.out, "printed").mapping
+    assert as_json.json == reader.parse_yaml(printed.out, "printed").mapping
     assert as_json.json == yaml.safe_load(printed.out)  # another reader agrees
 
 
@@ -185,10 +185,10 @@ def test_a_value_is_written_on_one_line_that_reads_back_as_itself(value: Any) ->
 def test_an_odd_text_survives_as_a_setting_and_as_a_key(text: str) -> None:
     setting = Setting("model.arguments", {text.replace(".", "x"): text}, "test")
     resolved = resolve.resolve("ResNet8", settings=[setting, Setting("dataset.root", text, "test")])
-    read = reader.parse(resolve.as_yaml(resolved), "printed").mapping
+    read = reader.parse_yaml(resolve.as_yaml(resolved), "printed").mapping
     assert resolve.from_mapping(read, "printed") == resolved.config
 
 
 def test_an_origin_with_a_line_break_does_not_break_the_printed_file(write: Callable[[str, str], str]) -> None:
     resolved = resolve.resolve(write("a\nb.yaml", "base: ResNet8\nname: x\noptimizer: {lr: 0.2}\n"))
-    assert resolve.from_mapping(reader.parse(resolve.as_yaml(resolved), "printed").mapping, "x") == resolved.config
+    assert resolve.from_mapping(reader.parse_yaml(resolve.as_yaml(resolved), "printed").mapping, "x") == resolved.config

@@ -20,7 +20,7 @@ Run = Callable[..., Answer]
 @fuzz
 @given(text=st.text(max_size=60) | st.text("ab:-[]{},#&*!|>'\"%@\n \t01.", max_size=40))
 def test_no_text_makes_the_reader_fail_in_any_other_way(text: str) -> None:
-    lines = outcome(reader.parse, text, "text") + outcome(reader.parse_value, text)
+    lines = outcome(reader.parse_yaml, text, "text") + outcome(reader.parse_value, text)
     assert all(line.isprintable() for line in lines)
 
 
@@ -29,7 +29,7 @@ WRONG: list[Any] = [[], [[1]], {}, {"x": 1}, "word", -1.5, True, None]
 
 @functools.cache
 def fragment_documents() -> dict[Path, reader.Document]:
-    return {path: reader.read(path) for path in FRAGMENTS}
+    return {path: reader.read_yaml(path) for path in FRAGMENTS}
 
 
 NULLABLE = ("dataset.num_classes", "dataset.agmax_mean", "dataset.agmax_std")

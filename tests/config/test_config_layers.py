@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agmax.config import resolve
-from agmax.config.augmentation import CutMix
+from agmax.config.augmentation import CutMixConfig
 from helpers.command import Answer
 from helpers.configurations import CONSTANTS, config_of, errors_of
 from helpers.places import REPOSITORY, golden
@@ -28,7 +28,7 @@ def line_of(path: Path | str, start: str) -> int:
 def test_the_constants_of_augmentation_follow_the_data_set(dataset: str) -> None:
     augment = config_of("ResNet8", dataset=dataset).augment
     padding = augment.standard.padding if augment.crop == "standard" else None
-    found = (augment.crop, padding, augment.flip, augment.cutout.share, augment.mixup.alpha, augment.cutmix.probability)
+    found = (augment.crop, padding, augment.flip, augment.cutout.size, augment.mixup.alpha, augment.cutmix.p)
     assert found == CONSTANTS[dataset]
 
 
@@ -43,19 +43,19 @@ def test_the_table_of_constants_holds_every_data_set(run: Run) -> None:
 def test_cutout_has_the_published_side_in_pixels(dataset: str, side: int, pixels: int) -> None:
     config = config_of("ResNet50-cutout", dataset=dataset)
     assert config.dataset.image_size == side
-    assert config.augment.cutout.share * side == pixels
+    assert config.augment.cutout.size * side == pixels
 
 
 def test_the_old_statistics_are_a_setting() -> None:
     own, old = (config_of("ResNet8", f"dataset.statistics={word}", dataset="cifar100") for word in ("own", "agmax"))
-    assert old.normalisation == ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
-    assert own.normalisation != old.normalisation
+    assert old.normalization == ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
+    assert own.normalization != old.normalization
     assert "has no constants for digits" in errors_of("ResNet8", "dataset.statistics=agmax", dataset="digits")[0]
 
 
 def test_a_data_set_wins_over_the_defaults() -> None:
-    assert CutMix().probability == 1.0
-    assert config_of("ResNet8-cutmix", dataset="cifar10").augment.cutmix.probability == 0.5
+    assert CutMixConfig().probability == 1.0
+    assert config_of("ResNet8-cutmix", dataset="cifar10").augment.cutmix.p == 0.5
 
 
 LAYERS = ["dataset/digits.yaml", "model/ResNet8.yaml", "augment/cutmix.yaml", "method/agmax.yaml"]
@@ -75,9 +75,9 @@ def test_of_data_set_model_augment_and_method_the_later_wins(
 
 
 def test_a_users_file_wins_over_the_parts_it_stands_on(write: Callable[[str, str], str]) -> None:
-    path = write("mine.yaml", "base: ResNet8-cutmix\noptimizer: {lr: 0.3}\naugment: {cutmix: {probability: 0.75}}\n")
+    path = write("mine.yaml", "base: ResNet8-cutmix\noptimizer: {lr: 0.3}\naugment: {cutmix: {p: 0.75}}\n")
     config = config_of(path)
-    assert (config.optimizer.lr, config.augment.cutmix.probability, config.name) == (0.3, 0.75, "mine")
+    assert (config.optimizer.lr, config.augment.cutmix.p, config.name) == (0.3, 0.75, "mine")
     assert config.model == config_of("ResNet8-cutmix").model
 
 

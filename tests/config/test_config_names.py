@@ -67,7 +67,7 @@ def test_every_published_name_in_every_order_resolves_to_its_published_settings(
                 "nesterov": optimizer.nesterov,
                 "dropout": config.model.dropout,
                 # init_backbone, init_extractor and weights_std act together, with agmax alone:
-                "initialisation": initialisation_rule(config),
+                "initialization": initialisation_rule(config),
                 "name": config.name,
             }
             drawn_anew = fields["agmax"] and fields["init_backbone"] and fields["init_extractor"]
@@ -75,12 +75,12 @@ def test_every_published_name_in_every_order_resolves_to_its_published_settings(
                 "backbone": NETWORKS[backbone],
                 "agmax": ("agmax", 2) if fields["agmax"] else ("classification", 1),
                 "dropout": 0.0,  # 0.2 of the RegNets reaches no layer in the published program
-                "initialisation": (drawn_anew, fields["weights_std"] if drawn_anew else None),
+                "initialization": (drawn_anew, fields["weights_std"] if drawn_anew else None),
                 "name": name,
             }
             assert found == {key: wanted[key] for key in found}, written
             together = {"init_backbone", "init_extractor", "weights_std"}
-            assert found.keys() - {"initialisation", "name"} | together == fields.keys()
+            assert found.keys() - {"initialization", "name"} | together == fields.keys()
 
 
 def test_the_published_names_are_94_over_these_eight_backbones() -> None:
@@ -99,17 +99,17 @@ def test_depth_and_width_of_a_wide_resnet_are_read_from_its_name() -> None:
     [
         ("RegNetX002-standard", {"dropout": 0.2}, "model.dropout", 0.0),
         ("RegNetY004-cutmix", {"dropout": 0.2}, "model.dropout", 0.0),
-        ("ResNet50-standard", {"weights_std": 0.01, "init_extractor": True}, "model.initialisation.scope", "none"),
+        ("ResNet50-standard", {"weights_std": 0.01, "init_extractor": True}, "model.initialization.scope", "none"),
         (
             "RegNetX002-auto_augment-mixup",
             {"weights_std": 0.01, "init_extractor": True},
-            "model.initialisation.scope",
+            "model.initialization.scope",
             "none",
         ),
         (
             "WideResNet28-10-cutmix-agmax",
             {"weights_std": 0.2, "init_extractor": False},
-            "model.initialisation.scope",
+            "model.initialization.scope",
             "none",
         ),
     ],
@@ -148,7 +148,7 @@ def test_each_family_starts_from_the_weights_it_was_published_with(
 
 def test_pretrained_weights_are_never_drawn_anew() -> None:
     config = config_of("ResNet50-cutmix-agmax", "model.pretrained=true")
-    assert config.model.initialisation.scope == "q_network"
+    assert config.model.initialization.scope == "q_network"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_networks_of_soft_augmentation_have_its_recipe(name: str) -> None:
     assert (config.train.epochs, config.train.batch_size, config.schedule.interval) == (500, 128, "step")
     sgd = config.optimizer
     assert (sgd.name, sgd.lr, sgd.momentum, sgd.nesterov, sgd.weight_decay) == ("sgd", 0.1, 0.9, True, 5e-4)
-    assert not config.objective.label_smoothing and config.augment.final_share == 0
+    assert not config.objective.label_smoothing and config.augment.weak_fraction == 0
 
     rate = learning_rate(config, 391)
     assert rate(250 * 391) == pytest.approx(0.05) and rate(480 * 391) == pytest.approx(4.3e-4, rel=0.1)
@@ -240,7 +240,7 @@ def test_a_network_of_timm_is_a_model_part_with_the_recipe_of_resnet50() -> None
     config, recipe = config_of("resnet18-cutmix"), config_of("ResNet50-cutmix")
     assert (config.name, config.model.backbone) == ("resnet18-cutmix", "resnet18")
     assert (config.optimizer, config.schedule, config.train) == (recipe.optimizer, recipe.schedule, recipe.train)
-    assert config.model.initialisation.library == "timm"
+    assert config.model.initialization.library == "timm"
 
 
 # Names: the canonical order

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from agmax import builders
 from agmax.core.batch import RawBatch
-from agmax.core.devices import copied_ahead
+from agmax.core.devices import prefetch
 from agmax.training import loop
 from agmax.training.loop import Trainer
 from helpers.command import Answer
@@ -29,12 +29,12 @@ def samples_of(closed: list[bool], count: int = 4) -> Iterator[RawBatch]:
 
 def test_a_cpu_gets_the_very_samples_in_their_order() -> None:
     given = list(samples_of([]))
-    assert [id(sample) for sample in copied_ahead(iter(given), CPU)] == [id(sample) for sample in given]
+    assert [id(sample) for sample in prefetch(iter(given), CPU)] == [id(sample) for sample in given]
 
 
 def test_who_stops_early_ends_the_samples_too() -> None:
     closed: list[bool] = []
-    with closing(copied_ahead(samples_of(closed), CPU)) as samples:
+    with closing(prefetch(samples_of(closed), CPU)) as samples:
         assert next(samples).indices.tolist() == [0, 0]
         assert not closed
     assert closed == [True]
@@ -51,7 +51,7 @@ def test_a_training_that_fails_ends_its_samples_while_the_error_is_still_on_its_
     def closable(self: object, batches: list[Tensor], *, epoch: int) -> Iterator[RawBatch]:
         return samples_of(closed)
 
-    monkeypatch.setattr(builders.images.Resident, "batches", closable)
+    monkeypatch.setattr(builders.images.InMemoryLoader, "batches", closable)
     monkeypatch.setattr(Trainer, "train_step", raising(Failed()))
     monkeypatch.setattr(loop, "tqdm", lambda *words, **options: tqdm(*words, **{**options, "disable": False}))
     with pytest.raises(Failed) as failure:

@@ -51,6 +51,6 @@ def test_auto_precision_is_bf16_exactly_where_the_processor_has_it(monkeypatch: 
     cpu = torch.device("cpu")
     for has in (False, True):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has})
-        assert devices.autocast_format("auto", cpu) == (torch.bfloat16 if has else None)
-    assert devices.autocast_format("fp32", cpu) is None
-    assert devices.autocast_format("bf16", cpu) == torch.bfloat16
+        assert devices.autocast_dtype("auto", cpu) == (torch.bfloat16 if has else None)
+    assert devices.autocast_dtype("fp32", cpu) is None
+    assert devices.autocast_dtype("bf16", cpu) == torch.bfloat16

@@ -158,7 +158,7 @@ def test_a_server_that_never_takes_the_call_is_given_up_soon(tmp_path: Path, mon
 
 
 def test_two_programs_do_not_write_one_file(server: str, tmp_path: Path) -> None:
-    with storage.open_alone(tmp_path / ".a.pth.part") as held:
+    with storage.open_locked(tmp_path / ".a.pth.part") as held:
         assert held is not None
         with pytest.raises(BusyError, match="another program writes it"):
             fetch(f"{server}/ok/a.pth", tmp_path / "a.pth")

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from agmax.checkpoints.write import save
+from agmax.checkpoints.write import save_checkpoint
 from agmax.core import storage
 from agmax.core.download import fetch
 from agmax.core.errors import OutputError, UsageError
 from agmax.core.storage import (
-    TakenError,
+    AlreadyExistsError,
     atomic_file,
     check_output,
     check_writable,
@@ -94,10 +94,12 @@ def test_devices_stay_devices(device: str) -> None:
 def test_a_file_that_is_there_is_replaced_by_force_alone(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with pytest.raises(TakenError, match=r"there is a file already \(.*a\)\. Give --force to replace it") as caught:
+    with pytest.raises(
+        AlreadyExistsError, match=r"there is a file already \(.*a\)\. Give --force to replace it"
+    ) as caught:
         check_output(path)
     assert isinstance(caught.value, UsageError) and caught.value.exit_code == 2
-    with pytest.raises(TakenError), output_file(path):
+    with pytest.raises(AlreadyExistsError), output_file(path):
         pytest.fail("it was opened")
     assert path.read_bytes() == b"old"
     check_output(path, force=True)
@@ -191,10 +193,10 @@ def no_longer_than(num_bytes: int) -> Iterator[None]:
 
 
 def test_an_error_that_torch_hides_is_told(tmp_path: Path) -> None:
-    save(tmp_path / "a.pth", {"weights": torch.zeros(10)})
+    save_checkpoint(tmp_path / "a.pth", {"weights": torch.zeros(10)})
     before = (tmp_path / "a.pth").read_bytes()
     with pytest.raises(OutputError, match=r"cannot write \(.*a\.pth\): File too large"), no_longer_than(50_000):
-        save(tmp_path / "a.pth", {"weights": torch.zeros(100_000)})
+        save_checkpoint(tmp_path / "a.pth", {"weights": torch.zeros(100_000)})
     assert (tmp_path / "a.pth").read_bytes() == before and names(tmp_path) == ["a.pth"]
 
 

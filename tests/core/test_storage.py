@@ -14,7 +14,7 @@ import pytest
 from agmax.core import storage
 from agmax.core.errors import OutputError
 from agmax.core.storage import (
-    TakenError,
+    AlreadyExistsError,
     append,
     atomic_file,
     sweep,
@@ -121,7 +121,7 @@ def test_a_file_that_is_not_to_be_replaced_stays_even_if_it_came_meanwhile(
     with atomic_file(tmp_path / "new", replace=False) as file:
         file.write(b"new")
     assert (tmp_path / "new").read_bytes() == b"new"
-    with pytest.raises(TakenError), atomic_file(tmp_path / "a", replace=False) as file:
+    with pytest.raises(AlreadyExistsError), atomic_file(tmp_path / "a", replace=False) as file:
         (tmp_path / "a").write_bytes(b"another's")
     assert (tmp_path / "a").read_bytes() == b"another's" and names(tmp_path) == ["a", "new"]
 
@@ -136,7 +136,7 @@ def test_of_two_that_finish_in_the_same_instant_the_first_stays(
         link(source, path)
 
     monkeypatch.setattr(storage.os, "link", other_is_faster)
-    with pytest.raises(TakenError), atomic_file(tmp_path / "a", replace=False) as file:
+    with pytest.raises(AlreadyExistsError), atomic_file(tmp_path / "a", replace=False) as file:
         file.write(b"new")
     assert (tmp_path / "a").read_bytes() == b"another's" and names(tmp_path) == ["a"]
 
@@ -178,7 +178,7 @@ def test_a_lock_says_who_holds_it_and_the_second_gets_none(tmp_path: Path) -> No
         assert first is not None
         with storage.lock(path) as second:
             assert second is None
-        assert storage.holder(path) == f"process {os.getpid()} on {platform.node()}"
+        assert storage.lock_owner(path) == f"process {os.getpid()} on {platform.node()}"
     with storage.lock(path) as third:
         assert third is not None
     with pytest.raises(OutputError), storage.lock(tmp_path / "nowhere" / ".lock"):
@@ -203,7 +203,7 @@ def test_the_lock_of_a_killed_program_goes_with_it(tmp_path: Path, monkeypatch: 
         assert other.stdout is not None and other.stdout.readline() == "True\n"
         with storage.lock(tmp_path / ".lock") as ours:
             assert ours is None
-        assert storage.holder(tmp_path / ".lock").startswith(f"process {other.pid} on ")
+        assert storage.lock_owner(tmp_path / ".lock").startswith(f"process {other.pid} on ")
         other.kill()
         other.wait()
     with storage.lock(tmp_path / ".lock") as ours:
@@ -225,7 +225,7 @@ def test_a_file_that_was_replaced_while_its_lock_was_waited_for_is_opened_anew(
         flock(file, how)
 
     monkeypatch.setattr(storage.fcntl, "flock", replaced_at_first)
-    with storage.open_alone(path, wait=True) as file:
+    with storage.open_locked(path, wait=True) as file:
         assert file is not None
         file.seek(0)
         assert file.read() == b"new" and len(calls) == 2

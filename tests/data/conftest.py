@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from agmax.data import decode
-from agmax.data.splits import Files
+from agmax.data.splits import FileDataset
 from helpers.streaming import files_of, scene
 
 
@@ -23,7 +23,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> Files:
+def photographs(tmp_path: Path) -> FileDataset:
     """Write five JPEG files of different sizes and sampling, one of them to be turned upright."""
     sizes = [(96, 70), (60, 111), (128, 128), (200, 40), (51, 67)]
     for number, (width, height) in enumerate(sizes):

@@ -13,7 +13,7 @@ from agmax import builders
 from agmax.core.batch import RawBatch
 from agmax.core.errors import DataError
 from agmax.data import datasets, sampler
-from agmax.data.splits import Files
+from agmax.data.splits import FileDataset
 from agmax.training.loop import Trainer
 from helpers.command import Answer
 from helpers.datasets import CPU, configured
@@ -34,7 +34,7 @@ def bad_files(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def mixed(good: Path, bad: list[Path], *, total: int) -> Files:
+def mixed(good: Path, bad: list[Path], *, total: int) -> FileDataset:
     """Put bad files at every tenth place of a data set."""
     paths = [good] * total
     paths[: 10 * len(bad) : 10] = bad
@@ -71,7 +71,7 @@ def test_more_than_one_percent_of_bad_images_ends_a_training(
 ) -> None:
     bad = bad_files(tmp_path, num_bad)
     source = stream(mixed(good, bad, total=total), skip_bad_images=True)
-    batches = sampler.in_order(total, 50)
+    batches = sampler.sequential_batches(total, 50)
     if not is_refused:
         assert sum(len(sample.labels) for sample in source.batches(batches, epoch=0)) == total - num_bad
         return
@@ -100,12 +100,12 @@ def test_without_skipping_and_in_evaluations_a_bad_image_is_an_error(tmp_path: P
     skipping = configured("folder", train__num_workers=0, dataset__on_bad_image="skip", dataset__image_size=16)
     assert configured("folder").dataset.on_bad_image == "error"
     for source in (
-        builders.training_source(configured("folder", train__num_workers=0, dataset__image_size=16), data, CPU),
-        builders.test_source(skipping, data, CPU),
+        builders.training_loader(configured("folder", train__num_workers=0, dataset__image_size=16), data, CPU),
+        builders.test_loader(skipping, data, CPU),
     ):
         with pytest.raises(DataError, match=r"image cannot be read .*bad0\.jpg"):
             list(source.batches([torch.arange(20)], epoch=0))
-    (sample,) = builders.training_source(skipping, data, CPU).batches([torch.arange(20)], epoch=0)
+    (sample,) = builders.training_loader(skipping, data, CPU).batches([torch.arange(20)], epoch=0)
     assert len(sample.labels) == 19
 
 
@@ -151,6 +151,6 @@ def test_a_small_file_of_a_huge_image_is_refused_by_its_header(tmp_path: Path, s
 def test_the_shadow_files_of_a_mac_are_not_listed(tmp_path: Path) -> None:
     write_tree(tmp_path, ["a", "b"], {"train": 2, "val": 1}, size=(8, 8))
     (tmp_path / "train" / "a" / "._0.jpg").write_bytes(b"\0\5\x16\7 Mac OS X")
-    data = datasets.load("folder", str(tmp_path), split="train", test_share=0.2)
-    assert isinstance(data, Files)
+    data = datasets.load("folder", str(tmp_path), split="train", test_fraction=0.2)
+    assert isinstance(data, FileDataset)
     assert [Path(path).name for path in data.paths] == ["0.png", "1.png"] * 2

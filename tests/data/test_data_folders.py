@@ -11,10 +11,10 @@ from torchvision import datasets as torchvision_datasets
 from agmax import builders
 from agmax.core.errors import DataError, UsageError
 from agmax.data import datasets, sampler
-from agmax.data.from_files import decoded
-from agmax.data.splits import Files
+from agmax.data.from_files import decode_image
+from agmax.data.splits import FileDataset
 from agmax.evaluation.metrics import metrics
-from agmax.experiments.results import Metrics, lines
+from agmax.experiments.results import Metrics, format_lines
 from helpers.command import Answer
 from helpers.datasets import CPU, configured, load_files, parents
 from helpers.images import write_images, write_tree
@@ -81,14 +81,14 @@ def test_val_is_the_test_set_where_there_is_no_other(
     write_tree(tmp_path, ["a", "b"], folders, size=(8, 8))
     config = configured("folder", dataset__root=str(tmp_path))
     data = builders.splits(config)
-    assert builders.counted(config, lambda: data.train).dataset.num_classes == 2
+    assert builders.with_num_classes(config, lambda: data.train).dataset.num_classes == 2
     for part, folder in ((data.train, "train"), (data.test, test), (data.validation, validation)):
         if folder is None:
             assert part is None
             with pytest.raises(UsageError, match="no validation split"):
                 builders.split(config, "validation")
         else:
-            assert isinstance(part, Files)
+            assert isinstance(part, FileDataset)
             assert {Path(path).parent.parent.name for path in part.paths} == {folder}
             assert parents(part) == ["a"] * folders[folder] + ["b"] * folders[folder]
 
@@ -100,7 +100,7 @@ def test_a_fifth_of_each_class_of_a_flat_tree_is_the_test_set(tmp_path: Path) ->
     for seed in (0, 0, 1):
         config = configured("folder", dataset__root=root, dataset__seed=seed, train__seed=5)
         data = builders.splits(config)
-        assert isinstance(data.train, Files) and isinstance(data.test, Files)
+        assert isinstance(data.train, FileDataset) and isinstance(data.test, FileDataset)
         assert data.train.labels.bincount().tolist() == [8, 8]
         assert data.test.labels.bincount().tolist() == [2, 2]
         both = sorted(data.train.paths + data.test.paths)
@@ -120,7 +120,7 @@ def test_images_of_a_subset_keep_their_places_in_the_files(tmp_path: Path) -> No
     whole, data = builders.split(configured("digits"), "train"), builders.splits(config)
     assert data.validation is not None
     for part in (data.train, data.validation):
-        source = builders.test_source(config, part, CPU)
+        source = builders.test_loader(config, part, CPU)
         (sample,) = source.batches([torch.arange(30)], epoch=0)
         assert torch.equal(sample.labels, whole.labels[sample.indices])
         assert sample.indices.tolist() != list(range(30))
@@ -208,21 +208,23 @@ def test_three_classes_have_a_top3_instead_of_a_top5() -> None:
     per_class = dict.fromkeys(("a", "b", "c"), 50.0)
     about: dict[str, Any] = {"config": "", "run_folder": None, "checkpoint": None, "images_per_second": None}
     about |= {"split": "test", "dataset": "folder", "num_images": 6, "seed": 0, "epochs": 1, "seconds": 1.0}
-    (text,) = lines(Metrics(**about, scores=measured, per_class=per_class, robustness={}))
+    (text,) = format_lines(Metrics(**about, scores=measured, per_class=per_class, robustness={}))
     assert "top3 100.00 %" in text and "top5" not in text
 
 
 def test_names_with_spaces_quotes_newlines_and_umlauts_are_read(tmp_path: Path) -> None:
     root = tmp_path / ODD_NAMES[2] / ODD_NAMES[0]
     write_tree(root, ODD_NAMES, {"train": 1, ODD_NAMES[3]: 1}, size=(8, 8))
-    config = configured("folder", dataset__root=str(root / "train"), dataset__test_share=0.5, train__num_workers=0)
+    config = configured("folder", dataset__root=str(root / "train"), dataset__test_fraction=0.5, train__num_workers=0)
     data = builders.splits(config)
     assert data.train.class_names == tuple(sorted(ODD_NAMES))
-    source = builders.test_source(config, data.train, CPU)
-    assert sum(len(sample.labels) for sample in source.batches(sampler.in_order(len(source), 2), epoch=0)) == 2
+    source = builders.test_loader(config, data.train, CPU)
+    assert (
+        sum(len(sample.labels) for sample in source.batches(sampler.sequential_batches(len(source), 2), epoch=0)) == 2
+    )
     (root / "train" / ODD_NAMES[2] / "0.png").write_bytes(b"")
     with pytest.raises(DataError) as failure:
-        decoded(str(root / "train" / ODD_NAMES[2] / "0.png"), 3)
+        decode_image(str(root / "train" / ODD_NAMES[2] / "0.png"), 3)
     assert "\n" not in str(failure.value) and r"two\nlines" in str(failure.value)
     assert "ünï 类" not in str(failure.value)
 

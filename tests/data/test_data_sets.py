@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from agmax import builders
 from agmax.core.errors import DataError, DownloadError
 from agmax.data import datasets
-from agmax.data.splits import Pixels
+from agmax.data.splits import InMemoryDataset
 from helpers.command import Answer
 from helpers.datasets import (  # noqa: F401  one is a fixture
     configured,
@@ -43,7 +43,7 @@ def test_the_digits_are_those_of_scikit_learn_in_its_stratified_split() -> None:
     train, test = train_test_split(range(1797), test_size=360, stratify=published.target, random_state=0)
     for split, rows in (("train", train), ("test", test)):
         data = datasets.load("digits", "nowhere", split=split)
-        assert isinstance(data, Pixels)
+        assert isinstance(data, InMemoryDataset)
         chosen = sorted(rows)
         expected = np.round(published.images[chosen] * 255 / 16).astype(np.uint8)
         np.testing.assert_array_equal(data.images[:, 0].numpy(), expected)
@@ -54,7 +54,7 @@ def test_the_digits_are_those_of_scikit_learn_in_its_stratified_split() -> None:
 def test_mean_and_std_of_digits_are_those_of_the_enlarged_training_images() -> None:
     config = configured("digits")
     data = builders.split(config, "train")
-    assert isinstance(data, Pixels)
+    assert isinstance(data, InMemoryDataset)
     enlarged = v2.functional.resize(data.images, [32, 32], antialias=True)
     mean, std = channel_statistics(enlarged)
     assert config.dataset.mean == pytest.approx(mean, abs=1e-3)
@@ -71,7 +71,7 @@ def test_cifar_is_read_from_pickled_batches_in_their_order(tmp_path: Path, name:
     for split, count in (("train", num_train), ("test", 3)):
         data = builders.split(configured(name, dataset__root=str(tmp_path)), split)
         pixels, labels = written[split]
-        assert isinstance(data, Pixels)
+        assert isinstance(data, InMemoryDataset)
         assert data.images.shape == (count, 3, 32, 32) and data.images.dtype == torch.uint8
         assert torch.equal(data.images, torch.from_numpy(pixels))
         assert data.labels.tolist() == labels
@@ -93,7 +93,7 @@ def test_svhn_trains_on_train_and_extra_and_its_core_on_train_alone(
 ) -> None:
     written = write_svhn(tmp_path)
     data = builders.split(configured(name, dataset__root=str(tmp_path)), split)
-    assert isinstance(data, Pixels)
+    assert isinstance(data, InMemoryDataset)
     assert np.array_equal(data.images.numpy(), np.concatenate([written[part][0] for part in parts]))
     assert data.labels.tolist() == [digit for part in parts for digit in written[part][1]]
     assert data.images.is_contiguous()
@@ -125,7 +125,7 @@ def test_fashion_mnist_is_read_from_four_gzipped_files(
     config = configured("fashion_mnist", dataset__root=str(tmp_path / "root"))
     for split, prefix, labels in (("train", "train", [0, 1, 2, 3, 4]), ("test", "t10k", [7, 8, 9])):
         data = builders.split(config, split)
-        assert isinstance(data, Pixels)
+        assert isinstance(data, InMemoryDataset)
         assert np.array_equal(data.images.numpy(), written[prefix][:, None])
         assert data.labels.tolist() == labels
     assert data.class_names[9] == "Ankle boot"
@@ -143,7 +143,7 @@ def test_fashion_mnist_as_torchvision_lays_it_out_wins_over_other_places(
         (raw / f"{prefix}-images-idx3-ubyte").write_bytes(idx(pixels))
         (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(np.array([4, 2], np.uint8)))
     data = datasets.load("fashion_mnist", str(tmp_path), split="train")
-    assert isinstance(data, Pixels)
+    assert isinstance(data, InMemoryDataset)
     assert np.array_equal(data.images.numpy(), pixels[:, None]) and data.labels.tolist() == [4, 2]
     (raw / "train-images-idx3-ubyte").write_bytes(b"")
     with pytest.raises(DataError, match="damaged file"):
@@ -155,7 +155,7 @@ def test_the_fashion_mnist_of_debians_package_has_the_statistics_of_its_configur
         skip_or_fail("the package dataset-fashion-mnist is not installed")
     config = configured("fashion_mnist", dataset__root=str(tmp_path))
     train, test = builders.split(config, "train"), builders.split(config, "test")
-    assert isinstance(train, Pixels) and isinstance(test, Pixels)
+    assert isinstance(train, InMemoryDataset) and isinstance(test, InMemoryDataset)
     assert train.labels.bincount().tolist() == [6000] * 10
     assert test.labels.bincount().tolist() == [1000] * 10
     mean, std = channel_statistics(train.images)

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from agmax.core.errors import DataError
 from agmax.data import decode
-from agmax.data.decode import decoded, shrinkable_size
+from agmax.data.decode import decode_image, shrinkable_size
 from helpers.datasets import configured
 from helpers.streaming import CROPS, Pixels, files_of, pixels_of, saved, scene, stream
 
@@ -77,10 +77,10 @@ COLOURS: dict[str, tuple[str, Callable[[], Image.Image], dict[str, Any], Pixels]
 def test_images_of_every_kind_get_their_colours_and_lose_their_alpha(tmp_path: Path, kind: str) -> None:
     suffix, make, options, expected = COLOURS[kind]
     path = saved(tmp_path / f"image.{suffix}", make(), **options)
-    rgb = decoded(path, 3)
+    rgb = decode_image(path, 3)
     assert rgb.mode == "RGB" and rgb.size == (9, 7)
     np.testing.assert_allclose(pixels_of(rgb), expected, atol=1 if kind == "cmyk" else 0)
-    gray = decoded(path, 1)
+    gray = decode_image(path, 1)
     assert gray.mode == "L" and gray.size == (9, 7)
     np.testing.assert_allclose(pixels_of(gray), expected @ [0.299, 0.587, 0.114], atol=1.01)
 
@@ -96,7 +96,7 @@ def test_images_of_every_kind_get_their_colours_and_lose_their_alpha(tmp_path: P
 def test_pixels_without_a_known_range_are_refused(tmp_path: Path, values: Pixels, why: str) -> None:
     path = saved(tmp_path / "image.tiff", Image.fromarray(values.reshape(7, 9)))
     with pytest.raises(DataError, match=rf"image\.tiff.*{why}"):
-        decoded(path, 3)
+        decode_image(path, 3)
 
 
 LYING: dict[int, Callable[[Pixels], Pixels]] = {
@@ -121,10 +121,10 @@ def test_photographs_are_turned_as_their_exif_tag_says_unless_told_otherwise(
     exif[decode.ORIENTATION_TAG] = orientation
     lying = np.ascontiguousarray(LYING[orientation](RGB))
     path = saved(tmp_path / f"image.{suffix}", Image.fromarray(lying), exif=exif, lossless=True)
-    assert np.array_equal(pixels_of(decoded(path, 3, exif_rotation=True)), RGB)
-    assert np.array_equal(pixels_of(decoded(path, 3, exif_rotation=False)), lying)
+    assert np.array_equal(pixels_of(decode_image(path, 3, exif_rotation=True)), RGB)
+    assert np.array_equal(pixels_of(decode_image(path, 3, exif_rotation=False)), lying)
     gray = pixels_of(Image.fromarray(RGB).convert("L"))
-    assert np.array_equal(pixels_of(decoded(path, 1)), gray)
+    assert np.array_equal(pixels_of(decode_image(path, 1)), gray)
 
 
 def test_damaged_exif_data_do_not_make_a_photograph_unreadable(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_damaged_exif_data_do_not_make_a_photograph_unreadable(tmp_path: Path) -
     }
     for name, damaged in damages.items():
         path = saved(tmp_path / f"{name}.jpg", Image.fromarray(scene(20, 10)), exif=damaged, dpi=(72, 72))
-        assert decoded(path, 3, exif_rotation=False).size == (20, 10)
-        assert decoded(path, 3).size == ((10, 20) if name == "other tag" else (20, 10)), name
+        assert decode_image(path, 3, exif_rotation=False).size == (20, 10)
+        assert decode_image(path, 3).size == ((10, 20) if name == "other tag" else (20, 10)), name
         assert shrinkable_size(path, exif_rotation=False) == (20, 10)
 
 
@@ -158,7 +158,7 @@ def test_an_exif_orientation_that_does_not_exist_is_upright_with_and_without_sca
     exif = Image.Exif()
     exif[decode.ORIENTATION_TAG] = orientation
     path = saved(tmp_path / "0.jpg", Image.new("RGB", (160, 40), "white"), exif=exif, quality=100)
-    assert shrinkable_size(path) == decoded(path, 3).size == (160, 40)
+    assert shrinkable_size(path) == decode_image(path, 3).size == (160, 40)
     views = next(
         stream(files_of(Path(path)), **{**CROPS, "num_views": 8}, scaled_decoding=True).batches(
             [torch.tensor([0])], epoch=0

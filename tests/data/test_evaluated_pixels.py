@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from agmax import builders
 from agmax.data import decode
-from agmax.data.decode import decoded
+from agmax.data.decode import decode_image
 from helpers.datasets import CPU, configured
 from helpers.streaming import files_of, scene
 
@@ -51,7 +51,7 @@ def odd_jpegs(folder: Path) -> list[Path]:
     return paths
 
 
-def centre_rows_first(image: Image.Image, size: int) -> Image.Image:
+def center_rows_first(image: Image.Image, size: int) -> Image.Image:
     """Return torchvision's Resize(size + 32) and CenterCrop(size) of every Pillow before 13: rows first, then columns.
 
     Pillow 13 begins images with their columns that lose more of their height than of their width.
@@ -78,16 +78,16 @@ def test_evaluated_pixels_of_odd_jpegs_are_torchvisions_rows_first_bit_for_bit(t
             augment__random_resized__scaled_decoding=True,
             **statistics,
         )
-        source = builders.test_source(config, files_of(*paths), CPU)
+        source = builders.test_loader(config, files_of(*paths), CPU)
         (sample,) = source.batches([torch.arange(len(paths))], epoch=0)
         for path, found in zip(paths, sample.images, strict=True):
             with Image.open(path) as image:
                 whole = ImageOps.exif_transpose(image) if turned else image
-                expected = v2.functional.pil_to_tensor(centre_rows_first(whole.convert(mode), size))
+                expected = v2.functional.pil_to_tensor(center_rows_first(whole.convert(mode), size))
                 assert torch.equal(found, expected), (path.name, size)
 
 
-def test_the_centre_is_torchvisions_and_of_tall_images_that_of_pillow_before_13() -> None:
+def test_the_center_is_torchvisions_and_of_tall_images_that_of_pillow_before_13() -> None:
     rng = np.random.default_rng(0)
     sides = [*rng.integers(20, 700, (120, 2)).tolist(), [500, 375], [375, 500], [224, 256], [256, 256], [300, 31]]
     tall_that_differ = 0
@@ -95,8 +95,8 @@ def test_the_centre_is_torchvisions_and_of_tall_images_that_of_pillow_before_13(
         size, is_gray = (31, 32, 100, 224)[number % 4], number % 3 == 0
         shape = (height, width) if is_gray else (height, width, 3)
         image = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
-        found = np.asarray(decode.centre_crop(image, size))
-        assert np.array_equal(found, centre_rows_first(image, size)), (width, height, size)
+        found = np.asarray(decode.center_crop(image, size))
+        assert np.array_equal(found, center_rows_first(image, size)), (width, height, size)
         by_torchvision = np.asarray(v2.Compose([v2.Resize(size + 32), v2.CenterCrop(size)])(image))
         difference = np.abs(found.astype(int) - by_torchvision).max()
         assert difference <= (1 if height > width else 0), (width, height, size)
@@ -117,6 +117,6 @@ def test_plain_jpegs_are_decoded_straight_into_a_tensor_of_pillows_pixels(
 
     monkeypatch.setattr(decode, "decode_jpeg", spy)
     for path in map(str, odd_jpegs(tmp_path)):
-        found = decode.decoded_pixels(path, channels)
-        assert torch.equal(found, v2.functional.pil_to_tensor(decoded(path, channels))), path
+        found = decode.decode_pixels(path, channels)
+        assert torch.equal(found, v2.functional.pil_to_tensor(decode_image(path, channels))), path
     assert len(straight) == plain

@@ -14,13 +14,13 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from agmax import builders
-from agmax.augment.color import normalised
+from agmax.augment.color import normalize
 from agmax.core.errors import DataError, UsageError
 from agmax.core.rng import seed_for
 from agmax.data import sampler
-from agmax.data.from_files import Streaming, decoded
-from agmax.data.in_memory import Resident
-from agmax.data.splits import Files, Pixels
+from agmax.data.from_files import FileLoader, decode_image
+from agmax.data.in_memory import InMemoryLoader
+from agmax.data.splits import FileDataset, InMemoryDataset
 from helpers.datasets import CPU, IMAGENET, configured, random_pixels
 from helpers.images import write_images
 from helpers.streaming import CROPS, epoch_of, same, stream
@@ -29,13 +29,13 @@ from helpers.streaming import CROPS, epoch_of, same, stream
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_normalised_pixels_are_torchvisions_bit_for_bit(channels: int) -> None:
+def test_normalized_pixels_are_torchvisions_bit_for_bit(channels: int) -> None:
     images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).repeat(2, channels, 1, 1)
     images[1] = torch.from_numpy(random_pixels(channels, 16, 16))
     mean, std = (numbers[:channels] for numbers in IMAGENET)
     per_image = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
     expected = [per_image(np.ascontiguousarray(image.permute(1, 2, 0).numpy())) for image in images]
-    assert torch.equal(normalised(images, torch.tensor(mean), torch.tensor(std)), torch.stack(expected))
+    assert torch.equal(normalize(images, torch.tensor(mean), torch.tensor(std)), torch.stack(expected))
 
 
 def test_gray_pixels_are_repeated_for_a_model_of_three_channels() -> None:
@@ -45,17 +45,17 @@ def test_gray_pixels_are_repeated_for_a_model_of_three_channels() -> None:
         [transforms.Grayscale(num_output_channels=3), transforms.ToTensor(), transforms.Normalize(*IMAGENET)]
     )
     expected = torch.stack([per_image(Image.fromarray(image[0].numpy())) for image in images])
-    assert torch.equal(normalised(images, *map(torch.tensor, IMAGENET)), expected)
+    assert torch.equal(normalize(images, *map(torch.tensor, IMAGENET)), expected)
     assert torch.equal(images, before)
 
 
-def write_files(root: Path, sizes: list[tuple[int, int]]) -> Files:
+def write_files(root: Path, sizes: list[tuple[int, int]]) -> FileDataset:
     """Write one image of each size; two classes in turn."""
     paths = []
     for number, size in enumerate(sizes):
         write_images(root / str(number), 1, size=size, seed=number)
         paths.append(str(root / str(number) / "0.png"))
-    return Files(tuple(paths), torch.arange(len(sizes)) % 2, ("even", "odd"))
+    return FileDataset(tuple(paths), torch.arange(len(sizes)) % 2, ("even", "odd"))
 
 
 def test_streamed_test_images_are_torchvisions_bit_for_bit(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_streamed_test_images_are_torchvisions_bit_for_bit(tmp_path: Path) -> No
     config = configured(
         "folder", dataset__root=str(tmp_path), dataset__image_size=16, dataset__test_image_size=24, train__num_workers=0
     )
-    source = builders.test_source(config, data, CPU)
-    (sample,) = source.batches(sampler.in_order(len(data.paths), 10), epoch=0)
+    source = builders.test_loader(config, data, CPU)
+    (sample,) = source.batches(sampler.sequential_batches(len(data.paths), 10), epoch=0)
     to_image = transforms.Compose([transforms.Resize(24 + 32), transforms.CenterCrop(24)])
     to_input = transforms.Compose([to_image, transforms.ToTensor(), transforms.Normalize(*IMAGENET)])
     originals = []
@@ -72,8 +72,8 @@ def test_streamed_test_images_are_torchvisions_bit_for_bit(tmp_path: Path) -> No
         with Image.open(path) as image:
             originals.append(image.convert("RGB"))
     assert sample.images.shape == (6, 3, 24, 24) and sample.images.dtype == torch.uint8
-    mean, std = map(torch.tensor, config.normalisation)
-    assert torch.equal(normalised(sample.images, mean, std), torch.stack([to_input(image) for image in originals]))
+    mean, std = map(torch.tensor, config.normalization)
+    assert torch.equal(normalize(sample.images, mean, std), torch.stack([to_input(image) for image in originals]))
     assert sample.labels.tolist() == [0, 1, 0, 1, 0, 1] and sample.indices.tolist() == list(range(6))
 
 
@@ -83,7 +83,7 @@ def test_images_of_every_mode_get_the_channels_of_the_data_set(tmp_path: Path, m
     original = Image.fromarray(random_pixels(48, 48, 3)).convert(mode)
     path = tmp_path / ("image.tiff" if mode == "CMYK" else "image.png")
     original.save(path)
-    source = stream(Files((str(path),) * 2, torch.tensor([0, 1]), ("a", "b")), channels=channels)
+    source = stream(FileDataset((str(path),) * 2, torch.tensor([0, 1]), ("a", "b")), channels=channels)
     (sample,) = source.batches([torch.tensor([1, 0])], epoch=0)
     expected = np.asarray(original.convert("RGB" if channels == 3 else "L"))[16:32, 16:32].reshape(16, 16, channels)
     assert sample.images.shape == (2, channels, 16, 16)
@@ -96,9 +96,9 @@ def test_images_of_every_mode_get_the_channels_of_the_data_set(tmp_path: Path, m
 def test_resident_samples_are_the_chosen_images_at_the_configured_size() -> None:
     config = configured("digits", objective__num_views=2)
     data = builders.split(config, "train")
-    assert isinstance(data, Pixels)
-    source = builders.training_source(config, data, CPU)
-    assert isinstance(source, Resident) and len(source) == 1437
+    assert isinstance(data, InMemoryDataset)
+    source = builders.training_loader(config, data, CPU)
+    assert isinstance(source, InMemoryLoader) and len(source) == 1437
     chosen = torch.tensor([5, 1436, 0])
     (sample,) = source.batches([chosen], epoch=3)
     assert sample.images.shape == (3, 1, 32, 32) and sample.images.dtype == torch.uint8
@@ -110,15 +110,15 @@ def test_resident_samples_are_the_chosen_images_at_the_configured_size() -> None
 def test_images_in_memory_are_not_cut_from_files() -> None:
     config = configured("digits", augment__crop="random_resized")
     with pytest.raises(UsageError, match=r"augment\.crop=standard"):
-        builders.training_source(config, builders.split(config, "train"), CPU)
+        builders.training_loader(config, builders.split(config, "train"), CPU)
 
 
 @pytest.fixture
-def six_files(tmp_path: Path) -> Files:
+def six_files(tmp_path: Path) -> FileDataset:
     return write_files(tmp_path, [(40, 31), (31, 40), (64, 64), (20, 50), (33, 33), (48, 25)])
 
 
-def test_training_crops_are_those_of_torchvision_under_the_seed_of_each_sample(six_files: Files) -> None:
+def test_training_crops_are_those_of_torchvision_under_the_seed_of_each_sample(six_files: FileDataset) -> None:
     config = configured(
         "folder",
         objective__num_views=2,
@@ -127,8 +127,8 @@ def test_training_crops_are_those_of_torchvision_under_the_seed_of_each_sample(s
         train__seed=11,
         augment__crop="random_resized",
     )
-    source = builders.training_source(config, six_files, CPU)
-    assert isinstance(source, Streaming)
+    source = builders.training_loader(config, six_files, CPU)
+    assert isinstance(source, FileLoader)
     crop = v2.RandomResizedCrop(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
     for epoch in (0, 5):
         for sample in epoch_of(source, epoch):
@@ -142,7 +142,7 @@ def test_training_crops_are_those_of_torchvision_under_the_seed_of_each_sample(s
                         assert torch.equal(pixels, crop(v2.functional.pil_to_tensor(image)))
 
 
-def test_training_crops_differ_between_views_epochs_and_seeds(six_files: Files) -> None:
+def test_training_crops_differ_between_views_epochs_and_seeds(six_files: FileDataset) -> None:
     first = epoch_of(stream(six_files, **CROPS), 0)
     assert not any(torch.equal(views[0], views[1]) for sample in first for views in sample.images)
     source, other_seed = stream(six_files, **CROPS), stream(six_files, **{**CROPS, "seed": 12})
@@ -153,18 +153,18 @@ def test_training_crops_differ_between_views_epochs_and_seeds(six_files: Files) 
         assert not any(torch.equal(a, b) for a, b in zip(zero.images, changed.images, strict=True))
 
 
-def test_persistent_workers_deliver_what_the_main_process_does_from_any_step_on(six_files: Files) -> None:
+def test_persistent_workers_deliver_what_the_main_process_does_from_any_step_on(six_files: FileDataset) -> None:
     alone, workers = stream(six_files, **CROPS), stream(six_files, num_workers=2, **CROPS)
     for epoch, start in ((0, 0), (1, 2), (0, 1)):
         assert same(epoch_of(workers, epoch, start), epoch_of(alone, epoch, start))
     assert same(epoch_of(alone, 1, 2), epoch_of(alone, 1)[2:])
     processes = [worker.pid for worker in workers._loader._iterator._workers]
-    next(iter(workers.batches(sampler.shuffled(6, 2, seed=3, epoch=0), epoch=0)))  # an epoch that is given up
+    next(iter(workers.batches(sampler.shuffle_batches(6, 2, seed=3, epoch=0), epoch=0)))  # an epoch that is given up
     assert same(epoch_of(workers, 2), epoch_of(alone, 2))
     assert [worker.pid for worker in workers._loader._iterator._workers] == processes
 
 
-def test_workers_outlive_an_interrupt_and_end_when_the_main_process_says_so(six_files: Files) -> None:
+def test_workers_outlive_an_interrupt_and_end_when_the_main_process_says_so(six_files: FileDataset) -> None:
     source, alone = stream(six_files, num_workers=2), stream(six_files)
     epoch_of(source, 0)
     workers = source._loader._iterator._workers
@@ -179,18 +179,18 @@ def test_workers_outlive_an_interrupt_and_end_when_the_main_process_says_so(six_
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_all_views_share_one_centre_crop_where_the_crop_is_made_later(six_files: Files, num_workers: int) -> None:
+def test_all_views_share_one_center_crop_where_the_crop_is_made_later(six_files: FileDataset, num_workers: int) -> None:
     source = stream(six_files, num_workers=num_workers, num_views=2)
     for epoch in (0, 1):
         (sample,) = source.batches([torch.arange(6)], epoch=epoch)
         with Image.open(six_files.paths[5]) as image:
-            centre = transforms.CenterCrop(16)(transforms.Resize(48)(image))
+            center = transforms.CenterCrop(16)(transforms.Resize(48)(image))
         assert sample.images.shape == (6, 3, 16, 16)
-        assert torch.equal(sample.images[5], v2.functional.pil_to_tensor(centre))
+        assert torch.equal(sample.images[5], v2.functional.pil_to_tensor(center))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_unreadable_image_is_named_and_the_next_epoch_still_works(six_files: Files, num_workers: int) -> None:
+def test_an_unreadable_image_is_named_and_the_next_epoch_still_works(six_files: FileDataset, num_workers: int) -> None:
     source = stream(six_files, num_workers=num_workers)
     path = Path(six_files.paths[4])
     whole = path.read_bytes()
@@ -223,10 +223,10 @@ def test_a_file_that_is_no_sound_image_is_an_error_of_the_data(
 ) -> None:
     path = tmp_path / f"image{suffix}"
     Image.fromarray(random_pixels(40, 40, 3)).save(path)
-    assert decoded(str(path), 3).size == (40, 40)
+    assert decode_image(str(path), 3).size == (40, 40)
     damage(path)
     with pytest.raises(DataError, match=path.name):
-        decoded(str(path), 3)
+        decode_image(str(path), 3)
 
 
 def test_an_image_of_a_hundred_million_pixels_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
@@ -234,4 +234,4 @@ def test_an_image_of_a_hundred_million_pixels_is_refused_before_it_fills_the_mem
     Image.new("1", (10_000, 10_000)).save(path)
     assert path.stat().st_size < 100_000
     with pytest.raises(DataError, match=r"bomb\.png"):
-        decoded(str(path), 3)
+        decode_image(str(path), 3)

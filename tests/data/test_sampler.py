@@ -17,7 +17,7 @@ from helpers.images import write_images
 @pytest.mark.parametrize("batch_size", range(2, 9))
 def test_an_epoch_sees_every_image_once_but_a_last_one_alone(num_images: int, batch_size: int) -> None:
     alone = num_images % batch_size == 1
-    epochs = [sampler.shuffled(num_images, batch_size, seed=0, epoch=epoch) for epoch in range(20)]
+    epochs = [sampler.shuffle_batches(num_images, batch_size, seed=0, epoch=epoch) for epoch in range(20)]
     for batches in epochs:
         assert len(batches) == sampler.num_steps(num_images, batch_size)
         seen = [index for batch in batches for index in batch.tolist()]
@@ -27,16 +27,16 @@ def test_an_epoch_sees_every_image_once_but_a_last_one_alone(num_images: int, ba
         assert all(len(batch) > 1 for batch in batches)
     if num_images > 2 and epochs[0]:
         assert len({str(batches) for batches in epochs}) > 1  # epochs differ
-    tested = [index for batch in sampler.in_order(num_images, batch_size) for index in batch.tolist()]
+    tested = [index for batch in sampler.sequential_batches(num_images, batch_size) for index in batch.tolist()]
     assert tested == list(range(num_images))  # an evaluation drops none
 
 
 def test_an_epoch_continues_where_it_was_interrupted() -> None:
-    whole = sampler.shuffled(10, 3, seed=1, epoch=4)
+    whole = sampler.shuffle_batches(10, 3, seed=1, epoch=4)
     for start in range(5):
-        rest = sampler.shuffled(10, 3, seed=1, epoch=4, start=start)
+        rest = sampler.shuffle_batches(10, 3, seed=1, epoch=4, start=start)
         assert [batch.tolist() for batch in rest] == [batch.tolist() for batch in whole[start:]]
-    assert str(sampler.shuffled(10, 3, seed=2, epoch=4)) != str(whole)
+    assert str(sampler.shuffle_batches(10, 3, seed=2, epoch=4)) != str(whole)
 
 
 @pytest.mark.parametrize(("num_images", "steps"), [(1, 0), (2, 1), (4, 1), (5, 1), (8, 2)])
@@ -64,7 +64,7 @@ def test_views_of_a_class_show_every_image_once_a_view_and_none_in_its_own_place
     labels: list[int], num_views: int, seed: int, epoch: int
 ) -> None:
     tensor = torch.tensor(labels)
-    shown = sampler.same_class(tensor, epoch, num_views=num_views, seed=seed)
+    shown = sampler.same_class_views(tensor, epoch, num_views=num_views, seed=seed)
     assert shown.shape == (len(labels), num_views)
     assert shown[:, 0].tolist() == list(range(len(labels)))
     for view in range(num_views):
@@ -78,18 +78,18 @@ def test_views_of_a_class_show_every_image_once_a_view_and_none_in_its_own_place
 def test_views_of_a_class_change_with_the_epoch_and_the_seed_alone() -> None:
     labels = torch.arange(3).repeat(20)
     drawn = {
-        (seed, epoch): sampler.same_class(labels, epoch, num_views=2, seed=seed)[:, 1]
+        (seed, epoch): sampler.same_class_views(labels, epoch, num_views=2, seed=seed)[:, 1]
         for seed in (0, 1)
         for epoch in (0, 1)
     }
     assert len({tuple(shown.tolist()) for shown in drawn.values()}) == 4
-    assert torch.equal(sampler.same_class(labels, 1, num_views=3, seed=1)[:, 1], drawn[1, 1])
+    assert torch.equal(sampler.same_class_views(labels, 1, num_views=3, seed=1)[:, 1], drawn[1, 1])
 
 
 def test_partners_of_a_class_are_uniform() -> None:
     """Image 0 of a class of 6 meets each of the five others in 400 of 2000 epochs: four deviations are 72."""
     labels = torch.tensor([0, 1] * 6)
-    met = [int(sampler.same_class(labels, epoch, num_views=2, seed=0)[0, 1]) for epoch in range(2000)]
+    met = [int(sampler.same_class_views(labels, epoch, num_views=2, seed=0)[0, 1]) for epoch in range(2000)]
     counts = torch.tensor(met).bincount(minlength=12)
     assert counts[1::2].sum() == 0 and counts[0] == 0
     assert all(abs(int(count) - 400) < 72 for count in counts[2::2])

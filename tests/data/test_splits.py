@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agmax import builders
 from agmax.core.errors import AgmaxError, DataError, UsageError
 from agmax.data import datasets
-from agmax.data.splits import Files, Pixels, partition
+from agmax.data.splits import FileDataset, InMemoryDataset, partition
 from helpers.datasets import CPU, configured, load_files, parents
 from helpers.images import write_tree
 
@@ -19,33 +19,33 @@ from helpers.images import write_tree
 def stratified_by_hand(labels: list[int], total: int) -> list[int]:
     """Split `total` over the classes by largest remainder, in whole numbers."""
     counts = [labels.count(k) for k in range(max(labels) + 1)]
-    shares = [total * count // len(labels) for count in counts]
+    fractions = [total * count // len(labels) for count in counts]
     rest = sorted(range(len(counts)), key=lambda k: (-(total * counts[k] % len(labels)), k))
-    for k in rest[: total - sum(shares)]:
-        shares[k] += 1
-    return shares
+    for k in rest[: total - sum(fractions)]:
+        fractions[k] += 1
+    return fractions
 
 
 @settings(deadline=None)
 @given(
     labels=st.lists(st.integers(0, 3), min_size=4, max_size=60),
-    share=st.integers(0, 7).map(lambda eighths: eighths / 8),
-    limit_share=st.floats(0, 1),
+    fraction=st.integers(0, 7).map(lambda eighths: eighths / 8),
+    limit_fraction=st.floats(0, 1),
     seed=st.integers(0, 9),
 )
 def test_training_and_validation_images_are_apart_and_spread_evenly_over_the_classes(
-    labels: list[int], share: float, limit_share: float, seed: int
+    labels: list[int], fraction: float, limit_fraction: float, seed: int
 ) -> None:
     tensor = torch.tensor(labels)
-    everything, held_out, _ = partition(tensor, validation=share, seed=seed)
+    everything, held_out, _ = partition(tensor, validation=fraction, seed=seed)
     assert sorted(everything.tolist() + held_out.tolist()) == list(range(len(labels)))
-    total = round(share * len(labels))
+    total = round(fraction * len(labels))
     assert tensor[held_out].bincount(minlength=max(labels) + 1).tolist() == stratified_by_hand(labels, total)
 
-    limit = max(1, round(limit_share * len(everything))) if len(everything) else None
+    limit = max(1, round(limit_fraction * len(everything))) if len(everything) else None
     if limit is None:
         return
-    chosen, same, _ = partition(tensor, limit=limit, validation=share, seed=seed)
+    chosen, same, _ = partition(tensor, limit=limit, validation=fraction, seed=seed)
     assert torch.equal(same, held_out)  # the limit does not change it
     assert len(chosen) == limit and set(chosen.tolist()) <= set(everything.tolist())
     left = tensor[everything].bincount(minlength=max(labels) + 1).tolist()
@@ -79,7 +79,7 @@ def test_another_seed_chooses_other_images() -> None:
 def test_train_limit_and_validation_reach_the_splits_of_a_configuration() -> None:
     data = builders.splits(configured("digits", dataset__train_limit=100, dataset__validation=0.1))
     whole = datasets.load("digits", "nowhere", split="train")
-    assert isinstance(data.train, Pixels) and isinstance(data.validation, Pixels)
+    assert isinstance(data.train, InMemoryDataset) and isinstance(data.validation, InMemoryDataset)
     assert data.train.labels.bincount().tolist() == [10] * 10
     assert data.validation.labels.bincount().tolist() == stratified_by_hand(whole.labels.tolist(), 144)
     assert len(data.test.labels) == 360
@@ -108,19 +108,19 @@ def test_a_split_without_images_or_with_more_than_there_are_is_an_error_of_the_d
 @settings(deadline=None)
 @given(
     labels=st.lists(st.integers(0, 3), min_size=8, max_size=60),
-    shares=st.tuples(st.integers(0, 4), st.integers(0, 4)).map(lambda eighths: (eighths[0] / 8, eighths[1] / 8)),
-    limit_share=st.floats(0, 1),
+    fractions=st.tuples(st.integers(0, 4), st.integers(0, 4)).map(lambda eighths: (eighths[0] / 8, eighths[1] / 8)),
+    limit_fraction=st.floats(0, 1),
     seeds=st.tuples(st.integers(0, 9), st.integers(0, 9)),
 )
 def test_what_is_kept_apart_for_validation_and_testing_is_one_for_all_seeds(
-    labels: list[int], shares: tuple[float, float], limit_share: float, seeds: tuple[int, int]
+    labels: list[int], fractions: tuple[float, float], limit_fraction: float, seeds: tuple[int, int]
 ) -> None:
-    tensor, sizes = torch.tensor(labels), [round(share * len(labels)) for share in shares]
+    tensor, sizes = torch.tensor(labels), [round(fraction * len(labels)) for fraction in fractions]
     left = len(labels) - sum(sizes)
     if left < 0:
         return  # halves of an odd number can ask for one too many
-    limit = max(1, round(limit_share * left)) if left else None
-    held = {"validation": shares[0], "extra_test": shares[1], "split_seed": 5}
+    limit = max(1, round(limit_fraction * left)) if left else None
+    held = {"validation": fractions[0], "extra_test": fractions[1], "split_seed": 5}
     one, two = (partition(tensor, limit=limit, seed=seed, **held) for seed in seeds)
     everything = partition(tensor, seed=seeds[0], **held)
     for part in (one, two, everything):
@@ -155,9 +155,9 @@ def test_a_seed_of_the_split_leaves_the_subset_to_the_other_seed_and_balanced() 
 
 def test_a_number_of_images_is_the_share_that_they_are() -> None:
     labels = torch.arange(3).repeat(20)
-    by_share = partition(labels, limit=12, validation=0.25, extra_test=0.1, seed=3)
+    by_fraction = partition(labels, limit=12, validation=0.25, extra_test=0.1, seed=3)
     by_number = partition(labels, limit=12, validation=15, extra_test=6, seed=3)
-    assert all(torch.equal(one, two) for one, two in zip(by_share, by_number, strict=True))
+    assert all(torch.equal(one, two) for one, two in zip(by_fraction, by_number, strict=True))
     assert [len(positions) for positions in partition(labels, validation=1, extra_test=1, seed=3)] == [58, 1, 1]
 
 
@@ -179,20 +179,20 @@ HELD = {"dataset__validation": 100, "dataset__extra_test": 0.1, "dataset__train_
 
 def test_images_kept_apart_for_testing_stand_behind_those_of_the_test_split() -> None:
     test, train = (datasets.load("digits", "nowhere", split=split) for split in ("test", "train"))
-    assert isinstance(test, Pixels) and isinstance(train, Pixels)
+    assert isinstance(test, InMemoryDataset) and isinstance(train, InMemoryDataset)
     measured = []
     for seed in (0, 1):
         config = configured("digits", train__seed=seed, **HELD)
         data = builders.splits(config)
-        assert isinstance(data.test, Pixels) and data.test.indices is not None
+        assert isinstance(data.test, InMemoryDataset) and data.test.indices is not None
         extra = data.test.indices[360:] - 360  # positions in the training file
         assert data.test.indices[:360].tolist() == list(range(360)) and len(extra) == 144
         assert torch.equal(data.test.images, torch.cat([test.images, train.images[extra]]))
         assert torch.equal(data.test.labels, torch.cat([test.labels, train.labels[extra]]))
-        (sample,) = builders.test_source(config, data.test, CPU).batches([torch.arange(359, 361)], epoch=0)
+        (sample,) = builders.test_loader(config, data.test, CPU).batches([torch.arange(359, 361)], epoch=0)
         assert sample.indices.tolist() == [359, 360 + int(extra[0])]
         alone = builders.split(config, "test")
-        assert isinstance(alone, Pixels) and alone.indices is not None
+        assert isinstance(alone, InMemoryDataset) and alone.indices is not None
         assert torch.equal(alone.images, data.test.images) and torch.equal(alone.indices, data.test.indices)
         measured.append(data.test.indices)
         for name, part in (("train", data.train), ("validation", data.validation)):
@@ -207,7 +207,7 @@ def test_files_kept_apart_for_testing_stand_behind_those_of_the_test_folder(tmp_
     write_tree(tmp_path, ["a", "b"], {"train": 10, "test": 3}, size=(8, 8))
     config = configured("folder", dataset__root=str(tmp_path), dataset__extra_test=4, dataset__seed=2)
     data = builders.splits(config)
-    assert isinstance(data.test, Files) and isinstance(data.train, Files) and data.test.indices is not None
+    assert isinstance(data.test, FileDataset) and isinstance(data.train, FileDataset) and data.test.indices is not None
     whole = load_files("folder", tmp_path, "train")
     assert parents(data.test) == ["a"] * 3 + ["b"] * 3 + ["a"] * 2 + ["b"] * 2
     assert data.test.labels.tolist() == [0] * 3 + [1] * 3 + [0] * 2 + [1] * 2
@@ -255,9 +255,9 @@ def test_what_is_kept_apart_is_a_share_or_a_whole_number(key: str, size: float) 
 
 def test_the_agmax_statistics_are_the_old_constants() -> None:
     own, agmax = configured("cifar10"), configured("cifar10", dataset__statistics="agmax")
-    assert own.normalisation == (own.dataset.mean, own.dataset.std)
-    assert agmax.normalisation == ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
-    repeated = configured("digits", model__channels=3).normalisation
+    assert own.normalization == (own.dataset.mean, own.dataset.std)
+    assert agmax.normalization == ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
+    repeated = configured("digits", model__channels=3).normalization
     assert repeated == ([0.3057] * 3, [0.3235] * 3)
     with pytest.raises(AgmaxError, match="no constants for digits"):
         configured("digits", dataset__statistics="agmax")

@@ -12,9 +12,9 @@ from torchvision.transforms import v2
 from agmax import builders
 from agmax.core.rng import seed_for
 from agmax.data import decode, from_files
-from agmax.data.decode import cut, decoded, shrinkable_size
-from agmax.data.from_files import largest_shrink
-from agmax.data.splits import Files
+from agmax.data.decode import decode_image, resized_crop, shrinkable_size
+from agmax.data.from_files import max_shrink
+from agmax.data.splits import FileDataset
 from helpers.datasets import CPU, configured
 from helpers.streaming import CROPS, epoch_of, files_of, same, saved, scene, stream
 
@@ -27,14 +27,16 @@ def test_a_cut_square_is_pillows_but_for_a_gray_level_here_and_there(box: tuple[
     for mode in ("RGB", "L"):
         image = Image.fromarray(scene(90, 61)).convert(mode)
         expected = v2.functional.resized_crop(image, upper, left, lower - upper, right - left, [16, 16])
-        square = cut(v2.functional.pil_to_tensor(image), box, 16)
+        square = resized_crop(v2.functional.pil_to_tensor(image), box, 16)
         gaps = (square.int() - v2.functional.pil_to_tensor(expected).int()).abs()
         assert square.dtype == torch.uint8
         assert gaps.max() <= 1 and (gaps > 0).float().mean() < 0.05
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_each_view_is_torchvisions_random_crop_of_the_upright_photograph(photographs: Files, turned: bool) -> None:
+def test_each_view_is_torchvisions_random_crop_of_the_upright_photograph(
+    photographs: FileDataset, turned: bool
+) -> None:
     source = stream(photographs, **CROPS, exif_rotation=turned)
     (sample,) = source.batches([torch.arange(5)], epoch=7)
     crop = v2.RandomResizedCrop(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
@@ -48,7 +50,7 @@ def test_each_view_is_torchvisions_random_crop_of_the_upright_photograph(photogr
         assert not torch.equal(sample.images[position, 0], sample.images[position, 1])
 
 
-def test_a_step_has_the_same_batch_with_any_number_of_workers_and_from_any_start(photographs: Files) -> None:
+def test_a_step_has_the_same_batch_with_any_number_of_workers_and_from_any_start(photographs: FileDataset) -> None:
     alone = stream(photographs, **CROPS)
     expected = epoch_of(alone, epoch=4)
     assert len(expected) == 2 and expected[0].images.is_contiguous()
@@ -60,8 +62,8 @@ def test_a_step_has_the_same_batch_with_any_number_of_workers_and_from_any_start
         assert same(epoch_of(workers, epoch=4, start=1), expected[1:])
 
 
-def test_workers_compute_with_one_thread(photographs: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(from_files._Views, "_centre", lambda *_: torch.tensor([torch.get_num_threads()]))
+def test_workers_compute_with_one_thread(photographs: FileDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(from_files._ViewsDataset, "_center", lambda *_: torch.tensor([torch.get_num_threads()]))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -87,7 +89,7 @@ def test_workers_compute_with_one_thread(photographs: Files, monkeypatch: pytest
     ],
 )
 def test_a_jpeg_is_shrunk_while_every_crop_keeps_224_pixels(boxes: list[decode.Box], expected: int) -> None:
-    assert largest_shrink(boxes, 224) == expected
+    assert max_shrink(boxes, 224) == expected
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (803, 601)), (3, (808, 600)), (6, (808, 600)), (8, (808, 600))])
@@ -100,7 +102,7 @@ def test_crops_of_scaled_decoding_differ_little_from_those_of_the_full_image(
     Image.fromarray(scene(*size)).save(tmp_path / "0.jpg", quality=95, exif=exif)
     side = {2: 200, 4: 100, 8: 50}[shrink]
     options = {**CROPS, "random_resized": ([0.6, 1.0], [0.75, 4 / 3]), "image_size": side}
-    decoder, shrinks = from_files.decoded_pixels, []
+    decoder, shrinks = from_files.decode_pixels, []
 
     def spy(*arguments: Any, **given: Any) -> Tensor:
         shrinks.append(given["shrink"])
@@ -134,11 +136,11 @@ def test_scaled_decoding_is_off_by_default_and_leaves_other_formats_and_evaluati
         for scaled in (False, True)
     )
     full, scaled = (
-        next(builders.training_source(config, data, CPU).batches([torch.arange(2)], epoch=0)) for config in (off, on)
+        next(builders.training_loader(config, data, CPU).batches([torch.arange(2)], epoch=0)) for config in (off, on)
     )
     assert torch.equal(full.images[0], scaled.images[0]) and not torch.equal(full.images[1], scaled.images[1])
     full, scaled = (
-        next(builders.test_source(config, data, CPU).batches([torch.arange(2)], epoch=0)) for config in (off, on)
+        next(builders.test_loader(config, data, CPU).batches([torch.arange(2)], epoch=0)) for config in (off, on)
     )
     assert torch.equal(full.images, scaled.images)
 
@@ -153,6 +155,6 @@ def test_a_photograph_is_shrunk_by_its_upright_size_if_it_is_not_cut_short_at_th
     path = saved(tmp_path / "0.jpg", Image.fromarray(scene(*size)), exif=exif)
     assert shrinkable_size(path, exif_rotation=False) == size
     is_possible = orientation == 1 or size == (48, 32)
-    assert shrinkable_size(path) == (decoded(path, 3).size if is_possible else None)
-    shrunk = decode.decoded_pixels(path, 3, exif_rotation=False, shrink=4)
+    assert shrinkable_size(path) == (decode_image(path, 3).size if is_possible else None)
+    shrunk = decode.decode_pixels(path, 3, exif_rotation=False, shrink=4)
     assert shrunk.shape == (3, -(-size[1] // 4), -(-size[0] // 4))

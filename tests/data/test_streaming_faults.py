@@ -13,7 +13,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from agmax.core.errors import ResourceError
 from agmax.data import decode, from_files
-from agmax.data.splits import Files
+from agmax.data.splits import FileDataset
 from helpers.command import Answer
 from helpers.images import write_tree
 from helpers.streaming import CROPS, SMALL, epoch_of, error_of, raising, stream
@@ -22,7 +22,7 @@ from helpers.streaming import CROPS, SMALL, epoch_of, error_of, raising, stream
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_bug_in_the_cutting_names_the_file_and_the_operation_and_is_never_skipped(
-    photographs: Files, monkeypatch: pytest.MonkeyPatch, num_workers: int, skip: bool
+    photographs: FileDataset, monkeypatch: pytest.MonkeyPatch, num_workers: int, skip: bool
 ) -> None:
     monkeypatch.setattr(from_files, "cut", raising(ZeroDivisionError("by\nzero")))
     source = stream(photographs, num_workers=num_workers, skip_bad_images=skip, **CROPS)
@@ -36,7 +36,7 @@ def test_a_bug_in_the_cutting_names_the_file_and_the_operation_and_is_never_skip
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_bug_in_the_decoding_names_the_file_and_the_operation(
-    photographs: Files, monkeypatch: pytest.MonkeyPatch, num_workers: int
+    photographs: FileDataset, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
     monkeypatch.setattr(decode, "_in_8_bits", raising(KeyError("plug-in")))
     source = stream(photographs, num_workers=num_workers)
@@ -52,7 +52,7 @@ def test_a_bug_in_a_worker_is_one_message_and_with_debug_one_traceback(
     run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tree(tmp_path / "data", ["a", "b"], {"train": 4, "val": 1}, size=(9, 9))
-    monkeypatch.setattr(from_files, "centre_crop", raising(ValueError("a bug")))
+    monkeypatch.setattr(from_files, "center_crop", raising(ValueError("a bug")))
     words = ("--config=ResNet8", "--train", "--dataset=folder", "dataset.root=data", *SMALL, "train.num_workers=2")
     for debug in ((), ("--debug",)):
         answer = run(*words, *debug)
@@ -70,7 +70,7 @@ def test_a_bug_in_a_worker_is_one_message_and_with_debug_one_traceback(
 )
 @pytest.mark.parametrize("operation", ["decode", "crop"])
 def test_a_full_memory_and_an_interrupt_are_not_taken_for_bad_images(
-    photographs: Files,
+    photographs: FileDataset,
     monkeypatch: pytest.MonkeyPatch,
     raised: type[BaseException],
     seen: type[BaseException],
@@ -83,7 +83,7 @@ def test_a_full_memory_and_an_interrupt_are_not_taken_for_bad_images(
         assert type(error_of(source.batches([torch.tensor([0])], epoch=0), seen)) is seen
 
 
-def test_too_many_open_files_are_named(photographs: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_open_files_are_named(photographs: FileDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     message = "Too many open files. Communication with the workers is no longer possible."
     monkeypatch.setattr(from_files, "_collate", raising(RuntimeError(message)))
     source = stream(photographs, **CROPS)
@@ -107,7 +107,7 @@ def test_an_image_that_kills_its_worker_ends_with_8(
         assert os.getpid() != main_process
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(from_files, "centre_crop", deadly)
+    monkeypatch.setattr(from_files, "center_crop", deadly)
     words = ("--config=ResNet8", "--train", "--dataset=folder", "dataset.root=data", *SMALL, "train.num_workers=2")
     answer = run(*words)
     assert answer.status == ResourceError.exit_code == 8
@@ -116,7 +116,7 @@ def test_an_image_that_kills_its_worker_ends_with_8(
 
 
 @pytest.mark.usefixtures("soon_noticed")
-def test_a_worker_that_dies_is_told_where_a_batch_is_taken_and_nowhere_else(photographs: Files) -> None:
+def test_a_worker_that_dies_is_told_where_a_batch_is_taken_and_nowhere_else(photographs: FileDataset) -> None:
     source = stream(photographs, num_workers=1)
     samples = source.batches([torch.arange(5)] * 9, epoch=0)
     next(samples)
@@ -127,7 +127,7 @@ def test_a_worker_that_dies_is_told_where_a_batch_is_taken_and_nowhere_else(phot
         list(samples)
 
 
-def test_another_runtime_error_keeps_its_type(photographs: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_runtime_error_keeps_its_type(photographs: FileDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(from_files, "default_collate", raising(RuntimeError("no space left")))
     with pytest.raises(RuntimeError, match="no space left"):
         epoch_of(stream(photographs))

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from agmax.core.batch import Outputs
 from agmax.core.rng import generator
-from agmax.data.in_memory import Resident
-from agmax.data.splits import Pixels
+from agmax.data.in_memory import InMemoryLoader
+from agmax.data.splits import InMemoryDataset
 from agmax.evaluation import robustness
 from agmax.reports import robustness as drawn
 from helpers.command import Answer
@@ -33,10 +33,10 @@ class Patches(nn.Module):
         return Outputs(images.sum(dim=(2, 4))[:, :, :5])
 
 
-def images_of(count: int, size: int) -> Pixels:
+def images_of(count: int, size: int) -> InMemoryDataset:
     rng = np.random.default_rng(0)
     pixels = torch.from_numpy(rng.integers(0, 256, (count, 1, size, size), dtype=np.uint8))
-    return Pixels(pixels, torch.from_numpy(rng.integers(0, 5, count)), tuple("abcde"))
+    return InMemoryDataset(pixels, torch.from_numpy(rng.integers(0, 5, count)), tuple("abcde"))
 
 
 def judged(images: list[Tensor], labels: Tensor) -> tuple[float, float]:
@@ -53,7 +53,7 @@ def judged(images: list[Tensor], labels: Tensor) -> tuple[float, float]:
 def test_occlusion_hides_a_square_of_each_image_at_its_own_place(batch_size: int) -> None:
     data = images_of(40, 12)
     found = robustness.occlusion(
-        Patches(), Resident(data, image_size=12, device=CPU), image_size=12, batch_size=batch_size, **HOW
+        Patches(), InMemoryLoader(data, image_size=12, device=CPU), image_size=12, batch_size=batch_size, **HOW
     )
     places = generator("occlusion").random((40, 2))
     assert found["num_images"] == 40
@@ -64,7 +64,7 @@ def test_occlusion_hides_a_square_of_each_image_at_its_own_place(batch_size: int
             hidden.append(image.clone())
             hidden[-1][:, top : top + side, left : left + side] = 0
         top1, nll = judged(hidden, data.labels)
-        assert found["share"][number] == side**2 / 144
+        assert found["fraction"][number] == side**2 / 144
         assert found["top1"][number] == pytest.approx(top1)
         assert found["nll"][number] == pytest.approx(nll, rel=1e-5)
     assert len(set(found["nll"])) >= 7
@@ -72,7 +72,9 @@ def test_occlusion_hides_a_square_of_each_image_at_its_own_place(batch_size: int
 
 def test_offsets_look_through_windows_on_mean_colour() -> None:
     data = images_of(30, 12)
-    found = robustness.offsets(Patches(), Resident(data, image_size=12, device=CPU), image_size=12, batch_size=8, **HOW)
+    found = robustness.offsets(
+        Patches(), InMemoryLoader(data, image_size=12, device=CPU), image_size=12, batch_size=8, **HOW
+    )
     assert found["pixels"] == [-9, -7, -4, -2, 0, 2, 4, 7, 9]
     images = (data.images / 255 - 0.5) / 0.25
     for row, down in enumerate(found["pixels"]):
@@ -113,7 +115,7 @@ def test_an_evaluation_measures_and_draws_what_it_is_asked_for(run: Run, tmp_pat
 def test_a_training_that_is_asked_for_it_measures_at_its_end(run: Run) -> None:
     result = train(run, "ResNet8-standard", "train.epochs=2", "--occlusion", "evaluation.robustness_limit=50")
     assert result["occlusion"]["num_images"] == 50
-    assert len(result["occlusion"]["top1"]) == len(robustness.OCCLUDED)
+    assert len(result["occlusion"]["top1"]) == len(robustness.OCCLUDED_FRACTIONS)
     assert "offsets" not in result
     assert result["robustness_seconds"] > 0
     chosen = train(run, "ResNet8-standard", "--occlusion", "evaluation.test=false", "dataset.validation=50")
@@ -128,7 +130,7 @@ def test_a_picture_of_nothing_is_refused(run: Run) -> None:
 
 
 def test_the_figure_shows_the_numbers() -> None:
-    table = {"num_images": 5, "share": [0.0, 0.25], "top1": [90.0, 40.0], "nll": [0.1, 2.0]}
+    table = {"num_images": 5, "fraction": [0.0, 0.25], "top1": [90.0, 40.0], "nll": [0.1, 2.0]}
     pixels, rows = [-2, 0, 2], [[1.0, 2.0, 3.0], [4.0, 99.0, 6.0], [7.0, 8.0, 9.0]]
     result = {
         "config": "a",
@@ -150,7 +152,13 @@ def test_the_figure_shows_the_numbers() -> None:
 @pytest.mark.usefixtures("without_checksums")
 def test_the_published_recipe_trains_and_evaluates_on_cifar100_files(run: Run, tmp_path: Path) -> None:
     write_cifar(tmp_path / "data", "cifar100", count=32)
-    words = ("--dataset=cifar100", "dataset.root=data", "train.batch_size=16", "--epochs=2", "augment.final_share=0.5")
+    words = (
+        "--dataset=cifar100",
+        "dataset.root=data",
+        "train.batch_size=16",
+        "--epochs=2",
+        "augment.weak_fraction=0.5",
+    )
     name = "CifarResNet18-soft_crop-rand_augment"
     trained = run(f"--config={name}", "--train", *words, "--json")
     assert trained.status == 0, trained.err
@@ -168,7 +176,7 @@ def test_a_training_resumes_bit_for_bit_before_and_in_its_final_epochs(
     run: Run, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """Three epochs of four steps, the last two of them final."""
-    words = ("--config=ResNet8-soft_crop-mixup", *TINY, "augment.final_share=0.67", "train.save_every_steps=1")
+    words = ("--config=ResNet8-soft_crop-mixup", *TINY, "augment.weak_fraction=0.67", "train.save_every_steps=1")
     whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
     entropy = [row["target_entropy"] for row in rows(whole["run_folder"])]
     assert entropy[0] > 0.1 and entropy[1:] == [0, 0]

@@ -23,7 +23,7 @@ from agmax.config.schema import Config
 from agmax.core.errors import CheckpointError, DataError, ResourceError, UsageError
 from agmax.core.logs import log
 from agmax.data import datasets
-from agmax.experiments.model import Model, with_initial_weights
+from agmax.experiments.model import Model, from_config
 from agmax.losses import AgMaxLoss
 from helpers.command import Answer
 from helpers.images import write_tree
@@ -44,7 +44,7 @@ def no_handlers_of_the_command_line() -> None:
 
 def made(name: str, dataset: str, **settings: Any) -> Model:
     """Return the model of a configuration with its initial weights."""
-    return with_initial_weights(agmax.load_config(name, dataset=dataset, overrides=settings))
+    return from_config(agmax.load_config(name, dataset=dataset, overrides=settings))
 
 
 def test_a_loaded_model_answers_as_the_evaluation_did(run: Run) -> None:
@@ -72,9 +72,9 @@ def test_images_are_prepared_as_the_evaluation_prepares_its_files(run: Run, tmp_
     settings = {"dataset.root": str(root), "dataset.num_classes": 2, "dataset.image_size": 32, "train.num_workers": 0}
     model = made("ResNet8-standard", "folder", **settings)
     data = builders.split(model.config, "test")
-    source = builders.test_source(model.config, data, torch.device("cpu"))
+    source = builders.test_loader(model.config, data, torch.device("cpu"))
     (sample,) = source.batches([torch.arange(6)], epoch=0)
-    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in model.config.normalisation)
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in model.config.normalization)
     for path, pixels in zip(data.paths, sample.images, strict=True):
         with Image.open(path) as image:
             prepared = model.preprocess(image)
@@ -128,13 +128,13 @@ def test_mistakes_are_answered_as_on_the_command_line(tmp_path: Path) -> None:
 def test_the_device_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     config = agmax.load_config("ResNet8", dataset="digits")
     for device in ("cpu", torch.device("cpu")):
-        assert next(with_initial_weights(config, device).parameters()).device.type == "cpu"
+        assert next(from_config(config, device).parameters()).device.type == "cpu"
     with pytest.raises(UsageError, match="torch has none of this name"):
-        with_initial_weights(config, "cdua")
+        from_config(config, "cdua")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cuda:0"):
         with pytest.raises(ResourceError, match="torch finds none"):
-            with_initial_weights(config, device)
+            from_config(config, device)
 
 
 def test_importing_the_package_does_not_import_torch() -> None:

@@ -18,11 +18,11 @@ from agmax.config.resolve import Setting, resolve
 from agmax.config.schema import Config
 from agmax.core.batch import Batch, RawBatch
 from agmax.data import datasets, sampler
-from agmax.data.splits import Pixels
+from agmax.data.splits import InMemoryDataset
 from agmax.evaluation.metrics import num_correct
 from agmax.evaluation.predict import Predictions
 from agmax.experiments import results
-from agmax.experiments.run_folder import Run as RunFolder
+from agmax.experiments.run_folder import RunFolder as RunFolder
 from agmax.training.loop import Trainer
 from helpers.command import Answer
 from helpers.images import write_tree
@@ -141,7 +141,7 @@ def test_an_epoch_between_two_evaluations_has_its_losses_alone_and_the_last_is_a
         without = {key: value for key, value in all_of.items() if key not in measured}
         assert few == (all_of if few["epoch"] in (2, 4, 5) else without)
     assert_same_weights(seldom["checkpoint"], always["checkpoint"])
-    for key in ("top1", "nll", "ece", "image_passes"):
+    for key in ("top1", "nll", "ece", "samples_seen"):
         assert seldom[key] == always[key]
 
 
@@ -282,10 +282,10 @@ def test_identical_views_agree_from_the_first_step_to_the_last(method: str) -> N
 def test_views_of_a_class_are_images_of_the_label_that_they_are_trained_with() -> None:
     config = configured("ResNet8-agmax", augment__views="same_class", objective__num_views=3, train__seed=6)
     data = builders.split(config, "train")
-    assert isinstance(data, Pixels)
+    assert isinstance(data, InMemoryDataset)
     small = data._replace(images=data.images[:60], labels=data.labels[:60])
-    source = builders.training_source(config, small, CPU)
-    plain = builders.training_source(configured("ResNet8-agmax"), small, CPU)
+    source = builders.training_loader(config, small, CPU)
+    plain = builders.training_loader(configured("ResNet8-agmax"), small, CPU)
     for epoch in (0, 1):
         chosen = torch.tensor([5, 59, 0, 17])
         (sample,), (alone,) = (each.batches([chosen], epoch=epoch) for each in (source, plain))
@@ -297,7 +297,7 @@ def test_views_of_a_class_are_images_of_the_label_that_they_are_trained_with() -
             for view in views[1:]:
                 [found] = [k for k in range(60) if torch.equal(everything.images[k], view)]
                 assert found != position and small.labels[found] == small.labels[position]
-        expected = sampler.same_class(small.labels, epoch, num_views=3, seed=6)
+        expected = sampler.same_class_views(small.labels, epoch, num_views=3, seed=6)
         assert torch.equal(sample.images, everything.images[expected[chosen]])
 
 

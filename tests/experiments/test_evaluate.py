@@ -125,10 +125,10 @@ def test_another_data_set_is_seen_as_the_weights_have_learnt_it(run: Run) -> Non
     trained = train(run, "ResNet8-standard", "dataset.mean=[0.4]", "train.epochs=1")
     for words in ((), ("--config=ResNet8-standard",)):
         request = parse(["--eval", "--dataset=fashion_mnist", "--resume", trained["checkpoint"], *words])
-        config = find_weights(request.ask).resolved.config
+        config = find_weights(request.config_request).resolved.config
         assert (config.dataset.name, config.dataset.mean, config.dataset.image_size) == ("fashion_mnist", [0.4], 8)
     request = parse(["--eval", "--dataset=fashion_mnist", "dataset.mean=[0.7]", "--resume", trained["checkpoint"]])
-    assert find_weights(request.ask).resolved.config.dataset.mean == [0.7]
+    assert find_weights(request.config_request).resolved.config.dataset.mean == [0.7]
 
 
 def test_settings_of_the_evaluation_do_not_hide_the_run(run: Run) -> None:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 import agmax
 from agmax.experiments import export
-from agmax.experiments.model import with_initial_weights
+from agmax.experiments.model import from_config
 from helpers.command import Answer
 from helpers.training import train
 
@@ -47,7 +47,7 @@ def test_timm_takes_the_weights_of_its_own_networks(run: Run, tmp_path: Path) ->
     answer = run("--export=safetensors", "--config=RegNetX002", "--dataset=cifar10", "--output=w.safetensors", "--json")
     assert answer.status == 0, answer.err
     model = timm.create_model("regnetx_002", num_classes=10, checkpoint_path=str(tmp_path / "w.safetensors"))
-    ours = with_initial_weights(agmax.load_config("RegNetX002", dataset="cifar10"))
+    ours = from_config(agmax.load_config("RegNetX002", dataset="cifar10"))
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(model.eval()(images), ours(images))
@@ -75,19 +75,19 @@ def answer_of(path: Path, images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("normalises", [False, True])
 def test_the_graph_answers_as_the_model_for_any_number_of_images(run: Run, tmp_path: Path, normalises: bool) -> None:
     folder = weights_of(run)
-    more = ["--normalise"] if normalises else ["evaluation.precision=bf16"]  # of no matter to the graph
+    more = ["--normalize"] if normalises else ["evaluation.precision=bf16"]  # of no matter to the graph
     answer = run("--export", "onnx", f"--resume={folder}", "--output=a.onnx", *more, "--json")
     assert answer.status == 0, answer.err
     assert answer.json["largest_difference"] < 1e-4
     assert "differ by" in answer.err
     model = agmax.load_model(folder)
     pixels = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    (mean,), (std,) = model.config.normalisation
-    normalised = (pixels - mean) / std
+    (mean,), (std,) = model.config.normalization
+    normalized = (pixels - mean) / std
     with torch.inference_mode():
-        expected = model(normalised)
+        expected = model(normalized)
     for count in (1, 7):
-        found = answer_of(tmp_path / "a.onnx", (pixels if normalises else normalised)[:count])
+        found = answer_of(tmp_path / "a.onnx", (pixels if normalises else normalized)[:count])
         difference = (found - expected[:count]).abs().amax(1) / expected[:count].std(1)
         assert difference.max() < 1e-4
 
@@ -133,11 +133,11 @@ def test_graphs_of_published_networks_answer_as_they_do(run: Run, name: str, dat
     ("words", "status", "why"),
     [
         (["--export"], 2, "no configuration"),
-        (["--export", "--config=ResNet8", "--dataset=digits", "--normalise"], 2, "only a graph"),
+        (["--export", "--config=ResNet8", "--dataset=digits", "--normalize"], 2, "only a graph"),
         (["--export=pickle", "--config=ResNet8"], 2, "invalid choice"),
         (["--export", "--resume=none.pth"], 4, "checkpoint not found"),
         (["--export", "--config=ResNet8", "--dataset=digits", "--output=nowhere/a"], 6, "cannot write"),
-        (["--train", "--config=ResNet8", "--normalise"], 2, "it goes with --export"),
+        (["--train", "--config=ResNet8", "--normalize"], 2, "it goes with --export"),
     ],
 )
 def test_mistakes_are_answered(run: Run, words: list[str], status: int, why: str) -> None:

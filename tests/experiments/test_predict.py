@@ -77,8 +77,8 @@ def test_a_folder_of_mixed_formats_is_classified_and_what_is_broken_is_named(
         assert f"image cannot be read ({path.relative_to(tmp_path)})" in answer.err
     assert "47 of 50 images classified" in answer.err
     for row in rows:
-        shares = [float(row[f"probability_{k}"]) for k in range(1, 6)]
-        assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1 + 1e-5
+        fractions = [float(row[f"probability_{k}"]) for k in range(1, 6)]
+        assert fractions == sorted(fractions, reverse=True) and 0 < sum(fractions) <= 1 + 1e-5
         assert len({row[f"class_{k}"] for k in range(1, 6)}) == 5
     as_json = run("--predict", "mixed", f"--resume={weights}", "--json").json
     assert sorted(as_json["unreadable"]) == sorted(str(path.relative_to(tmp_path)) for path in broken)
@@ -100,11 +100,11 @@ def test_the_classes_are_those_of_the_model(run: Run, weights: str, tmp_path: Pa
     model = agmax.load_model(weights)
     for path, item in zip(made, found, strict=True):
         with Image.open(path) as image, torch.inference_mode():
-            shares = model(model.preprocess(image)[None]).softmax(-1)[0]
+            fractions = model(model.preprocess(image)[None]).softmax(-1)[0]
         assert item["file"] == str(path)
         named = {model.class_names.index(each["class"]): each["probability"] for each in item["classes"]}
         assert len(named) == 10
-        assert [named[k] for k in range(10)] == pytest.approx(shares.tolist(), abs=1e-5)
+        assert [named[k] for k in range(10)] == pytest.approx(fractions.tolist(), abs=1e-5)
 
 
 def test_photographs_are_turned_once_and_odd_files_are_named(run: Run, tmp_path: Path) -> None:

@@ -250,14 +250,14 @@ def test_an_unfinished_run_of_the_same_settings_is_pointed_out(run: Run, monkeyp
 
 
 def test_a_folder_in_use_is_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agmax.experiments.run_folder import Run as RunFolder
+    from agmax.experiments.run_folder import RunFolder as RunFolder
 
     with monkeypatch.context() as patch:
         kill_at(patch, 5)
         with pytest.raises(Killed):
             run("--config=ResNet8-standard", "--train", *TINY)
     folder = Path("runs/ResNet8-standard/digits-s0")
-    with RunFolder(folder).locked():
+    with RunFolder(folder).lock():
         before = tree(folder)
         answer = run("--config=ResNet8-standard", "--train", *TINY, "--resume")
         assert answer.status == 9

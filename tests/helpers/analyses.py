@@ -11,7 +11,7 @@ from agmax.config.resolve import Setting
 from agmax.config.schema import Config
 from agmax.reports import tables as contents
 from agmax.studies import records
-from agmax.studies.analysis import Analysis, Arm, Pair, analyse
+from agmax.studies.analysis import Analysis, Pair, VariantRuns, analyze
 from agmax.studies.records import Record
 
 NUM_TEST_IMAGES = 400
@@ -40,7 +40,7 @@ def config(**settings: Any) -> Config:
 PLAIN = config()
 
 
-def record(seed: int, error: float, *, of: Config = PLAIN, image_passes: int = BUDGET, epochs: int = 4) -> Record:
+def record(seed: int, error: float, *, of: Config = PLAIN, samples_seen: int = BUDGET, epochs: int = 4) -> Record:
     """Make what a finished cell leaves, as records.of_run does; error in percent, a multiple of 0.25."""
     labels = np.arange(NUM_TEST_IMAGES) % 10
     right = np.random.default_rng(seed).permutation(NUM_TEST_IMAGES) >= error * NUM_TEST_IMAGES / 100
@@ -66,24 +66,26 @@ def record(seed: int, error: float, *, of: Config = PLAIN, image_passes: int = B
         },
         "epochs": epochs,
         "steps": 1600,
-        "image_passes": image_passes,
+        "samples_seen": samples_seen,
         "num_training_images": 1000,
         "seconds": 90.0,
-        "environment": {**dict.fromkeys(records.OF_THE_MACHINE), "torch": "2.14", "precision": "bf16", "threads": 2},
+        "environment": {**dict.fromkeys(records.ENVIRONMENT_KEYS), "torch": "2.14", "precision": "bf16", "threads": 2},
         "code": "0123456789abcdef",
         "num_test_images": NUM_TEST_IMAGES,
         "labels": records.checksum(labels),
-        "right": records.packed(right),
+        "right": records.pack_bits(right),
     }
 
 
-def arm(name: str, errors: Sequence[float], *, paper: dict[str, float] | None = None, **options: Any) -> Arm:
+def variant(
+    name: str, errors: Sequence[float], *, paper: dict[str, float] | None = None, **options: Any
+) -> VariantRuns:
     made = {seed: record(seed, error, **options) for seed, error in enumerate(errors)}
-    return Arm(name, f"what {name} is for", options.get("of", PLAIN), made, len(errors), paper or {})
+    return VariantRuns(name, f"what {name} is for", options.get("of", PLAIN), made, len(errors), paper or {})
 
 
-def analysed(arms: Sequence[Arm], **options: Any) -> Analysis:
-    return analyse("a study", arms, **{"metrics": ("error", "nll", "ece"), "budget": BUDGET, **options})
+def analyzed(variants: Sequence[VariantRuns], **options: Any) -> Analysis:
+    return analyze("a study", variants, **{"metrics": ("error", "nll", "ece"), "budget": BUDGET, **options})
 
 
 STEADY = [10.0] * 6
@@ -93,38 +95,38 @@ AROUND = [9.75, 10.25, 9.5, 10.5, 10.0, 10.25]
 
 @functools.cache
 def small(**options: Any) -> Analysis:
-    """Two contrasts, a check that holds and one that does not, one other arm."""
-    arms = [
-        arm("steady", STEADY),
-        arm("rising", RISING, paper={"error": 9.5}),
-        arm("around", AROUND),
-        arm("half", [11.0] * 6, image_passes=BUDGET // 2),
-        arm("alone", [9.0]),
+    """Two contrasts, a check that holds and one that does not, one other variant."""
+    variants = [
+        variant("steady", STEADY),
+        variant("rising", RISING, paper={"error": 9.5}),
+        variant("around", AROUND),
+        variant("half", [11.0] * 6, samples_seen=BUDGET // 2),
+        variant("alone", [9.0]),
     ]
     contrasts = [Pair("rising", "steady", "the best on validation"), Pair("around", "steady")]
     checks = [Pair("around", "rising", "", "no difference"), Pair("half", "steady", "", "a difference")]
-    return analysed(arms, contrasts=contrasts, checks=checks, notes=["a note"], **options)
+    return analyzed(variants, contrasts=contrasts, checks=checks, notes=["a note"], **options)
 
 
 @functools.cache
-def many(num_arms: int, num_replicates: int, *, name: str = "arm_number_{}") -> Analysis:
-    """Arms with names of their own, the last with one replicate, every fourth with a published number."""
+def many(num_variants: int, num_seeds: int, *, name: str = "arm_number_{}") -> Analysis:
+    """Variants with names of their own, the last with one seed, every fourth with a published number."""
     rng = np.random.default_rng(0)
-    arms = [
-        arm(
+    variants = [
+        variant(
             name.format(number),
-            (np.round(4 * rng.normal(10 + number / 10, 0.5, num_replicates)) / 4)[
-                : None if number < num_arms - 1 else 1
+            (np.round(4 * rng.normal(10 + number / 10, 0.5, num_seeds)) / 4)[
+                : None if number < num_variants - 1 else 1
             ],
             of=config(optimizer__lr=0.01 * (1 + number % 3)),
-            image_passes=BUDGET if number else BUDGET // 2,
+            samples_seen=BUDGET if number else BUDGET // 2,
             paper={} if number % 4 else {"top1": 89.5},
         )
-        for number in range(num_arms)
+        for number in range(num_variants)
     ]
-    names = [each.name for each in arms]
-    return analysed(
-        arms,
+    names = [each.name for each in variants]
+    return analyzed(
+        variants,
         contrasts=[Pair(names[2], names[1], "the best on validation"), Pair(names[2], names[3])],
         checks=[Pair(names[4], names[1], "", "no gain")],
         about="does it help?",
@@ -134,10 +136,10 @@ def many(num_arms: int, num_replicates: int, *, name: str = "arm_number_{}") -> 
 @functools.cache
 def hostile() -> Analysis:
     """Everything that comes from a user's file says something nasty."""
-    arms = [arm(name, STEADY)._replace(about=name) for name in HOSTILE]
-    arms[0] = arm(HOSTILE[0], RISING, of=config(dataset__train_limit=100))._replace(about="two\nlines | <b>")
+    variants = [variant(name, STEADY)._replace(about=name) for name in HOSTILE]
+    variants[0] = variant(HOSTILE[0], RISING, of=config(dataset__train_limit=100))._replace(about="two\nlines | <b>")
     pairs = [Pair(HOSTILE[0], name, name) for name in HOSTILE[1:5]]
-    made = analysed(arms, contrasts=pairs, checks=[Pair(HOSTILE[5], HOSTILE[6], "", "no gain")], notes=HOSTILE)
+    made = analyzed(variants, contrasts=pairs, checks=[Pair(HOSTILE[5], HOSTILE[6], "", "no gain")], notes=HOSTILE)
     environment = {"torch": list(HOSTILE), HOSTILE[0]: ["x"]}
     return made._replace(title=HOSTILE[0], about=HOSTILE[1], environment=environment)
 

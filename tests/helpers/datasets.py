@@ -14,7 +14,7 @@ from torchvision import datasets as torchvision_datasets
 from agmax.config.resolve import Setting, resolve
 from agmax.config.schema import Config
 from agmax.data import datasets
-from agmax.data.splits import Files
+from agmax.data.splits import FileDataset
 
 CPU = torch.device("cpu")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -93,12 +93,12 @@ def write_fashion_mnist(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     return written
 
 
-def load_files(name: str, root: Path, split: str, **options: Any) -> Files:
+def load_files(name: str, root: Path, split: str, **options: Any) -> FileDataset:
     data = datasets.load(name, str(root), split=split, **options)
-    assert isinstance(data, Files)
+    assert isinstance(data, FileDataset)
     return data
 
 
-def parents(data: Files) -> list[str]:
+def parents(data: FileDataset) -> list[str]:
     """Return the class folder of each image."""
     return [Path(path).parent.name for path in data.paths]

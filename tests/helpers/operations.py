@@ -23,7 +23,7 @@ def torchvision_answer(image: Tensor, name: str, value: float) -> Tensor:
 
 
 def apply_one(image: Tensor, name: str, value: float = 0.0) -> Tensor:
-    return operations.applied(image[None], np.array([CODES[name]]), np.array([value]))[0]
+    return operations.apply_operations(image[None], np.array([CODES[name]]), np.array([value]))[0]
 
 
 def assert_same(result: Tensor, image: Tensor, name: str, value: float) -> None:

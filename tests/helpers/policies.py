@@ -42,7 +42,7 @@ def as_value(name: str, magnitude: float) -> float:
     return float(int(magnitude)) if name in ("TranslateX", "TranslateY", "Posterize") else magnitude
 
 
-SPACES: dict[str, tuple[Callable[[int, int], policies.Strength], Any, int]] = {
+SPACES: dict[str, tuple[Callable[[int, int], policies.MagnitudeScale], Any, int]] = {
     "AutoAugment": (policies.torchvision_scale, v2.AutoAugment, 10),
     "RandAugment": (policies.torchvision_random, v2.RandAugment, 31),
     "TrivialAugment": (policies.torchvision_wide, v2.TrivialAugmentWide, 31),
@@ -112,7 +112,7 @@ def spread(distribution: Distribution, outcome: Any, probability: float) -> None
     distribution[outcome] = distribution.get(outcome, 0.0) + probability
 
 
-def normalised(image: Tensor, make: Augmentation) -> Tensor:
+def normalized(image: Tensor, make: Augmentation) -> Tensor:
     """Bring a uint8 image to the network's numbers as torchvision's ToTensor and Normalize do."""
     floats = transforms.ToTensor()(image.permute(1, 2, 0).numpy())
     return transforms.Normalize(make.mean.tolist(), make.std.tolist())(floats)

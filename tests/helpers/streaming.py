@@ -12,8 +12,8 @@ from PIL import Image
 from agmax.core.batch import RawBatch
 from agmax.core.errors import DataError
 from agmax.data import sampler
-from agmax.data.from_files import Streaming
-from agmax.data.splits import Files
+from agmax.data.from_files import FileLoader
+from agmax.data.splits import FileDataset
 
 Pixels = np.ndarray[Any, Any]
 
@@ -28,17 +28,17 @@ def scene(width: int, height: int, seed: int = 0) -> Pixels:
     return values.clip(0, 255).astype(np.uint8)
 
 
-def files_of(*paths: Path | str) -> Files:
-    return Files(tuple(map(str, paths)), torch.arange(len(paths)) % 2, ("even", "odd"))
+def files_of(*paths: Path | str) -> FileDataset:
+    return FileDataset(tuple(map(str, paths)), torch.arange(len(paths)) % 2, ("even", "odd"))
 
 
-def stream(data: Files, *, num_workers: int = 0, **options: Any) -> Streaming:
+def stream(data: FileDataset, *, num_workers: int = 0, **options: Any) -> FileLoader:
     given = {"image_size": 16, "channels": 3, "pin_memory": False, **options}
-    return Streaming(data, num_workers=num_workers, **given)
+    return FileLoader(data, num_workers=num_workers, **given)
 
 
-def epoch_of(source: Streaming, epoch: int = 0, start: int = 0, *, batch_size: int = 2) -> list[RawBatch]:
-    batches = sampler.shuffled(len(source), batch_size, seed=3, epoch=epoch, start=start)
+def epoch_of(source: FileLoader, epoch: int = 0, start: int = 0, *, batch_size: int = 2) -> list[RawBatch]:
+    batches = sampler.shuffle_batches(len(source), batch_size, seed=3, epoch=epoch, start=start)
     return list(source.batches(batches, epoch=epoch))
 
 

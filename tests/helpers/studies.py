@@ -1,4 +1,4 @@
-"""Small studies, what they leave behind, and what stands in for the trainings of their cells."""
+"""Small studies, what they leave behind, and what stands in for the trainings of their runs."""
 
 import json
 import shutil
@@ -12,10 +12,10 @@ import pytest
 
 from agmax.cli import parser
 from agmax.config import resolve
-from agmax.config.resolve import Ask
+from agmax.config.resolve import ConfigRequest
 from agmax.core.errors import AgmaxError
 from agmax.core.logs import log
-from agmax.experiments.run_folder import Run
+from agmax.experiments.run_folder import RunFolder
 from agmax.experiments.start import find_start
 from agmax.experiments.train import train
 from agmax.reports import writers
@@ -31,14 +31,14 @@ settings:
 """
 
 TINY = f"""{SETTINGS}
-replicates: 2
+seeds: 2
 variants:
   plain:
   smooth: label_smoothing
 contrasts:
   - {{of: smooth, against: [plain]}}
 """
-"""Two arms, two seeds, two steps each."""
+"""Two variants, two seeds, two steps each."""
 
 TUNED = f"""{SETTINGS}
 variants:
@@ -47,21 +47,21 @@ variants:
 contrasts:
   - {{of: smooth, against: [plain]}}
 tune:
-  replicates: [1000, 1001]
+  seeds: [1000, 1001]
   trials:
     plain: [{{optimizer.lr: 0.1}}, {{optimizer.lr: 0.2}}, {{optimizer.lr: 0.3}}]
     smooth: [{{}}, {{optimizer.lr: 0.2}}, {{optimizer.lr: 0.3}}]
 """
 
 TIME = ("seconds", "environment")
-"""What two trainings of one cell may differ in."""
+"""What two trainings of one run may differ in."""
 
 
 def numbers(path: Path = Path("results/tiny.jsonl")) -> dict[str, Any]:
     """Read the records of a study, without what depends on time and machine."""
     return {
         key: {name: value for name, value in record.items() if name not in TIME}
-        for key, record in records.read(path).items()
+        for key, record in records.read_records(path).items()
     }
 
 
@@ -78,11 +78,11 @@ def table() -> str:
     """Return the tables of the finished study in this folder, without its times."""
     said = study.run(Path("tiny.yaml")).analysis
     assert said is not None
-    return writers.markdown(said._replace(arms=[arm._replace(minutes=0.0) for arm in said.arms]))
+    return writers.markdown(said._replace(variants=[variant._replace(minutes=0.0) for variant in said.variants]))
 
 
 class InThisProcess:
-    """Stands for the process that trains a cell: trains it here, which saves five seconds."""
+    """Stands for the process that trains a run: trains it here, which saves five seconds."""
 
     num_started = 0
 
@@ -94,7 +94,7 @@ class InThisProcess:
     def communicate(self) -> tuple[bytes, None]:
         handlers, log.handlers = log.handlers, []
         try:
-            return json.dumps(self.train(parser.parse(self.words).ask)).encode(), None
+            return json.dumps(self.train(parser.parse(self.words).config_request)).encode(), None
         except AgmaxError as error:
             self.output.write(f"error: {error}\n".encode())
             self.returncode = error.exit_code
@@ -102,7 +102,7 @@ class InThisProcess:
         finally:
             log.handlers = handlers
 
-    def train(self, ask: Ask) -> dict[str, Any]:
+    def train(self, ask: ConfigRequest) -> dict[str, Any]:
         with find_start(ask) as start:
             return train(start).to_dict()
 
@@ -110,7 +110,7 @@ class InThisProcess:
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, kind: type) -> Any:
-    """Let another class stand for the processes of cells, and count them anew."""
+    """Let another class stand for the processes of runs, and count them anew."""
     counted: Any = type("Counted", (kind,), {"num_started": 0})
     monkeypatch.setattr(runner, "subprocess", SimpleNamespace(Popen=counted, DEVNULL=None, PIPE=None))
     return counted
@@ -124,21 +124,21 @@ class Untrained:
 
 
 def make_up(monkeypatch: pytest.MonkeyPatch, finished: Path) -> Any:
-    """Let a cell take a moment, and its result from a table: top1 by the study's arm, learning rate and seed."""
+    """Let a run take a moment, and its result from a table: top1 by the study's variant, learning rate and seed."""
     template = finished / "runs/tiny-plain/digits-s0"
     top1: dict[tuple[str, float, int], float] = {}
 
     class MadeUp(InThisProcess):
-        def train(self, ask: Ask) -> dict[str, Any]:
+        def train(self, ask: ConfigRequest) -> dict[str, Any]:
             resolved = resolve.resolve(str(ask.source))
             config = resolved.config
-            path = Run.create(config.train.runs_dir, config.name, f"digits-s{config.train.seed}").path
+            path = RunFolder.create(config.train.runs_dir, config.name, f"digits-s{config.train.seed}").path
             time.sleep(0.02)
             for name in ("environment.json", "predictions.npz", "metrics.jsonl"):
                 shutil.copy(template / name, path)
-            arm = config.name.removeprefix("tiny-").partition("-")[0]
-            value = top1.get((arm, config.optimizer.lr, config.train.seed), 50.0)
-            (row,) = Run(path).rows()
+            variant = config.name.removeprefix("tiny-").partition("-")[0]
+            value = top1.get((variant, config.optimizer.lr, config.train.seed), 50.0)
+            (row,) = RunFolder(path).rows()
             row |= {"validation_top1": value, "test_top1": value}
             (path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
             (path / "config.yaml").write_text(resolve.as_yaml(resolved))

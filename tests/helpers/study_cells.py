@@ -1,4 +1,4 @@
-"""The cells of the shipped studies."""
+"""The runs of the shipped studies."""
 
 import functools
 from typing import Any
@@ -7,7 +7,7 @@ from agmax.config import names, reader
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config
 from agmax.studies import plan, spec
-from agmax.studies.plan import Cell, Typed
+from agmax.studies.plan import PlannedRun, TypedSettings
 from agmax.studies.spec import Study
 
 SHIPPED = sorted(path.stem for path in (names.CONFIGS / "study").glob("*.yaml"))
@@ -15,30 +15,32 @@ SHIPPED = sorted(path.stem for path in (names.CONFIGS / "study").glob("*.yaml"))
 
 @functools.lru_cache
 def shipped(name: str) -> Study:
-    return spec.read(spec.find(name))
+    return spec.read_study(spec.find_study(name))
 
 
 def first_trials(of: Study) -> dict[str, Any]:
-    """Return what a tuning would choose if the first trial of every arm were the best."""
-    return {arm: trials[0] for arm, trials in of.trials.items()}
+    """Return what a tuning would choose if the first trial of every variant were the best."""
+    return {variant: trials[0] for variant, trials in of.trials.items()}
 
 
 @functools.lru_cache
-def result_cells(name: str, *, dataset: str | None = None, typed: tuple[str, ...] = ()) -> list[Cell]:
-    """Return the cells of a shipped study that read the test images, under settings written as on the command line."""
+def result_planned_runs(name: str, *, dataset: str | None = None, typed: tuple[str, ...] = ()) -> list[PlannedRun]:
+    """Return the runs of a shipped study that read the test images, under settings written as on the command line."""
     given = [Setting(key, reader.parse_value(value), "typed") for key, _, value in (t.partition("=") for t in typed)]
     of = shipped(name)
-    return plan.results(of, Typed(dataset, (), tuple(given)), first_trials(of))
+    return plan.results(of, TypedSettings(dataset, (), tuple(given)), first_trials(of))
 
 
-def tuning_cells(name: str) -> list[Cell]:
-    return plan.tuning(shipped(name), Typed())
+def tuning_planned_runs(name: str) -> list[PlannedRun]:
+    return plan.tuning(shipped(name), TypedSettings())
 
 
 def leaves(config: Config, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     return {key: value for key, value in names.leaves(config.model_dump()) if key not in without}
 
 
-def cell_of(cells: list[Cell], variant: str, seed: int = 0, trial: int | None = None) -> Cell:
-    [found] = [cell for cell in cells if (cell.variant, cell.seed, cell.trial) == (variant, seed, trial)]
+def planned_of(planned_runs: list[PlannedRun], variant: str, seed: int = 0, trial: int | None = None) -> PlannedRun:
+    [found] = [
+        planned for planned in planned_runs if (planned.variant, planned.seed, planned.trial) == (variant, seed, trial)
+    ]
     return found

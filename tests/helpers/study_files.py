@@ -8,7 +8,7 @@ about: small
 base: ResNet8
 dataset: digits
 settings: {train.epochs: 2, dataset.validation: 0.1}
-replicates: 2
+seeds: 2
 variants:
   plain: {}
   agmax: {parts: agmax}
@@ -16,4 +16,4 @@ variants:
 
 Write = Callable[[str], Path]
 
-TUNE = "tune:\n  replicates: [50]\n  trials:\n    agmax: [{optimizer.lr: 0.1}, {optimizer.lr: 0.2}]\n"
+TUNE = "tune:\n  seeds: [50]\n  trials:\n    agmax: [{optimizer.lr: 0.1}, {optimizer.lr: 0.2}]\n"

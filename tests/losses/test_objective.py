@@ -123,8 +123,8 @@ def test_a_weight_of_0_gives_the_gradients_of_a_loss_without_the_term(term: str)
             loss = loss + 4 * (joint.softmax(-1)[:, None] - logits.softmax(-1)).abs().mean()
         else:
             loss = -(batch_of(outputs).targets * logits.log_softmax(-1)).sum(-1).mean()
-            shares = torch.stack([*logits.softmax(-1).mean(0), joint.softmax(-1).mean(0)])
-            loss = loss + (shares * shares.log()).sum(-1).mean()
+            fractions = torch.stack([*logits.softmax(-1).mean(0), joint.softmax(-1).mean(0)])
+            loss = loss + (fractions * fractions.log()).sum(-1).mean()
         found.append(torch.autograd.grad(loss, [logits, joint]))
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-15)

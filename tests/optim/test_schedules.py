@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from agmax.optim.lr_schedules import Plateau, learning_rate, plateau_after
+from agmax.optim.lr_schedules import Plateau, learning_rate, update_plateau
 
 
 def torch_rates(make: object, epochs: int, base: float = 0.1) -> list[float]:
@@ -74,7 +74,7 @@ def test_plateau_reduces_where_torchs_scheduler_does() -> None:
     state = Plateau()
     for epoch, loss in enumerate(losses):
         scheduler.step(loss)
-        state = plateau_after(state, loss, patience=5)
+        state = update_plateau(state, loss, patience=5)
         options = {"epochs": len(losses), "steps_per_epoch": 1, "num_reductions": state.num_reductions}
         rate = learning_rate(epoch, name="plateau", base=0.1, **options)  # type: ignore[arg-type]
         assert rate == pytest.approx(optimizer.param_groups[0]["lr"])

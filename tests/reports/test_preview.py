@@ -31,12 +31,12 @@ def test_the_file_shows_each_pixel_at_its_place_in_its_gray(tmp_path: Path) -> N
         shown = np.asarray(image.convert("RGB")).astype(int)
     for view, pixels in enumerate(pictures(figure)):
         left, right, _, top = figure.axes[0].images[view].get_extent()
-        cell = (right - left) / 8
+        planned = (right - left) / 8
         for row in range(8):
             for column in range(8):
                 at = (
-                    round((top + (row + 0.5) * cell) * preview.DPI),
-                    round((left + (column + 0.5) * cell) * preview.DPI),
+                    round((top + (row + 0.5) * planned) * preview.DPI),
+                    round((left + (column + 0.5) * planned) * preview.DPI),
                 )
                 assert np.abs(shown[at] - 255 * pixels[row, column]).max() < 2  # gray has 256 steps
 
@@ -73,7 +73,9 @@ def test_bars_and_their_texts_are_the_target() -> None:
     assert texts_under(figure, 3) == ["weight 1.00", "b: 50.0 %", "a: 25.0 %", "d: 25.0 %"]
     for view in range(8):
         lengths = [length for length, _ in bars_under(figure, view)]
-        wanted = sorted((share for share in batch.targets[view // 2, view % 2].tolist() if share), reverse=True)
+        wanted = sorted(
+            (fraction for fraction in batch.targets[view // 2, view % 2].tolist() if fraction), reverse=True
+        )
         assert lengths == pytest.approx(wanted, abs=1e-6)
 
 
@@ -142,14 +144,14 @@ def test_no_text_touches_another_or_leaves_its_frame_however_long_the_names(num_
 
 
 def test_a_name_is_cut_at_its_end_and_only_where_it_is_too_wide() -> None:
-    assert preview.fitted("Ankle boot", 1.0) == "Ankle boot"
-    cut = preview.fitted("golden_retriever_playing_with_a_ball", 1.0)
+    assert preview.fit_text("Ankle boot", 1.0) == "Ankle boot"
+    cut = preview.fit_text("golden_retriever_playing_with_a_ball", 1.0)
     assert cut.endswith("…") and "golden_retriever_playing_with_a_ball".startswith(cut[:-1]) and len(cut) > 10
 
 
 def test_names_that_cannot_be_drawn_are_replaced_by_their_number() -> None:
     names = ["Zürich", "日本語", "$5 and $7", "a\nb", "\udcff"]
-    assert preview.drawable(names) == ["Zürich", "class 1", "$5 and $7", "a\\nb", "\\udcff"]
+    assert preview.drawable_names(names) == ["Zürich", "class 1", "$5 and $7", "a\\nb", "\\udcff"]
 
 
 def test_a_name_is_no_formula(tmp_path: Path) -> None:

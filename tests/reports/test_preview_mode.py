@@ -80,10 +80,10 @@ def test_what_is_drawn_is_what_the_model_gets_at_the_first_step_of_training(
     assert np.allclose(np.stack(pictures(drawn[0])), wanted, atol=1e-6)
     for place, row in enumerate(batch.targets[:16].flatten(0, 1).tolist()):
         lines = texts_under(drawn[0], place)[1:]
-        shares = {name: float(value[:-1]) / 100 for name, _, value in (line.partition(": ") for line in lines)}
-        named = {name: share for name, share in shares.items() if name != "others"}
-        assert all(abs(row[classes.index(name)] - share) < 0.001 for name, share in named.items())
-        assert sum(shares.values()) == pytest.approx(1, abs=0.002)
+        fractions = {name: float(value[:-1]) / 100 for name, _, value in (line.partition(": ") for line in lines)}
+        named = {name: fraction for name, fraction in fractions.items() if name != "others"}
+        assert all(abs(row[classes.index(name)] - fraction) < 0.001 for name, fraction in named.items())
+        assert sum(fractions.values()) == pytest.approx(1, abs=0.002)
 
 
 def test_the_mode_writes_a_picture_and_says_what_it_shows(run: Run) -> None:
@@ -183,7 +183,7 @@ def test_the_preview_of_curves_draws_what_the_configuration_softens(run: Run, tm
     words = ("--config=ResNet8-soft_crop", "--dataset=digits", "--preview=curves")
     answer = run(*words, "--output=curves.png", "--json")
     assert answer.status == 0, answer.err
-    assert abs(answer.json["mean_visible_share"] - 0.5221) < 0.02
+    assert abs(answer.json["mean_visible_fraction"] - 0.5221) < 0.02
     with Image.open(tmp_path / "curves.png") as image:
         assert image.width > 1000
     assert run(*words).status == 0 and (tmp_path / "softening-ResNet8-soft_crop-digits.png").is_file()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from agmax.reports import figures, page, style
 from agmax.studies.analysis import Pair
-from helpers.analyses import AROUND, BUDGET, RISING, STEADY, analysed, arm, many, small
+from helpers.analyses import AROUND, BUDGET, RISING, STEADY, analyzed, many, small, variant
 
 
 def errorbars(figure: Figure) -> list[ErrorbarContainer]:
@@ -27,7 +27,7 @@ def texts(figure: Figure) -> list[Text]:
 def test_points_stand_at_the_means_with_their_intervals_and_published_numbers() -> None:
     made = small()
     axes = figures.points(made).axes[0]
-    for each, bars in zip(made.arms, errorbars(axes.figure), strict=True):  # type: ignore[arg-type]
+    for each, bars in zip(made.variants, errorbars(axes.figure), strict=True):  # type: ignore[arg-type]
         mean = each.means["final"]["error"]
         assert bars[0].get_xdata()[0] == mean.mean
         if mean.interval:
@@ -39,7 +39,7 @@ def test_points_stand_at_the_means_with_their_intervals_and_published_numbers() 
     assert [label.get_text() for label in axes.get_yticklabels()][3] == "half (0.5×)"  # noqa: RUF001
 
 
-def test_single_replicates_are_dots_beside_their_mean() -> None:
+def test_single_seeds_are_dots_beside_their_mean() -> None:
     axes = figures.points(small()).axes[0]
     dots = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "."]
     assert dots == [STEADY, RISING, AROUND, [11.0] * 6, [9.0]]
@@ -48,14 +48,14 @@ def test_single_replicates_are_dots_beside_their_mean() -> None:
 def test_curves_are_those_of_validation_in_error() -> None:
     made = small()
     axes = figures.curves(made).axes[0]
-    curve = made.arms[1].curves["validation_top1"]
+    curve = made.variants[1].curves["validation_top1"]
     assert list(axes.lines[1].get_xdata()) == [1, 2, 3, 4]
     assert list(axes.lines[1].get_ydata()) == pytest.approx([100 - value for value in curve.mean])
     band = axes.collections[1].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(100 - max(curve.high)) and band[:, 1].max() == pytest.approx(
         100 - min(curve.low)
     )
-    shown = figures.shown(curve, made)
+    shown = figures.as_headline(curve, made)
     assert all(low < mean < high for low, mean, high in zip(shown.low, shown.mean, shown.high, strict=True))
     assert axes.get_ylabel() == "validation error (%)"
     low, high = axes.get_ylim()  # epochs 3 and 4 are the last third
@@ -65,25 +65,25 @@ def test_curves_are_those_of_validation_in_error() -> None:
 
 def test_equal_compute_ends_side_by_side_and_half_of_it_halfway() -> None:
     made = small()
-    axes = figures.error_against_image_passes(made).axes[0]
+    axes = figures.error_against_samples_seen(made).axes[0]
     ends = [(bars[0].get_xdata()[0], bars[0].get_ydata()[0]) for bars in errorbars(axes.figure)]  # type: ignore[arg-type]
     apart = figures.APART * BUDGET
     assert [at for at, _ in ends] == pytest.approx(
         [BUDGET + n * apart for n in (0, 1, 2)] + [BUDGET / 2, BUDGET + 3 * apart]
     )
-    assert [error for _, error in ends] == pytest.approx([each.means["final"]["error"].mean for each in made.arms])
+    assert [error for _, error in ends] == pytest.approx([each.means["final"]["error"].mean for each in made.variants])
     lines = [line for line in axes.lines if len(line.get_xdata()) == 4]
-    assert [max(line.get_xdata()) for line in lines] == [each.image_passes for each in made.arms]
+    assert [max(line.get_xdata()) for line in lines] == [each.samples_seen for each in made.variants]
     assert axes.get_ylabel() == "test error (%)"
 
 
-def test_an_arm_looks_the_same_in_every_figure_and_unlike_every_other() -> None:
+def test_an_variant_looks_the_same_in_every_figure_and_unlike_every_other() -> None:
     made = many(24, 1)
-    looks = list(style.looks(24))
+    looks = list(style.line_styles(24))
     assert len(set(looks)) == 24
-    for draw in (figures.curves, figures.error_against_image_passes):
+    for draw in (figures.curves, figures.error_against_samples_seen):
         drawn = {line.get_label(): line for line in draw(made).axes[0].lines}
-        for each, look in zip(made.arms, looks, strict=True):
+        for each, look in zip(made.variants, looks, strict=True):
             line = drawn[figures.label(each)]
             assert (line.get_color(), line.get_linestyle(), line.get_marker()) == look
 
@@ -101,15 +101,15 @@ def test_every_colour_can_be_seen_on_a_light_and_on_a_dark_page(color: str, back
 
 
 @pytest.mark.parametrize(
-    ("num_arms", "name"), [(13, "arm_{}"), (24, "an_arm_with_a_name_of_sixty_letters_which_is_the_most_no_{}")]
+    ("num_variants", "name"), [(13, "arm_{}"), (24, "an_arm_with_a_name_of_sixty_letters_which_is_the_most_no_{}")]
 )
-def test_names_are_neither_cut_nor_drawn_over_each_other(num_arms: int, name: str) -> None:
-    for drawing in figures.drawings(many(num_arms, 2, name=name)):
+def test_names_are_neither_cut_nor_drawn_over_each_other(num_variants: int, name: str) -> None:
+    for drawing in figures.drawings(many(num_variants, 2, name=name)):
         file = io.BytesIO()
         style.save(drawing.figure, file)
         frame = drawing.figure.bbox.padded(1)
-        boxes = [text.get_window_extent() for text in texts(drawing.figure) if "arm" in text.get_text()]
-        assert len(boxes) == num_arms
+        boxes = [text.get_window_extent() for text in texts(drawing.figure) if "variant" in text.get_text()]
+        assert len(boxes) == num_variants
         for box in boxes:
             assert frame.containsx(box.x0) and frame.containsx(box.x1), drawing.name
             assert frame.containsy(box.y0) and frame.containsy(box.y1), drawing.name
@@ -122,25 +122,25 @@ def test_names_are_neither_cut_nor_drawn_over_each_other(num_arms: int, name: st
 
 def test_figures_of_curves_are_left_out_where_there_are_none() -> None:
     made = small()
-    bare = made._replace(arms=[each._replace(curves={}) for each in made.arms])
+    bare = made._replace(variants=[each._replace(curves={}) for each in made.variants])
     assert [drawing.name for drawing in figures.drawings(bare)] == ["points"]
-    assert [drawing.name for drawing in figures.drawings(made)] == ["points", "curves", "image_passes"]
+    assert [drawing.name for drawing in figures.drawings(made)] == ["points", "curves", "samples_seen"]
     assert "<h2>Curves</h2>" not in page.page(bare, figures.drawings(bare))
 
 
 def test_robustness_is_drawn_where_it_was_measured() -> None:
-    """Two arms that lose 1 and 2 points for each percent hidden, the replicates 10 points apart about their means."""
-    arms = [arm(name, [10.0, 10.0]) for name in ("a", "b", "c")]
-    for slope, each in enumerate(arms[:2], start=1):
+    """Two variants that lose 1 and 2 points for each percent hidden, the seeds 10 points apart about their means."""
+    variants = [variant(name, [10.0, 10.0]) for name in ("a", "b", "c")]
+    for slope, each in enumerate(variants[:2], start=1):
         for seed, found in each.records.items():
-            tops = [90.0 + 10 * (seed - 0.5) - slope * share for share in (0, 10, 20)]
+            tops = [90.0 + 10 * (seed - 0.5) - slope * fraction for fraction in (0, 10, 20)]
             found["robustness"] = {
                 "occlusion": {"at": [0, 10, 20], "top1": tops},
                 "offsets": {"at": [0, 3], "top1": tops[:2]},
             }
-    made = analysed(arms, contrasts=[Pair("a", "b")])
+    made = analyzed(variants, contrasts=[Pair("a", "b")])
     drawings = {drawing.name: drawing for drawing in figures.drawings(made)}
-    assert list(drawings) == ["points", "curves", "image_passes", "occlusion", "offsets"]
+    assert list(drawings) == ["points", "curves", "samples_seen", "occlusion", "offsets"]
     lines = drawings["occlusion"].figure.axes[0].lines
     assert [line.get_label() for line in lines] == ["a", "b"]
     assert [list(np.asarray(line.get_ydata())) for line in lines] == [[10, 20, 30], [10, 30, 50]]

@@ -10,7 +10,7 @@ from agmax.core.errors import OutputError
 from agmax.reports import figures, formatting, page, style, writers
 from agmax.reports import tables as contents
 from agmax.studies.analysis import Analysis, Pair
-from helpers.analyses import HOSTILE, RISING, STEADY, analysed, arm, hostile, many, small
+from helpers.analyses import HOSTILE, RISING, STEADY, analyzed, hostile, many, small, variant
 from helpers.chromium import opened
 
 # The page
@@ -62,7 +62,7 @@ def made_page(analysis: Analysis) -> str:
 
 @pytest.fixture(scope="module")
 def full() -> str:
-    """The page of 13 arms with 8 replicates, one of them with a single one."""
+    """The page of 13 variants with 8 seeds, one of them with a single one."""
     return made_page(many(13, 8))
 
 
@@ -71,7 +71,7 @@ def test_the_page_is_well_formed_and_names_its_parts(full: str) -> None:
     assert full.startswith("<!DOCTYPE html>") and read.of("html") == [{"lang": "en"}]
     assert read.said("title") == ["a study"] and read.said("h1") == ["a study"]
     num_tables = len(read.of("table"))
-    assert num_tables == len(read.of("caption")) == 5  # arms, contrasts, checks, others, settings
+    assert num_tables == len(read.of("caption")) == 5  # variants, contrasts, checks, others, settings
     assert {each.get("scope") for each in read.of("th")} == {"col", "row"}
     pictures = read.of("svg")
     assert len(pictures) == len(read.of("figcaption")) == 3
@@ -128,12 +128,12 @@ def test_the_page_says_what_can_be_said_and_which_checks_failed() -> None:
     assert "a note" in said
 
 
-def test_the_page_shows_the_settings_in_which_arms_differ(full: str) -> None:
+def test_the_page_shows_the_settings_in_which_variants_differ(full: str) -> None:
     table = page.settings(many(13, 8))
-    assert [column.title for column in table.columns] == ["arm", "optimizer.lr"]
+    assert [column.title for column in table.columns] == ["variant", "optimizer.lr"]
     assert [row[1] for row in table.rows][:4] == ["0.01", "0.02", "0.03", "0.01"]
     assert "optimizer.<wbr>lr" in full
-    assert not page.settings(analysed([arm("a", STEADY), arm("b", STEADY)])).rows
+    assert not page.settings(analyzed([variant("a", STEADY), variant("b", STEADY)])).rows
 
 
 def test_the_page_fits_a_wide_and_a_narrow_window(full: str, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_page_fits_a_wide_and_a_narrow_window(full: str, tmp_path: Path) -> 
         for each in measures:
             assert each["scroll_width"] <= each["width"]
             assert not each["beyond"]
-            assert each["num_cells"] > 100 and each["font"] == "16px"
+            assert each["num_runs"] > 100 and each["font"] == "16px"
         assert not console
 
 
@@ -153,9 +153,9 @@ def test_the_page_fits_a_wide_and_a_narrow_window(full: str, tmp_path: Path) -> 
 
 
 def test_everything_is_written_and_the_same_again(tmp_path: Path) -> None:
-    made = analysed([arm("a", STEADY), arm("b", RISING)], contrasts=[Pair("b", "a")])
+    made = analyzed([variant("a", STEADY), variant("b", RISING)], contrasts=[Pair("b", "a")])
     paths = page.write(made, tmp_path / "new" / "folder")
-    names = ["study.csv", "study.md", "study.tex", "report.html", "points.png", "curves.png", "image_passes.png"]
+    names = ["study.csv", "study.md", "study.tex", "report.html", "points.png", "curves.png", "samples_seen.png"]
     assert [path.name for path in paths] == names
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(names)
     again = page.write(made, tmp_path)
@@ -165,7 +165,7 @@ def test_everything_is_written_and_the_same_again(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_an_answer(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    made = analysed([arm("a", STEADY)])
+    made = analyzed([variant("a", STEADY)])
     with pytest.raises(OutputError, match="cannot write"):
         page.write(made, tmp_path / "file" / "folder")
     (tmp_path / "study.tex").mkdir()
@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_written_is_an_answer(tmp_path: Path) -> None:
 
 
 def test_a_study_without_contrasts_or_budget_is_told_as_one() -> None:
-    made = analysed([arm("a", STEADY)], budget=None)
-    assert [table.name for table in contents.tables(made)] == ["arms"]
-    assert "of the budget" not in [column.title for column in contents.arms(made).columns]
+    made = analyzed([variant("a", STEADY)], budget=None)
+    assert [table.name for table in contents.tables(made)] == ["variants"]
+    assert "of the budget" not in [column.title for column in contents.variants(made).columns]
     assert "nothing is tested" in made_page(made)

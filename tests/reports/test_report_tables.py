@@ -11,21 +11,21 @@ from scipy import stats
 from agmax.reports import formatting, page, writers
 from agmax.reports import tables as contents
 from agmax.studies.analysis import Analysis, Pair
-from helpers.analyses import AROUND, HOSTILE, RISING, STEADY, analysed, arm, cells, config, hostile, small
+from helpers.analyses import AROUND, HOSTILE, RISING, STEADY, analyzed, config, hostile, planned_runs, small, variant
 
 
 def test_the_main_table_has_the_numbers_worked_by_hand() -> None:
-    shown = cells(contents.arms(small()), 1)
+    shown = planned_runs(contents.variants(small()), 1)
     assert shown == {
-        "arm": "rising",
+        "variant": "rising",
         "what it controls": "what rising is for",
         "error (%)": "10.88 ± 0.49",
         "nll (nats)": "0.2719 ± 0.0123",
         "ece (share)": "0.0200 ± 0.0000",
         "error, best on validation": "10.62 ± 0.49",
         "error, best_on_test (as the papers do)": "10.38 ± 0.49",
-        "replicates": "6",
-        "image passes": "8,000",
+        "seeds": "6",
+        "samples seen": "8,000",
         "of the budget": "1×",  # noqa: RUF001
         "steps": "1,600",
         "minutes": "1.5",
@@ -34,7 +34,7 @@ def test_the_main_table_has_the_numbers_worked_by_hand() -> None:
 
 
 def test_a_contrast_has_the_numbers_worked_by_hand() -> None:
-    shown = cells(contents.contrasts(small()), 0)
+    shown = planned_runs(contents.contrasts(small()), 0)
     assert shown["contrast"] == "rising against steady"
     assert shown["chosen as"] == "the best on validation"
     assert shown["difference"] == "+0.88 [+0.38, +1.37]"
@@ -42,95 +42,95 @@ def test_a_contrast_has_the_numbers_worked_by_hand() -> None:
     assert shown["p after Holm"] == "0.0625"  # of two
     assert shown["equivalent within 0.2"].startswith("no (p 0.99")
     assert shown["verdict"] == "worse by the interval, not by the p-value after Holm (0.0625)"
-    assert shown["replicates"] == "6" and shown["compute"] == "1×"  # noqa: RUF001
+    assert shown["seeds"] == "6" and shown["compute"] == "1×"  # noqa: RUF001
 
 
 def test_what_cannot_be_told_apart_is_said_to_be_so() -> None:
-    assert cells(contents.contrasts(small()), 1)["verdict"] == "not distinguishable"
+    assert planned_runs(contents.contrasts(small()), 1)["verdict"] == "not distinguishable"
     assert "not distinguishable" in writers.markdown(small()) and "not distinguishable" in writers.latex(small())
 
 
-def test_arms_and_pairs_that_are_not_at_equal_compute_are_marked() -> None:
+def test_variants_and_pairs_that_are_not_at_equal_compute_are_marked() -> None:
     made = small()
-    assert [row[0] for row in contents.arms(made).rows] == ["steady", "rising", "around", "half (0.5×)", "alone"]  # noqa: RUF001
+    assert [row[0] for row in contents.variants(made).rows] == ["steady", "rising", "around", "half (0.5×)", "alone"]  # noqa: RUF001
     assert [row[0] for row in contents.checks(made).rows] == ["around against rising", "half against steady (0.5×)"]  # noqa: RUF001
-    assert any("not at equal compute" in note for note in contents.arms(made).notes)
+    assert any("not at equal compute" in note for note in contents.variants(made).notes)
     assert any("not at equal compute" in note for note in contents.checks(made).notes)
     assert not contents.contrasts(made).notes
-    assert formatting.marked("a", 1.009) == "a" and formatting.marked("a", 1.011) == "a (1.01×)"  # noqa: RUF001
-    assert formatting.marked("a", 0.989) == "a (0.989×)"  # noqa: RUF001
+    assert formatting.with_compute_ratio("a", 1.009) == "a" and formatting.with_compute_ratio("a", 1.011) == "a (1.01×)"  # noqa: RUF001
+    assert formatting.with_compute_ratio("a", 0.989) == "a (0.989×)"  # noqa: RUF001
 
 
 def test_checks_say_what_was_expected_what_was_found_and_whether_it_holds() -> None:
-    first, second = (cells(contents.checks(small()), row) for row in (0, 1))
+    first, second = (planned_runs(contents.checks(small()), row) for row in (0, 1))
     assert (first["expected"], first["found"], first["holds?"]) == ("no difference", "better", "NO")
     assert (second["expected"], second["found"], second["holds?"]) == ("a difference", "worse", "yes")
     assert second["difference"] == "+1.00 [+1.00, +1.00]"
 
 
-def test_other_arms_stand_beside_the_reference_without_p_values() -> None:
+def test_other_variants_stand_beside_the_reference_without_p_values() -> None:
     table = contents.others(small())
     assert [row[0] for row in table.rows] == ["alone against steady"]
-    assert cells(table, 0)["difference"] == f"{formatting.MINUS}1.00"  # one replicate: no interval
+    assert planned_runs(table, 0)["difference"] == f"{formatting.MINUS}1.00"  # one seed: no interval
     assert not any(column.title.startswith("p") for column in table.columns)
 
 
-def test_under_six_replicates_a_dash_stands_for_p_and_the_reason_once() -> None:
-    arms = [arm("a", STEADY[:5]), arm("b", RISING[:5]), arm("c", AROUND[:5])]
-    made = analysed(arms, contrasts=[Pair("b", "a"), Pair("c", "a")])
+def test_under_six_seeds_a_dash_stands_for_p_and_the_reason_once() -> None:
+    variants = [variant("a", STEADY[:5]), variant("b", RISING[:5]), variant("c", AROUND[:5])]
+    made = analyzed(variants, contrasts=[Pair("b", "a"), Pair("c", "a")])
     for row in (0, 1):
-        shown = cells(contents.contrasts(made), row)
+        shown = planned_runs(contents.contrasts(made), row)
         assert shown["p, sign flips"] == shown["p after Holm"] == formatting.DASH
         assert "p " not in shown["equivalent within 0.2"]
     assert writers.markdown(made).count(contents.NO_P_VALUE) == 1
     assert contents.NO_P_VALUE not in writers.markdown(small())
 
 
-def test_a_single_replicate_has_a_mean_and_nothing_else() -> None:
-    shown = cells(contents.arms(small()), 4)
+def test_a_single_seed_has_a_mean_and_nothing_else() -> None:
+    shown = planned_runs(contents.variants(small()), 4)
     assert shown["error (%)"] == "9.00"
-    assert "without ±: one replicate" in contents.arms(small()).notes
+    assert "without ±: one seed" in contents.variants(small()).notes
 
 
 def test_every_caption_says_images_unit_interval_and_protocol() -> None:
     for table in contents.tables(small()):
         for word in ("400 test images", "error (", "95 % t interval", "final epoch"):
             assert word in table.caption.lower(), (table.name, word)
-    assert "± half the width" in contents.arms(small()).caption
+    assert "± half the width" in contents.variants(small()).caption
     assert "(points)" in contents.contrasts(small()).caption
 
 
 def test_the_interval_over_images_has_the_sign_of_the_difference_that_it_stands_beside() -> None:
     by_error, by_top1 = small(), small(metrics=("top1", "nll"))
     low, high = by_error.contrasts[0].bootstrap or (0, 0)
-    assert cells(contents.contrasts(by_error), 0)["error over replicates and images"] == (
+    assert planned_runs(contents.contrasts(by_error), 0)["error over seeds and images"] == (
         f"[{formatting.signed(low, 'error')}, {formatting.signed(high, 'error')}]"
     )
-    shown = cells(contents.contrasts(by_top1), 0)
+    shown = planned_runs(contents.contrasts(by_top1), 0)
     assert shown["difference"].startswith(f"{formatting.MINUS}0.88")
     assert (
-        shown["top1 over replicates and images"]
+        shown["top1 over seeds and images"]
         == f"[{formatting.signed(-high, 'top1')}, {formatting.signed(-low, 'top1')}]"
     )
 
 
 def test_a_published_top1_stands_beside_a_measured_error() -> None:
-    made = analysed([arm("a", STEADY, paper={"top1": 90.25}), arm("b", STEADY)])
-    assert [row[-1] for row in contents.arms(made).rows] == ["9.75", formatting.DASH]
-    assert "published" not in [column.title for column in contents.arms(analysed([arm("b", STEADY)])).columns]
+    made = analyzed([variant("a", STEADY, paper={"top1": 90.25}), variant("b", STEADY)])
+    assert [row[-1] for row in contents.variants(made).rows] == ["9.75", formatting.DASH]
+    assert "published" not in [column.title for column in contents.variants(analyzed([variant("b", STEADY)])).columns]
 
 
 def test_two_single_models_are_compared_by_the_images_that_one_alone_has_right() -> None:
-    made = analysed([arm("a", [10.0]), arm("b", [9.0])], contrasts=[Pair("b", "a")])
+    made = analyzed([variant("a", [10.0]), variant("b", [9.0])], contrasts=[Pair("b", "a")])
     table = contents.contrasts(made)
-    assert cells(table, 0)["McNemar of these two models"] == "4 against 0 (p 0.125)"  # 2 / 2^4
+    assert planned_runs(table, 0)["McNemar of these two models"] == "4 against 0 (p 0.125)"  # 2 / 2^4
     assert "McNemar" in table.caption and "McNemar" not in contents.contrasts(small()).caption
-    assert "McNemar of these two models" not in cells(contents.contrasts(small()), 0)
+    assert "McNemar of these two models" not in planned_runs(contents.contrasts(small()), 0)
 
 
-def test_unfinished_replicates_are_counted() -> None:
-    made = analysed([arm("a", STEADY)._replace(num_planned=8)])
-    assert cells(contents.arms(made), 0)["replicates"] == "6 of 8"
+def test_unfinished_seeds_are_counted() -> None:
+    made = analyzed([variant("a", STEADY)._replace(num_planned=8)])
+    assert planned_runs(contents.variants(made), 0)["seeds"] == "6 of 8"
 
 
 def test_numbers_are_written_as_they_are() -> None:
@@ -147,33 +147,33 @@ def test_numbers_are_written_as_they_are() -> None:
 def test_the_csv_holds_every_mean_in_full_precision_as_scipy_finds_it() -> None:
     made = small()
     rows = list(csv.DictReader(io.StringIO(writers.csv(made))))
-    assert len(rows) == 5 * 3 * 5  # arms, protocols, metrics
-    chosen = {row["protocol"]: row for row in rows if row["arm"] == "rising" and row["metric"] == "error"}
+    assert len(rows) == 5 * 3 * 5  # variants, protocols, metrics
+    chosen = {row["protocol"]: row for row in rows if row["variant"] == "rising" and row["metric"] == "error"}
     row = chosen["final"]
     assert float(row["mean"]) == np.mean(RISING) and float(row["std"]) == pytest.approx(np.std(RISING, ddof=1))
     oracle = stats.t.interval(0.95, 5, np.mean(RISING), stats.sem(RISING))
     assert (float(row["low"]), float(row["high"])) == pytest.approx(oracle)
-    assert (row["num_replicates"], row["image_passes"], row["steps"], row["minutes"]) == ("6", "8000", "1600", "1.5")
+    assert (row["num_seeds"], row["samples_seen"], row["steps"], row["minutes"]) == ("6", "8000", "1600", "1.5")
     assert (row["unit"], row["published"]) == ("%", "9.5")
     assert float(chosen["best_on_test"]["mean"]) == np.mean(RISING) - 0.5
-    alone = next(row for row in rows if row["arm"] == "alone")
+    alone = next(row for row in rows if row["variant"] == "alone")
     assert (alone["std"], alone["low"], alone["high"]) == ("", "", "")
 
 
-def test_the_csv_reads_back_whatever_arms_are_called() -> None:
-    assert {row["arm"] for row in csv.DictReader(io.StringIO(writers.csv(hostile())))} == set(HOSTILE)
+def test_the_csv_reads_back_whatever_variants_are_called() -> None:
+    assert {row["variant"] for row in csv.DictReader(io.StringIO(writers.csv(hostile())))} == set(HOSTILE)
 
 
 @pytest.mark.parametrize("analysis", [small(), hostile()], ids=["small", "hostile"])
-def test_every_row_of_markdown_has_the_cells_of_its_head(analysis: Analysis) -> None:
+def test_every_row_of_markdown_has_the_runs_of_its_head(analysis: Analysis) -> None:
     counts: list[int] = []
     for line in writers.markdown(analysis).splitlines():
         if not line.startswith("|"):
             counts.append(0)
             continue
-        num_cells = len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) - 1
-        assert counts[-1] in (0, num_cells), line
-        counts.append(num_cells)
+        num_runs = len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) - 1
+        assert counts[-1] in (0, num_runs), line
+        counts.append(num_runs)
     num_rows = sum(len(table.rows) + 2 for table in contents.tables(analysis))
     assert sum(count > 0 for count in counts) == num_rows
 
@@ -206,7 +206,7 @@ def test_latex_escapes_every_letter_that_it_would_take_for_markup() -> None:
 
 
 @pytest.mark.parametrize("analysis", [small(), hostile()], ids=["small", "hostile"])
-def test_latex_is_balanced_and_every_row_has_the_cells_of_its_head(analysis: Analysis) -> None:
+def test_latex_is_balanced_and_every_row_has_the_runs_of_its_head(analysis: Analysis) -> None:
     text = writers.latex(analysis)
     bare = re.sub(r"\\[&%$#_{}]", "", text)
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
@@ -223,25 +223,25 @@ def test_latex_is_balanced_and_every_row_has_the_cells_of_its_head(analysis: Ana
 
 @pytest.mark.parametrize("metric", ["error", "top1"])
 def test_robustness_stands_in_a_table(metric: str) -> None:
-    """Replicates 1 point apart: a 95 % interval with one degree of freedom is 12.706 times 0.5 wide on each side."""
-    arms = [arm("a", [10.0, 11.0], of=config(evaluation__robustness_limit=50)), arm("b", [10.0, 11.0])]
-    for seed, found in arms[0].records.items():
+    """Seeds 1 point apart: a 95 % interval with one degree of freedom is 12.706 times 0.5 wide on each side."""
+    variants = [variant("a", [10.0, 11.0], of=config(evaluation__robustness_limit=50)), variant("b", [10.0, 11.0])]
+    for seed, found in variants[0].records.items():
         found["robustness"] = {"occlusion": {"at": [0, 28.699], "top1": [90.0 - seed, 40.0]}}
-    made = analysed(arms, metrics=(metric,))
+    made = analyzed(variants, metrics=(metric,))
     (table,) = [table for table in contents.tables(made) if table.name in contents.ROBUSTNESS]
-    assert [column.title for column in table.columns] == ["arm", "0", "28.7"]
+    assert [column.title for column in table.columns] == ["variant", "0", "28.7"]
     assert table.rows == [["a", *(["10.50 ± 6.35", "60.00"] if metric == "error" else ["89.50 ± 6.35", "40.00"])]]
-    for seed, found in arms[1].records.items():  # a little less of larger images
+    for seed, found in variants[1].records.items():  # a little less of larger images
         found["robustness"] = {"occlusion": {"at": [0, 28.72], "top1": [90.0 - seed, 40.0]}}
-    shared = contents.robustness(analysed(arms, metrics=(metric,)), "occlusion")
+    shared = contents.robustness(analyzed(variants, metrics=(metric,)), "occlusion")
     assert shared.rows == [table.rows[0], ["b", *table.rows[0][1:]]]
-    assert "on test images" in table.caption  # on how many is not said, where arms differ
-    assert "on 50 test images" in contents.robustness(analysed(arms[:1]), "occlusion").caption
+    assert "on test images" in table.caption  # on how many is not said, where variants differ
+    assert "on 50 test images" in contents.robustness(analyzed(variants[:1]), "occlusion").caption
 
 
-def test_the_number_of_trials_stands_in_the_table_of_arms() -> None:
-    tuned, plain = arm("tuned", STEADY)._replace(num_trials=6), arm("plain", RISING)
-    table = contents.arms(analysed([tuned, plain]))
+def test_the_number_of_trials_stands_in_the_table_of_variants() -> None:
+    tuned, plain = variant("tuned", STEADY)._replace(num_trials=6), variant("plain", RISING)
+    table = contents.variants(analyzed([tuned, plain]))
     column = [head.title for head in table.columns].index("trials")
     assert [row[column] for row in table.rows] == ["6", "\N{EN DASH}"]
-    assert "trials" not in [head.title for head in contents.arms(small()).columns]
+    assert "trials" not in [head.title for head in contents.variants(small()).columns]

@@ -55,17 +55,17 @@ def copy(finished: Path, tmp_path: Path, run: Call) -> Path:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Train cells in this process, and count them."""
+    """Train runs in this process, and count them."""
     return stand_in(monkeypatch, InThisProcess)
 
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no cell be trained."""
+    """Let no run be trained."""
     stand_in(monkeypatch, Untrained)
 
 
 @pytest.fixture
 def made_up(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make up the results of cells, and count them."""
+    """Make up the results of runs, and count them."""
     return make_up(monkeypatch, finished)

@@ -11,36 +11,36 @@ from agmax.config import resolve
 from agmax.config.resolve import Setting
 from agmax.reports.formatting import sentence
 from agmax.studies import records
-from agmax.studies.analysis import Analysis, Arm, Comparison, Pair, analyse, as_mapping
+from agmax.studies.analysis import Analysis, Comparison, Pair, VariantRuns, analyze, as_mapping
 
 T_WITH_1_DEGREE, T_WITH_2_DEGREES = 12.7062, 4.3027
 """Student's 97.5 % quantiles, from a printed table."""
 
 SIX = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-"""Differences of six replicates whose sign-flip p is 2 / 64."""
+"""Differences of six seeds whose sign-flip p is 2 / 64."""
 
 
 def record(error: float, **changed: Any) -> dict[str, Any]:
-    """Make the record of a cell with 8 test images, of which none is right."""
+    """Make the record of a run with 8 test images, of which none is right."""
     made: dict[str, Any] = {
         "metrics": {"test": {"error": error, "top1": 100 - error, "top5": 99.0, "nll": error / 10, "ece": 0.01}},
         "best": {"best_on_test": {"epoch": 1, "error": error - 1, "top1": 101 - error}},
         "curves": {},
         "epochs": 2,
         "steps": 10,
-        "image_passes": 400,
+        "samples_seen": 400,
         "code": "the code",
         "seconds": 60.0,
         "environment": {"torch": "2.14", "threads": 1, "precision": "fp32"},
         "num_test_images": 8,
         "labels": "the labels",
-        "right": records.packed(np.zeros(8, dtype=bool)),
+        "right": records.pack_bits(np.zeros(8, dtype=bool)),
     }
     return made | changed
 
 
-def arm(name: str, errors: dict[int, float] | list[float], *settings: tuple[str, Any], **more: Any) -> Arm:
-    """Make an arm from the errors of its replicates, by seed or from seed 0 on."""
+def variant(name: str, errors: dict[int, float] | list[float], *settings: tuple[str, Any], **more: Any) -> VariantRuns:
+    """Make a variant from the errors of its seeds, by seed or from seed 0 on."""
     by_seed = dict(enumerate(errors)) if isinstance(errors, list) else errors
     changed = more.pop("changed", {})
     config = resolve.resolve(
@@ -48,11 +48,11 @@ def arm(name: str, errors: dict[int, float] | list[float], *settings: tuple[str,
     ).config
     found = {seed: record(error, **changed) for seed, error in by_seed.items()}
     values: dict[str, Any] = {"about": "", "num_planned": len(found), "paper": {}} | more
-    return Arm(name=name, config=config, records=found, **values)
+    return VariantRuns(name=name, config=config, records=found, **values)
 
 
-def said(*arms: Arm, **more: Any) -> Analysis:
-    return analyse("a study", arms, **{"metrics": ["error", "nll"], **more})
+def said(*variants: VariantRuns, **more: Any) -> Analysis:
+    return analyze("a study", variants, **{"metrics": ["error", "nll"], **more})
 
 
 def only(found: list[Comparison]) -> Comparison:
@@ -62,9 +62,9 @@ def only(found: list[Comparison]) -> Comparison:
 
 def test_means_and_intervals_are_those_worked_by_hand() -> None:
     """9, 10, 11: mean 10, standard deviation 1, half a width of 4.3027 / sqrt(3)."""
-    (summary,) = said(arm("a", [9.0, 10.0, 11.0])).arms
+    (summary,) = said(variant("a", [9.0, 10.0, 11.0])).variants
     mean = summary.means["final"]["error"]
-    assert (mean.mean, mean.std, mean.num_replicates) == (10.0, 1.0, 3)
+    assert (mean.mean, mean.std, mean.num_seeds) == (10.0, 1.0, 3)
     assert mean.interval is not None
     assert mean.interval.low == pytest.approx(10 - T_WITH_2_DEGREES / math.sqrt(3), abs=1e-3)
     assert mean.interval.high == pytest.approx(10 + T_WITH_2_DEGREES / math.sqrt(3), abs=1e-3)
@@ -72,40 +72,42 @@ def test_means_and_intervals_are_those_worked_by_hand() -> None:
     assert summary.means["best_on_test"]["error"].mean == 9.0
 
 
-def test_replicates_are_paired_by_their_seeds_whatever_their_order() -> None:
+def test_seeds_are_paired_by_their_seeds_whatever_their_order() -> None:
     """9 - 10, 10 - 12, 11 - 12; paired as they were written it would be 9 - 12, 10 - 10, 11 - 12."""
-    first, second = arm("a", {0: 9.0, 1: 10.0, 2: 11.0}), arm("b", {2: 12.0, 0: 10.0, 1: 12.0})
+    first, second = variant("a", {0: 9.0, 1: 10.0, 2: 11.0}), variant("b", {2: 12.0, 0: 10.0, 1: 12.0})
     difference = only(said(first, second, contrasts=[Pair("a", "b")]).contrasts).difference
     assert difference.mean == pytest.approx((-1 - 2 - 1) / 3)
     assert difference.std == pytest.approx(np.std([-1, -2, -1], ddof=1))
-    assert difference.p_value is None  # under six replicates
+    assert difference.p_value is None  # under six seeds
 
 
-def test_only_the_seeds_that_both_arms_have_are_compared() -> None:
+def test_only_the_seeds_that_both_variants_have_are_compared() -> None:
     """Seeds 1 and 2: 10 - 13 and 11 - 16, mean -4; seeds 0 and 3 stand alone."""
-    first = arm("a", {0: 90.0, 1: 10.0, 2: 11.0})
-    second = arm("b", {1: 13.0, 2: 16.0, 3: 0.0})
+    first = variant("a", {0: 90.0, 1: 10.0, 2: 11.0})
+    second = variant("b", {1: 13.0, 2: 16.0, 3: 0.0})
     found = said(first, second, contrasts=[Pair("a", "b")])
     difference = only(found.contrasts).difference
-    assert (difference.mean, difference.num_replicates) == (-4.0, 2)
+    assert (difference.mean, difference.num_seeds) == (-4.0, 2)
     assert difference.interval is not None
     assert difference.interval.low == pytest.approx(-4 - T_WITH_1_DEGREE, abs=1e-3)
-    assert found.arms[0].means["final"]["error"].mean == pytest.approx(37.0)  # an arm's own mean has all of its own
+    assert found.variants[0].means["final"]["error"].mean == pytest.approx(
+        37.0
+    )  # a variant's own mean has all of its own
 
 
-def test_arms_without_a_common_seed_are_not_compared_and_it_is_said() -> None:
-    found = said(arm("a", {0: 1.0}), arm("b", {1: 2.0}), contrasts=[Pair("a", "b")])
+def test_variants_without_a_common_seed_are_not_compared_and_it_is_said() -> None:
+    found = said(variant("a", {0: 1.0}), variant("b", {1: 2.0}), contrasts=[Pair("a", "b")])
     assert not found.contrasts and not found.others
     assert any("a and b have no seed in common" in note for note in found.notes)
 
 
 def test_holm_counts_the_contrasts_and_nothing_else() -> None:
     """p is 2 / 64 for each; with two contrasts Holm doubles both, whatever else is compared beside."""
-    reference = arm("reference", [10.0] * 6)
-    arms = [arm(name, [10 - difference for difference in SIX]) for name in ("a", "b", "check", "other")]
+    reference = variant("reference", [10.0] * 6)
+    variants = [variant(name, [10 - difference for difference in SIX]) for name in ("a", "b", "check", "other")]
     found = said(
         reference,
-        *arms,
+        *variants,
         contrasts=[Pair("a", "reference"), Pair("b", "reference")],
         checks=[Pair("check", "reference", "", "a difference")],
     )
@@ -131,16 +133,16 @@ def test_holm_counts_the_contrasts_and_nothing_else() -> None:
     ],
 )
 def test_checks_hold_or_do_not(differences: list[float], expected: str, holds: bool | None) -> None:
-    arms = arm("a", [10 + each for each in differences]), arm("b", [10.0] * len(differences))
-    found = said(*arms, checks=[Pair("a", "b", "", expected)])
+    variants = variant("a", [10 + each for each in differences]), variant("b", [10.0] * len(differences))
+    found = said(*variants, checks=[Pair("a", "b", "", expected)])
     assert only(found.checks).holds is holds
-    words = {True: ", as expected", False: ", NOT as expected", None: ", too few replicates to tell"}[holds]
+    words = {True: ", as expected", False: ", NOT as expected", None: ", too few seeds to tell"}[holds]
     assert sentence(found.checks[0], "error").endswith(f"expected {expected}{words}")
-    assert not found.others  # an arm of a check is compared by its check
+    assert not found.others  # a variant of a check is compared by its check
 
 
 def test_where_higher_is_better_a_gain_is_a_gain() -> None:
-    better, worse = arm("better", [8.0, 8.1, 7.9]), arm("worse", [10.0, 10.0, 10.0])
+    better, worse = variant("better", [8.0, 8.1, 7.9]), variant("worse", [10.0, 10.0, 10.0])
     found = said(
         better,
         worse,
@@ -153,38 +155,38 @@ def test_where_higher_is_better_a_gain_is_a_gain() -> None:
     assert only(found.checks).holds is False
 
 
-def test_others_are_compared_with_the_comparator_of_the_first_contrast_or_the_first_arm() -> None:
-    arms = [arm(name, [10.0, 11.0]) for name in ("a", "b", "c", "d")]
-    found = said(*arms, contrasts=[Pair("d", "c"), Pair("a", "b")])
+def test_others_are_compared_with_the_comparator_of_the_first_contrast_or_the_first_variant() -> None:
+    variants = [variant(name, [10.0, 11.0]) for name in ("a", "b", "c", "d")]
+    found = said(*variants, contrasts=[Pair("d", "c"), Pair("a", "b")])
     assert [(item.pair.first, item.pair.second) for item in found.others] == [("a", "c"), ("b", "c")]
-    found = said(*arms)
+    found = said(*variants)
     assert [(item.pair.first, item.pair.second) for item in found.others] == [("b", "a"), ("c", "a"), ("d", "a")]
 
 
-def test_an_arm_of_a_check_is_compared_by_its_check_alone() -> None:
-    arms = [arm(name, [10.0, 11.0]) for name in ("a", "b", "c", "again")]
-    found = said(*arms, contrasts=[Pair("a", "b")], checks=[Pair("again", "c", "", "no difference")])
+def test_an_variant_of_a_check_is_compared_by_its_check_alone() -> None:
+    variants = [variant(name, [10.0, 11.0]) for name in ("a", "b", "c", "again")]
+    found = said(*variants, contrasts=[Pair("a", "b")], checks=[Pair("again", "c", "", "no difference")])
     assert [(item.pair.first, item.pair.second) for item in found.others] == [("c", "b")]
 
 
-def test_arms_without_records_are_left_out_and_noted() -> None:
-    missing, half = arm("missing", {}, num_planned=3), arm("half", {0: 1.0}, num_planned=2)
-    found = said(arm("a", [1.0, 2.0]), missing, half, contrasts=[Pair("missing", "a"), Pair("half", "a")])
-    assert [summary.name for summary in found.arms] == ["a", "half"]
+def test_variants_without_records_are_left_out_and_noted() -> None:
+    missing, half = variant("missing", {}, num_planned=3), variant("half", {0: 1.0}, num_planned=2)
+    found = said(variant("a", [1.0, 2.0]), missing, half, contrasts=[Pair("missing", "a"), Pair("half", "a")])
+    assert [summary.name for summary in found.variants] == ["a", "half"]
     assert [item.pair.first for item in found.contrasts] == ["half"]
-    assert "missing: 0 of 3 replicates are finished" in found.notes
-    assert "half: 1 of 2 replicates are finished" in found.notes
+    assert "missing: 0 of 3 seeds are finished" in found.notes
+    assert "half: 1 of 2 seeds are finished" in found.notes
 
 
 def test_nothing_finished_is_an_empty_analysis() -> None:
-    found = said(arm("a", {}, num_planned=2), arm("b", {}, num_planned=2), contrasts=[Pair("a", "b")])
-    assert (found.arms, found.contrasts, found.others, found.num_test_images) == ([], [], [], 0)
+    found = said(variant("a", {}, num_planned=2), variant("b", {}, num_planned=2), contrasts=[Pair("a", "b")])
+    assert (found.variants, found.contrasts, found.others, found.num_test_images) == ([], [], [], 0)
 
 
 @pytest.mark.parametrize(
     ("changed", "note"),
     [
-        ({"code": "other code"}, "cells of several states of the code"),
+        ({"code": "other code"}, "runs of several states of the code"),
         ({"environment": {"torch": "2.14", "threads": 1, "precision": "bf16"}}, "number formats: bf16, fp32"),
         ({"environment": {"torch": "2.14", "threads": 2, "precision": "fp32"}}, "numbers of threads: 1, 2"),
         ({"environment": {"torch": "2.15", "threads": 1, "precision": "fp32"}}, "torch releases: 2.14, 2.15"),
@@ -192,113 +194,116 @@ def test_nothing_finished_is_an_empty_analysis() -> None:
     ],
 )
 def test_what_does_not_go_together_is_noted(changed: dict[str, Any], note: str) -> None:
-    first = arm("a", [1.0, 2.0])
-    assert not said(first, arm("b", [1.0, 2.0])).notes
-    notes = said(first, arm("b", [1.0, 2.0], changed=changed)).notes
+    first = variant("a", [1.0, 2.0])
+    assert not said(first, variant("b", [1.0, 2.0])).notes
+    notes = said(first, variant("b", [1.0, 2.0], changed=changed)).notes
     assert len(notes) == 1 and note in notes[0]
 
 
 def test_the_bootstrap_speaks_of_the_same_images_alone() -> None:
     """All 8 images right against none: 100 points less error in every resample."""
-    right = {"right": records.packed(np.ones(8, dtype=bool))}
-    first, second = arm("a", [1.0, 1.0], changed=right), arm("b", [2.0, 2.0])
+    right = {"right": records.pack_bits(np.ones(8, dtype=bool))}
+    first, second = variant("a", [1.0, 1.0], changed=right), variant("b", [2.0, 2.0])
     assert only(said(first, second, contrasts=[Pair("a", "b")]).contrasts).bootstrap == (-100.0, -100.0)
-    elsewhere = arm("a", [1.0, 1.0], changed=right | {"labels": "other labels"})
+    elsewhere = variant("a", [1.0, 1.0], changed=right | {"labels": "other labels"})
     assert only(said(elsewhere, second, contrasts=[Pair("a", "b")]).contrasts).bootstrap is None
 
 
 def test_the_bootstrap_is_the_same_at_every_call() -> None:
     bits = np.random.default_rng(0).random((2, 2, 400)) < 0.9
-    arms = [arm(name, [10.0, 11.0]) for name in ("a", "b")]
-    for each, rows in zip(arms, bits, strict=True):
+    variants = [variant(name, [10.0, 11.0]) for name in ("a", "b")]
+    for each, rows in zip(variants, bits, strict=True):
         for seed, row in enumerate(rows):
-            each.records[seed] |= {"num_test_images": 400, "right": records.packed(row)}
-    first, second = (only(said(*arms, contrasts=[Pair("a", "b")]).contrasts).bootstrap for _ in range(2))
+            each.records[seed] |= {"num_test_images": 400, "right": records.pack_bits(row)}
+    first, second = (only(said(*variants, contrasts=[Pair("a", "b")]).contrasts).bootstrap for _ in range(2))
     assert first == second and first is not None and first.low < first.high
 
 
-def test_one_replicate_of_each_compares_two_models_by_the_images_that_only_one_gets_right() -> None:
+def test_one_seed_of_each_compares_two_models_by_the_images_that_only_one_gets_right() -> None:
     """Of 8 images 6 are right in the first model alone: p is 2 / 64."""
-    first = arm("a", [25.0], changed={"right": records.packed(np.arange(8) < 6)})
-    second = arm("b", [100.0])
+    first = variant("a", [25.0], changed={"right": records.pack_bits(np.arange(8) < 6)})
+    second = variant("b", [100.0])
     found = said(first, second, contrasts=[Pair("a", "b")])
     contrast = only(found.contrasts)
     assert contrast.two_models == (6, 0, 2 / 64)
-    assert contrast.verdict == "too few replicates" and contrast.difference.interval is None
+    assert contrast.verdict == "too few seeds" and contrast.difference.interval is None
     assert "right alone on 6 and 0 images, McNemar p 0.0312" in sentence(contrast, "error")
-    elsewhere = arm("b", [100.0], changed={"labels": "other labels"})
+    elsewhere = variant("b", [100.0], changed={"labels": "other labels"})
     assert only(said(first, elsewhere, contrasts=[Pair("a", "b")]).contrasts).two_models is None
-    several = said(arm("a", [1.0, 2.0]), arm("b", [2.0, 3.0]), contrasts=[Pair("a", "b")])
+    several = said(variant("a", [1.0, 2.0]), variant("b", [2.0, 3.0]), contrasts=[Pair("a", "b")])
     assert only(several.contrasts).two_models is None
 
 
-def test_curves_have_a_mean_and_a_band_at_the_epochs_that_all_replicates_know() -> None:
+def test_curves_have_a_mean_and_a_band_at_the_epochs_that_all_seeds_know() -> None:
     """2 and 4 at epoch 1: mean 3, half a width of 12.7062 * sqrt(2) / sqrt(2); epoch 2 is known of one alone."""
     curves = [
         {"train_loss": {"epochs": [1, 2, 4], "values": [2.0, 1.5, 1.0]}},
         {"train_loss": {"epochs": [1, 4], "values": [4.0, 1.0]}},
     ]
-    found = arm("a", [1.0, 2.0])
+    found = variant("a", [1.0, 2.0])
     for seed, curve in enumerate(curves):
-        found.records[seed] |= {"curves": curve, "epochs": 4, "image_passes": 400}
-    (summary,) = said(found).arms
+        found.records[seed] |= {"curves": curve, "epochs": 4, "samples_seen": 400}
+    (summary,) = said(found).variants
     assert list(summary.curves) == ["train_loss"]
     curve = summary.curves["train_loss"]
     assert (curve.at, curve.mean) == ([1, 4], [3.0, 1.0])
-    assert summary.passes_per_epoch == 100
+    assert summary.samples_per_epoch == 100
     assert curve.low == pytest.approx([3 - T_WITH_1_DEGREE, 1.0], abs=1e-3)
     assert curve.high == pytest.approx([3 + T_WITH_1_DEGREE, 1.0], abs=1e-3)
 
 
-def test_a_curve_of_one_replicate_has_a_band_of_no_width() -> None:
-    found = arm("a", [1.0], changed={"curves": {"test_top1": {"epochs": [1, 2], "values": [50.0, 60.0]}}})
-    (summary,) = said(found).arms
+def test_a_curve_of_one_seed_has_a_band_of_no_width() -> None:
+    found = variant("a", [1.0], changed={"curves": {"test_top1": {"epochs": [1, 2], "values": [50.0, 60.0]}}})
+    (summary,) = said(found).variants
     curve = summary.curves["test_top1"]
     assert curve.low == curve.mean == curve.high == [50.0, 60.0]
 
 
-def test_compute_is_told_of_every_arm_and_of_every_pair() -> None:
-    first, second = arm("a", [1.0, 2.0]), arm("b", [1.0, 2.0], changed={"image_passes": 800, "seconds": 180.0})
+def test_compute_is_told_of_every_variant_and_of_every_pair() -> None:
+    first, second = variant("a", [1.0, 2.0]), variant("b", [1.0, 2.0], changed={"samples_seen": 800, "seconds": 180.0})
     found = said(first, second, budget=800, contrasts=[Pair("a", "b")])
-    assert [(each.image_passes, each.compute, each.steps) for each in found.arms] == [(400, 0.5, 10), (800, 1.0, 10)]
-    assert [each.minutes for each in found.arms] == [1.0, 3.0]
+    assert [(each.samples_seen, each.compute, each.steps) for each in found.variants] == [
+        (400, 0.5, 10),
+        (800, 1.0, 10),
+    ]
+    assert [each.minutes for each in found.variants] == [1.0, 3.0]
     assert only(found.contrasts).compute_ratio == 0.5
-    assert [each.compute for each in said(first, second).arms] == [None, None]
+    assert [each.compute for each in said(first, second).variants] == [None, None]
 
 
-def test_a_protocol_that_one_replicate_does_not_know_is_left_out() -> None:
-    found = arm("a", [10.0, 12.0])
+def test_a_protocol_that_one_seed_does_not_know_is_left_out() -> None:
+    found = variant("a", [10.0, 12.0])
     chosen = {"epoch": 2, "error": 11.0}
     found.records[0]["best"]["best_on_validation"] = chosen
-    assert set(said(found).arms[0].means) == {"final", "best_on_test"}
+    assert set(said(found).variants[0].means) == {"final", "best_on_test"}
     found.records[1]["best"]["best_on_validation"] = chosen
-    assert said(found).arms[0].means["best_on_validation"]["error"].mean == 11.0
+    assert said(found).variants[0].means["best_on_validation"]["error"].mean == 11.0
 
 
-def test_settings_in_which_arms_differ_are_listed_seeds_and_folders_apart() -> None:
-    first = arm("a", [1.0], ("train.seed", 3), ("train.runs_dir", "elsewhere"), ("optimizer.lr", 0.2))
-    found = said(first, arm("b", [1.0]))
-    assert [each.settings for each in found.arms] == [{"optimizer.lr": 0.2}, {"optimizer.lr": 0.1}]
+def test_settings_in_which_variants_differ_are_listed_seeds_and_folders_apart() -> None:
+    first = variant("a", [1.0], ("train.seed", 3), ("train.runs_dir", "elsewhere"), ("optimizer.lr", 0.2))
+    found = said(first, variant("b", [1.0]))
+    assert [each.settings for each in found.variants] == [{"optimizer.lr": 0.2}, {"optimizer.lr": 0.1}]
 
 
 def test_a_difference_within_the_margin_is_called_equivalent() -> None:
     """Differences of 0.01, 0.02, 0.03: the interval excludes 0, and lies within 0.2."""
-    arms = arm("a", [10.01, 10.02, 10.03]), arm("b", [10.0] * 3)
-    found = said(*arms, contrasts=[Pair("a", "b", "the best of several")], margin=0.2)
+    variants = variant("a", [10.01, 10.02, 10.03]), variant("b", [10.0] * 3)
+    found = said(*variants, contrasts=[Pair("a", "b", "the best of several")], margin=0.2)
     contrast = only(found.contrasts)
     assert contrast.equivalence.is_equivalent
-    expected = "a against b (the best of several): error +0.02 points [-0.00484, +0.0448], 3 replicates: "
+    expected = "a against b (the best of several): error +0.02 points [-0.00484, +0.0448], 3 seeds: "
     assert sentence(contrast, "error") == expected + "equivalent within 0.2"
-    assert not only(said(*arms, contrasts=[Pair("a", "b")], margin=0.01).contrasts).equivalence.is_equivalent
+    assert not only(said(*variants, contrasts=[Pair("a", "b")], margin=0.01).contrasts).equivalence.is_equivalent
 
 
 def test_the_numbers_survive_json() -> None:
-    arms = arm("a", [10 - each for each in SIX]), arm("b", [10.0] * 6), arm("c", [9.0] * 6)
-    found = said(*arms, contrasts=[Pair("a", "b")], checks=[Pair("c", "b", "", "no difference")], notes=["noted"])
+    variants = variant("a", [10 - each for each in SIX]), variant("b", [10.0] * 6), variant("c", [9.0] * 6)
+    found = said(*variants, contrasts=[Pair("a", "b")], checks=[Pair("c", "b", "", "no difference")], notes=["noted"])
     answer = json.loads(json.dumps(as_mapping(found), allow_nan=False))
-    assert answer["arms"]["a"] == {
-        "num_replicates": 6,
-        "image_passes": 400,
+    assert answer["variants"]["a"] == {
+        "num_seeds": 6,
+        "samples_seen": 400,
         "steps": 10,
         "minutes": 1.0,
         "error": 6.5,
@@ -314,8 +319,8 @@ def test_the_numbers_survive_json() -> None:
     assert answer["notes"] == ["noted"]
 
 
-def test_notes_and_environment_tell_what_the_cells_were_made_by() -> None:
-    found = said(arm("a", [1.0]), arm("b", [1.0], changed={"code": "other code"}), notes=["first of all"])
+def test_notes_and_environment_tell_what_the_runs_were_made_by() -> None:
+    found = said(variant("a", [1.0]), variant("b", [1.0], changed={"code": "other code"}), notes=["first of all"])
     assert found.notes[0] == "first of all"
     assert found.environment["code"] == ["other code", "the code"]
     assert found.environment["torch"] == ["2.14"]

@@ -1,4 +1,4 @@
-"""The bootstrap over replicates and images, and McNemar's test of the images on which two models differ."""
+"""The bootstrap over seeds and images, and McNemar's test of the images on which two models differ."""
 
 import math
 from typing import Any
@@ -23,20 +23,20 @@ def trained(
     *,
     threshold: tuple[float, float],
     image: float,
-    image_arm: float,
-    replicate: float,
+    image_variant: float,
+    seed: float,
 ) -> tuple[Array, Array, float]:
-    """Return right/wrong bits [R, M] of two arms, and the true difference of their errors in points.
+    """Return right/wrong bits [R, M] of two variants, and the true difference of their errors in points.
 
-    An image is right where a sum of normals lies above the arm's threshold: ease of the image, ease for the arm, luck
-    of the replicate, and noise of variance 1 in every cell; so the error is the normal integral.
+    An image is right where a sum of normals lies above the variant's threshold: ease of the image, ease for the variant, luck
+    of the seed, and noise of variance 1 in every run; so the error is the normal integral.
     """
-    total = math.sqrt(image**2 + image_arm**2 + replicate**2 + 1)
+    total = math.sqrt(image**2 + image_variant**2 + seed**2 + 1)
     ease = rng.normal(0, image, shape[1])
     bits = [
         ease
-        + rng.normal(0, image_arm, shape[1])
-        + rng.normal(0, replicate, (shape[0], 1))
+        + rng.normal(0, image_variant, shape[1])
+        + rng.normal(0, seed, (shape[0], 1))
         + rng.normal(0, 1, shape)
         + total * part
         > 0
@@ -47,10 +47,10 @@ def trained(
 
 @pytest.mark.parametrize(
     "effects",
-    [{"image_arm": 0.0, "replicate": 1.0}, {"image_arm": 2.0, "replicate": 0.0}],
-    ids=["replicates", "images"],
+    [{"image_variant": 0.0, "seed": 1.0}, {"image_variant": 2.0, "seed": 0.0}],
+    ids=["seeds", "images"],
 )
-def test_the_bootstrap_is_that_of_indexing_with_drawn_replicates_and_images(effects: dict[str, float]) -> None:
+def test_the_bootstrap_is_that_of_indexing_with_drawn_seeds_and_images(effects: dict[str, float]) -> None:
     rng = np.random.default_rng(5)
     first, second, _ = trained(rng, (4, 60), threshold=(0.6, 0.9), image=1.0, **effects)
     means = []
@@ -68,7 +68,7 @@ def test_the_bootstrap_holds_the_error_of_first_minus_second_in_points() -> None
     assert bootstrap_interval(right, right, generator=np.random.default_rng(0)) == Interval(0, 0)
 
 
-def test_one_replicate_is_bootstrapped_over_its_images() -> None:
+def test_one_seed_is_bootstrapped_over_its_images() -> None:
     first, second = np.ones((1, 400), dtype=bool), np.ones((1, 400), dtype=bool)
     first[0, :100] = False  # error 25 %, with a standard error of 2.165
     low, high = bootstrap_interval(first, second, generator=np.random.default_rng(0), num_resamples=8000)
@@ -77,7 +77,7 @@ def test_one_replicate_is_bootstrapped_over_its_images() -> None:
 
 def test_the_bootstrap_depends_on_the_generator_and_not_on_the_order_of_the_images() -> None:
     rng = np.random.default_rng(1)
-    first, second = (rng.random((5, 200)) < share for share in (0.9, 0.8))
+    first, second = (rng.random((5, 200)) < fraction for fraction in (0.9, 0.8))
     order = rng.permutation(200)
     one, again, reordered, other = (
         bootstrap_interval(first[:, images], second[:, images], generator=np.random.default_rng(seed))
@@ -99,20 +99,20 @@ def test_mcnemar_is_the_binomial_test_of_the_images_on_which_two_models_differ(
 
 
 @pytest.mark.parametrize(
-    ("num_replicates", "effects", "lowest", "highest"),
+    ("num_seeds", "effects", "lowest", "highest"),
     [
-        (8, {"image_arm": 0.3, "replicate": 0.02}, 0.97, 1.0),  # networks: noise strikes image by image
-        (8, {"image_arm": 1.0, "replicate": 0.02}, 0.95, 1.0),  # arms that are good at different images
-        (8, {"image_arm": 0.0, "replicate": 1.0}, 0.84, 0.93),  # replicates that differ as a whole
-        (3, {"image_arm": 0.0, "replicate": 1.0}, 0.66, 0.84),
+        (8, {"image_variant": 0.3, "seed": 0.02}, 0.97, 1.0),  # networks: noise strikes image by image
+        (8, {"image_variant": 1.0, "seed": 0.02}, 0.95, 1.0),  # variants that are good at different images
+        (8, {"image_variant": 0.0, "seed": 1.0}, 0.84, 0.93),  # seeds that differ as a whole
+        (3, {"image_variant": 0.0, "seed": 1.0}, 0.66, 0.84),
     ],
 )
 def test_the_bootstrap_covers_as_its_docstring_says(
-    num_replicates: int, effects: dict[str, float], lowest: float, highest: float
+    num_seeds: int, effects: dict[str, float], lowest: float, highest: float
 ) -> None:
     rng, held = np.random.default_rng(6), []
     for _ in range(200):
-        first, second, truth = trained(rng, (num_replicates, 300), threshold=(1.3, 1.35), image=2.0, **effects)
+        first, second, truth = trained(rng, (num_seeds, 300), threshold=(1.3, 1.35), image=2.0, **effects)
         low, high = bootstrap_interval(first, second, generator=rng, num_resamples=200)
         held.append(low <= truth <= high)
     assert lowest <= np.mean(held) <= highest

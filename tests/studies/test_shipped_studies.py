@@ -1,16 +1,24 @@
-"""The shipped studies say what they claim: cells, budgets, published numbers."""
+"""The shipped studies say what they claim: runs, budgets, published numbers."""
 
 import re
 
 import pytest
 import yaml
+from helpers.study_planned_runs import (
+    SHIPPED,
+    first_trials,
+    leaves,
+    planned_of,
+    result_planned_runs,
+    shipped,
+    tuning_planned_runs,
+)
 
 from agmax.config import resolve
 from agmax.config.schema import Config
 from agmax.studies import plan, spec, tuning
-from agmax.studies.plan import Typed
+from agmax.studies.plan import TypedSettings
 from helpers.configurations import value_of
-from helpers.study_cells import SHIPPED, cell_of, first_trials, leaves, result_cells, shipped, tuning_cells
 
 DATASETS = {"agmax_imagenet_resnet50": "imagenet", "agmax_cifar": "cifar10", "soft_augmentation_cifar100": "cifar100"}
 AUGMENTS = [
@@ -22,65 +30,67 @@ AUGMENTS = [
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_cell_of_a_shipped_study_is_a_valid_configuration(name: str) -> None:
-    of, raw = shipped(name), yaml.safe_load(spec.find(name).read_text())
-    assert len(result_cells(name)) == sum(
-        (arm or {}).get("replicates", raw["replicates"]) for arm in raw["variants"].values()
+def test_every_run_of_a_shipped_study_is_a_valid_configuration(name: str) -> None:
+    of, raw = shipped(name), yaml.safe_load(spec.find_study(name).read_text())
+    assert len(result_planned_runs(name)) == sum(
+        (variant or {}).get("seeds", raw["seeds"]) for variant in raw["variants"].values()
     )
-    tune = raw.get("tune", {"replicates": [], "trials": {}})
-    assert len(tuning_cells(name)) == len(tune["replicates"]) * sum(map(len, tune["trials"].values()))
-    assert {cell.variant for cell in result_cells(name)} == set(of.variants)
-    for cell in (*result_cells(name), *tuning_cells(name)):
-        trial = "" if cell.trial is None else f"-trial{cell.trial}"
-        assert cell.config.name == f"{name}-{cell.variant}{trial}"
-        assert cell.config.dataset.name == of.dataset
+    tune = raw.get("tune", {"seeds": [], "trials": {}})
+    assert len(tuning_planned_runs(name)) == len(tune["seeds"]) * sum(map(len, tune["trials"].values()))
+    assert {planned.variant for planned in result_planned_runs(name)} == set(of.variants)
+    for planned in (*result_planned_runs(name), *tuning_planned_runs(name)):
+        trial = "" if planned.trial is None else f"-trial{planned.trial}"
+        assert planned.config.name == f"{name}-{planned.variant}{trial}"
+        assert planned.config.dataset.name == of.dataset
 
 
-def test_the_published_studies_have_the_cells_of_their_tables() -> None:
+def test_the_published_studies_have_the_runs_of_their_tables() -> None:
     assert set(SHIPPED) == {*DATASETS, "digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"}
     assert len(AUGMENTS) == len(set(AUGMENTS)) == 8
-    assert [len(result_cells(name)) for name in DATASETS] == [8 * 3, 8 * 2, 4]
+    assert [len(result_planned_runs(name)) for name in DATASETS] == [8 * 3, 8 * 2, 4]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_cells_of_an_arm_have_the_settings_that_its_lines_say(name: str) -> None:
+def test_the_runs_of_an_variant_have_the_settings_that_its_lines_say(name: str) -> None:
     of, chosen = shipped(name), first_trials(shipped(name))
-    for cell in result_cells(name):
-        arm = of.variants[cell.variant]
-        like = of.variants.get(arm.like or "")
-        layers = [*of.settings, *(like.settings if like else ()), *chosen.get(arm.like, ()), *arm.settings]
-        said = {setting.key: setting.value for setting in (*layers, *chosen.get(arm.name, ()))}
-        assert {key: value_of(cell.config, key) for key in said} == said
-        parts = [*(like.parts if like else ()), *arm.parts]
+    for planned in result_planned_runs(name):
+        variant = of.variants[planned.variant]
+        like = of.variants.get(variant.like or "")
+        layers = [*of.settings, *(like.settings if like else ()), *chosen.get(variant.like, ()), *variant.settings]
+        said = {setting.key: setting.value for setting in (*layers, *chosen.get(variant.name, ()))}
+        assert {key: value_of(planned.config, key) for key in said} == said
+        parts = [*(like.parts if like else ()), *variant.parts]
         alone = resolve.resolve("-".join([of.base, *parts]), dataset=of.dataset).config
         others = (*said, "name", "train.seed", "dataset.seed")
-        assert leaves(cell.config, without=others) == leaves(alone, without=others)
+        assert leaves(planned.config, without=others) == leaves(alone, without=others)
 
 
-def image_passes(config: Config, num_images: int | None = None) -> float:
+def samples_seen(config: Config, num_images: int | None = None) -> float:
     """Return how many images, counting views, a training goes through."""
     return config.train.epochs * (config.dataset.train_limit or num_images or 0) * config.objective.num_views
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if shipped(name).budget])
-def test_arms_that_are_compared_spend_the_budget_and_others_say_that_they_do_not(name: str) -> None:
+def test_variants_that_are_compared_spend_the_budget_and_others_say_that_they_do_not(name: str) -> None:
     """The exceptions stand in no contrast, and their `about` speaks of compute or of the number of images."""
     of = shipped(name)
-    compared = {arm for contrast in of.contrasts for arm in (contrast.of, *contrast.against)}
+    compared = {variant for contrast in of.contrasts for variant in (contrast.of, *contrast.against)}
     assert compared
     exceptions = {
-        cell.variant for cell in result_cells(name) if abs(image_passes(cell.config) / (of.budget or 0) - 1) > 0.01
+        planned.variant
+        for planned in result_planned_runs(name)
+        if abs(samples_seen(planned.config) / (of.budget or 0) - 1) > 0.01
     }
     assert not exceptions & compared
-    for arm in exceptions:
-        assert re.search("compute|training images", of.variants[arm].about), arm
-    for cell in tuning_cells(name):
-        assert image_passes(cell.config) == pytest.approx(of.budget, rel=0.01)
+    for variant in exceptions:
+        assert re.search("compute|training images", of.variants[variant].about), variant
+    for planned in tuning_planned_runs(name):
+        assert samples_seen(planned.config) == pytest.approx(of.budget, rel=0.01)
 
 
 def test_the_exceptions_of_fashion_mnist_are_the_two_that_its_plan_names() -> None:
-    passes = {cell.variant: image_passes(cell.config) for cell in result_cells("fashion_mnist_agmax")}
-    assert {arm: number for arm, number in passes.items() if number != 400_000} == {
+    passes = {planned.variant: samples_seen(planned.config) for planned in result_planned_runs("fashion_mnist_agmax")}
+    assert {variant: number for variant, number in passes.items() if number != 400_000} == {
         "baseline_half": 200_000,
         "two_views_13000_images": 520_000,
     }
@@ -94,10 +104,10 @@ def test_published_studies_keep_the_published_epochs_where_agmax_passes_every_im
     name: str, num_images: int
 ) -> None:
     epochs = {"agmax_imagenet_resnet50": 90, "agmax_cifar": 200, "soft_augmentation_cifar100": 500}[name]
-    for cell in result_cells(name):
-        views = 2 if cell.variant.endswith("agmax") else 1
-        assert image_passes(cell.config, num_images) == epochs * num_images * views
-        assert cell.config.dataset.train_limit is None and not cell.config.dataset.validation
+    for planned in result_planned_runs(name):
+        views = 2 if planned.variant.endswith("agmax") else 1
+        assert samples_seen(planned.config, num_images) == epochs * num_images * views
+        assert planned.config.dataset.train_limit is None and not planned.config.dataset.validation
 
 
 @pytest.mark.parametrize(
@@ -107,7 +117,7 @@ def test_published_studies_keep_the_published_epochs_where_agmax_passes_every_im
         ("agmax_cifar", "WideResNet40-2", ["", "agmax"]),
     ],
 )
-def test_the_cells_of_the_published_tables_are_the_published_configurations(
+def test_the_runs_of_the_published_tables_are_the_published_configurations(
     name: str, model: str, methods: list[str]
 ) -> None:
     expected = {}
@@ -115,10 +125,10 @@ def test_the_cells_of_the_published_tables_are_the_published_configurations(
         for method in methods:
             words = "-".join(word for word in (augment, method) if word)
             expected[words.replace("-", "_")] = resolve.resolve(f"{model}-{words}", dataset=DATASETS[name]).config
-    found = {cell.variant: cell.config for cell in result_cells(name)}
+    found = {planned.variant: planned.config for planned in result_planned_runs(name)}
     assert found.keys() == expected.keys()
-    for arm, config in expected.items():
-        assert leaves(found[arm], without=("name",)) == leaves(config, without=("name",)), arm
+    for variant, config in expected.items():
+        assert leaves(found[variant], without=("name",)) == leaves(config, without=("name",)), variant
 
 
 @pytest.mark.parametrize(
@@ -131,14 +141,14 @@ def test_the_cells_of_the_published_tables_are_the_published_configurations(
 def test_the_other_tables_of_cifar_are_typed_beside_the_study(
     dataset: str | None, typed: tuple[str, ...], model: str
 ) -> None:
-    text = spec.find("agmax_cifar").read_text()
+    text = spec.find_study("agmax_cifar").read_text()
     assert all(word in text for word in (f"--dataset {dataset}" if dataset else "--study agmax_cifar", *typed))
-    cells = result_cells("agmax_cifar", dataset=dataset, typed=typed)
-    config = cell_of(cells, "auto_augment_cutmix_agmax").config
+    planned_runs = result_planned_runs("agmax_cifar", dataset=dataset, typed=typed)
+    config = planned_of(planned_runs, "auto_augment_cutmix_agmax").config
     published = resolve.resolve(f"{model}-auto_augment-cutmix-agmax", dataset=dataset or "cifar10").config
     assert leaves(config, without=("name",)) == leaves(published, without=("name",))
-    own = {cell.key for cell in result_cells("agmax_cifar")}
-    assert not own & {cell.key for cell in cells}
+    own = {planned.key for planned in result_planned_runs("agmax_cifar")}
+    assert not own & {planned.key for planned in planned_runs}
 
 
 def test_published_numbers_are_those_of_the_papers() -> None:
@@ -154,10 +164,12 @@ def test_published_numbers_are_those_of_the_papers() -> None:
         methods = ("", "_label_smoothing", "_agmax")
         imagenet |= {augment + method: float(number) for method, number in zip(methods, numbers, strict=True)}
     variants = shipped("agmax_imagenet_resnet50").variants
-    assert {arm: variant.paper["top1"] for arm, variant in variants.items()} == imagenet
+    assert {variant: variant.paper["top1"] for variant, variant in variants.items()} == imagenet
     top5 = {"standard": 93.2, "standard_agmax": 93.5, "mixup_agmax": 93.9, "auto_augment_cutmix": 92.7}
-    assert {arm: variants[arm].paper["top5"] for arm in top5} == top5
-    assert all(("top5" in variant.paper) != arm.endswith("label_smoothing") for arm, variant in variants.items())
+    assert {variant: variants[variant].paper["top5"] for variant in top5} == top5
+    assert all(
+        ("top5" in variant.paper) != variant.endswith("label_smoothing") for variant, variant in variants.items()
+    )
     cifar = {
         "standard": 95.1,
         "standard_agmax": 95.6,
@@ -168,10 +180,10 @@ def test_published_numbers_are_those_of_the_papers() -> None:
         "cutmix_agmax": 96.7,
         "auto_augment_cutmix_agmax": 96.8,
     }
-    assert {arm: shipped("agmax_cifar").variants[arm].paper for arm in cifar} == {
-        arm: {"top1": number} for arm, number in cifar.items()
+    assert {variant: shipped("agmax_cifar").variants[variant].paper for variant in cifar} == {
+        variant: {"top1": number} for variant, number in cifar.items()
     }
-    soft = {arm: variant.paper for arm, variant in shipped("soft_augmentation_cifar100").variants.items()}
+    soft = {variant: variant.paper for variant, variant in shipped("soft_augmentation_cifar100").variants.items()}
     assert soft == {
         "standard_crop": {"error": 20.80},
         "far_crop": {"error": 22.99},
@@ -183,12 +195,12 @@ def test_published_numbers_are_those_of_the_papers() -> None:
 
 
 def test_the_crops_of_soft_augmentation_reach_as_far_as_its_figure_says() -> None:
-    config = {cell.variant: cell.config for cell in result_cells("soft_augmentation_cifar100")}
-    assert [config[arm].augment.crop for arm in config] == ["standard", "standard", "wide", "soft"]
-    assert [config[arm].augment.standard.padding for arm in ("standard_crop", "far_crop")] == [4, 16]
+    config = {planned.variant: planned.config for planned in result_planned_runs("soft_augmentation_cifar100")}
+    assert [config[variant].augment.crop for variant in config] == ["standard", "standard", "wide", "soft"]
+    assert [config[variant].augment.standard.padding for variant in ("standard_crop", "far_crop")] == [4, 16]
     for key in ("sigma", "background"):  # the control sees the very windows of the method
         assert getattr(config["wide_crop"].augment.soft, key) == getattr(config["soft_crop"].augment.soft, key)
-    assert {arm: each.num_final_epochs for arm, each in config.items()} == {
+    assert {variant: each.num_final_epochs for variant, each in config.items()} == {
         "standard_crop": 0,
         "far_crop": 0,
         "wide_crop": 20,
@@ -199,11 +211,11 @@ def test_the_crops_of_soft_augmentation_reach_as_far_as_its_figure_says() -> Non
 
 
 def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
-    """Arms of equal compute, the last epoch final in all, at most six trials an arm, AgMax as chosen before."""
+    """Variants of equal compute, the last epoch final in all, at most six trials a variant, AgMax as chosen before."""
     of = shipped("fashion_mnist_soft")
-    arms = {cell.variant: cell.config for cell in result_cells("fashion_mnist_soft")}
-    assert {arm: (each.augment.crop, each.augment.softening.applies_to, each.augment.softening.link)
-            for arm, each in arms.items()} == {
+    variants = {planned.variant: planned.config for planned in result_planned_runs("fashion_mnist_soft")}
+    assert {variant: (each.augment.crop, each.augment.softening.applies_to, each.augment.softening.confidence_source)
+            for variant, each in variants.items()} == {
         "standard_crop": ("standard", "target_and_weight", "own"),
         "wide_crop": ("wide", "target_and_weight", "own"),
         "target_and_weight": ("soft", "target_and_weight", "own"),
@@ -217,16 +229,20 @@ def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
         "agmax_soft_crop": ("soft", "target_and_weight", "own"),
     }  # fmt: skip
     before = shipped("fashion_mnist_agmax")
-    chosen_before = plan.results(before, Typed(), tuning.settings(tuning.read(tuning.tuning(before, Typed()))))
-    for arm, config in arms.items():
+    chosen_before = plan.results(
+        before, TypedSettings(), tuning.settings(tuning.read_choices(tuning.tuning(before, TypedSettings())))
+    )
+    for variant, config in variants.items():
         has_agmax = config.objective.name == "agmax"
-        assert has_agmax == (arm in ("agmax", "agmax_soft_crop"))
+        assert has_agmax == (variant in ("agmax", "agmax_soft_crop"))
         compute = (config.train.epochs, config.num_final_epochs, config.objective.num_views)
-        assert compute == ((20, 1, 2) if has_agmax else (40, 1, 1)), arm
-        like = cell_of(chosen_before, "agmax" if has_agmax else "baseline_longer", 0).config
-        assert (config.optimizer, config.dataset, config.schedule) == (like.optimizer, like.dataset, like.schedule), arm
+        assert compute == ((20, 1, 2) if has_agmax else (40, 1, 1)), variant
+        like = planned_of(chosen_before, "agmax" if has_agmax else "baseline_longer", 0).config
+        assert (config.optimizer, config.dataset, config.schedule) == (like.optimizer, like.dataset, like.schedule), (
+            variant
+        )
         if has_agmax:
-            objective = {"subtract_entropy": arm == "agmax_soft_crop"}
+            objective = {"subtract_entropy": variant == "agmax_soft_crop"}
             assert config.objective == like.objective.model_copy(update=objective)
     assert [(pair.of, pair.against) for pair in of.contrasts] == [
         ("target_and_weight", ["wide_crop"]),
@@ -234,7 +250,7 @@ def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
         ("agmax_soft_crop", ["target_and_weight"]),
         ("agmax_soft_crop", ["agmax"]),
     ]
-    assert {arm: len(trials) for arm, trials in of.trials.items()} == {
+    assert {variant: len(trials) for variant, trials in of.trials.items()} == {
         "wide_crop": 4,
         "target_and_weight": 6,
         "target": 6,
@@ -246,23 +262,23 @@ def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_lines_above_a_shipped_study_name_the_command_that_runs_it(name: str) -> None:
-    text = spec.find(name).read_text()
+    text = spec.find_study(name).read_text()
     assert f"# python3 main.py --study {name}" in text
     assert text.startswith("about: ")
 
 
 @pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"])
-def test_all_cells_keep_the_same_images_apart(name: str) -> None:
-    cells = [cell.config for cell in (*result_cells(name), *tuning_cells(name))]
-    kept = {(each.dataset.validation, each.dataset.extra_test, each.split_seed) for each in cells}
-    assert len(kept) == 1 and len({each.dataset_seed for each in cells}) > 1
+def test_all_runs_keep_the_same_images_apart(name: str) -> None:
+    planned_runs = [planned.config for planned in (*result_planned_runs(name), *tuning_planned_runs(name))]
+    kept = {(each.dataset.validation, each.dataset.extra_test, each.split_seed) for each in planned_runs}
+    assert len(kept) == 1 and len({each.dataset_seed for each in planned_runs}) > 1
 
 
 @pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"])
-def test_the_arms_of_a_tuned_study_start_from_one_rule(name: str) -> None:
-    """In a study of arms with and without a Q network, that network alone may have a rule of its own."""
+def test_the_variants_of_a_tuned_study_start_from_one_rule(name: str) -> None:
+    """In a study of variants with and without a Q network, that network alone may have a rule of its own."""
     rules: dict[bool, set[str]] = {}
-    for config in (cell.config for cell in result_cells(name)):
-        assert config.model.initialisation.scope in ("none", "q_network")
-        rules.setdefault(config.objective.name == "agmax", set()).add(config.model.initialisation.model_dump_json())
+    for config in (planned.config for planned in result_planned_runs(name)):
+        assert config.model.initialization.scope in ("none", "q_network")
+        rules.setdefault(config.objective.name == "agmax", set()).add(config.model.initialization.model_dump_json())
     assert all(len(alike) == 1 for alike in rules.values())

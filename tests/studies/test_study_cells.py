@@ -1,72 +1,72 @@
-"""Cells of studies: seeds, the test images, and a key that stands for a result."""
+"""Runs of studies: seeds, the test images, and a key that stands for a result."""
 
 import hashlib
 import re
 from typing import Any
 
 import pytest
+from helpers.study_planned_runs import SHIPPED, leaves, planned_of, result_planned_runs, shipped, tuning_planned_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agmax.config import resolve
 from agmax.config.resolve import Setting
-from agmax.config.schema import Config, Dataset, Model, Train, choices
+from agmax.config.schema import Config, DatasetConfig, ModelConfig, TrainConfig, choices
 from agmax.studies import plan
-from agmax.studies.plan import Typed
+from agmax.studies.plan import TypedSettings
 from helpers.configurations import value_of
-from helpers.study_cells import SHIPPED, cell_of, leaves, result_cells, shipped, tuning_cells
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_keys_name_one_cell_each(name: str) -> None:
-    keys = [cell.key for cell in (*result_cells(name), *tuning_cells(name))]
+def test_keys_name_one_run_each(name: str) -> None:
+    keys = [planned.key for planned in (*result_planned_runs(name), *tuning_planned_runs(name))]
     assert len(set(keys)) == len(keys)
     assert all(re.fullmatch("[0-9a-f]{16}", key) for key in keys)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_only_results_read_the_test_images(name: str) -> None:
-    assert all(cell.config.evaluation.test for cell in result_cells(name))
-    assert not any(cell.config.evaluation.test for cell in tuning_cells(name))
-    assert all(cell.config.dataset.validation for cell in tuning_cells(name))
+    assert all(planned.config.evaluation.test for planned in result_planned_runs(name))
+    assert not any(planned.config.evaluation.test for planned in tuning_planned_runs(name))
+    assert all(planned.config.dataset.validation for planned in tuning_planned_runs(name))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_seeds_pair_the_arms(name: str) -> None:
-    """Replicate k of every arm has one subset, split, model and order; an offset changes all but subset and split."""
+def test_seeds_pair_the_variants(name: str) -> None:
+    """Seed k of every variant has one subset, split, model and order; an offset changes all but subset and split."""
     of = shipped(name)
-    for cell in (*result_cells(name), *tuning_cells(name)):
-        config, offset = cell.config, of.variants[cell.variant].seed_offset
-        assert config.train.seed == config.model_seed == cell.seed + offset
-        assert config.dataset_seed == cell.seed
-        assert config.split_seed == (cell.seed if config.dataset.split_seed is None else config.dataset.split_seed)
-    seeds = {arm.name: arm.seeds for arm in of.variants.values()}
+    for planned in (*result_planned_runs(name), *tuning_planned_runs(name)):
+        config, offset = planned.config, of.variants[planned.variant].seed_offset
+        assert config.train.seed == config.model_seed == planned.seed + offset
+        assert config.dataset_seed == planned.seed
+        assert config.split_seed == (planned.seed if config.dataset.split_seed is None else config.dataset.split_seed)
+    seeds = {variant.name: variant.seeds for variant in of.variants.values()}
     longest = max(seeds.values(), key=len)
     assert all(each == longest[: len(each)] for each in seeds.values())
     assert not set(longest) & set(of.tune_seeds)
 
 
-def test_arms_with_an_offset_are_there_to_be_tested() -> None:
+def test_variants_with_an_offset_are_there_to_be_tested() -> None:
     for name in ("digits_smoke", "fashion_mnist_agmax"):
         assert any(variant.seed_offset for variant in shipped(name).variants.values())
 
 
-def test_results_come_replicate_by_replicate_so_that_all_arms_are_equally_far() -> None:
+def test_results_come_seed_by_seed_so_that_all_variants_are_equally_far() -> None:
     several = shipped("digits_smoke")._replace(tune_seeds=(50, 51))
-    for cells in (result_cells("fashion_mnist_agmax"), plan.tuning(several, Typed())):
-        seeds = [cell.seed for cell in cells]
+    for planned_runs in (result_planned_runs("fashion_mnist_agmax"), plan.tuning(several, TypedSettings())):
+        seeds = [planned.seed for planned in planned_runs]
         assert seeds == sorted(seeds) and len(set(seeds)) > 1
-        assert len({cell.variant for cell in cells if cell.seed == seeds[0]}) > 1
+        assert len({planned.variant for planned in planned_runs if planned.seed == seeds[0]}) > 1
 
 
 @pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"])
 def test_a_trial_and_the_result_of_its_settings_differ_in_the_test_images_alone(name: str) -> None:
     of = shipped(name)
     seeds = of.tune_seeds
-    everywhere = of._replace(variants={arm: each._replace(seeds=seeds) for arm, each in of.variants.items()})
-    for trial in tuning_cells(name):
+    everywhere = of._replace(variants={variant: each._replace(seeds=seeds) for variant, each in of.variants.items()})
+    for trial in tuning_planned_runs(name):
         chosen = {trial.variant: of.trials[trial.variant][trial.trial or 0]}
-        result = cell_of(plan.results(everywhere, Typed(), chosen), trial.variant, trial.seed)
+        result = planned_of(plan.results(everywhere, TypedSettings(), chosen), trial.variant, trial.seed)
         assert result.key != trial.key
         tested = trial.config.evaluation.model_copy(update={"test": True})
         assert plan.key(trial.config.model_copy(update={"evaluation": tested})) == result.key
@@ -128,7 +128,7 @@ DECISIVE: dict[str, list[Any]] = {
     "optimizer.lr": [0.1, 1.0, 1],
     "dataset.seed": [None, 0, 1],
     "dataset.train_limit": [None, 100],
-    "augment.cutmix.probability": [0.5, 1.0],
+    "augment.cutmix.p": [0.5, 1.0],
     "augment.views": ["independent", "identical"],
     "objective.label_smoothing": [0.0, 0.1],
     "evaluation.test": [True, False],
@@ -164,7 +164,7 @@ def test_keys_are_equal_exactly_where_all_that_matters_is(
 
 
 def test_a_setting_that_a_later_release_adds_leaves_the_keys_as_they_are() -> None:
-    class LaterTrain(Train):
+    class LaterTrain(TrainConfig):
         warm_restarts: int = 3
 
     class LaterConfig(Config):
@@ -172,7 +172,7 @@ def test_a_setting_that_a_later_release_adds_leaves_the_keys_as_they_are() -> No
         distillation: float = 0.5
 
     for name in ("digits_smoke", "fashion_mnist_agmax"):
-        config = result_cells(name)[0].config
+        config = result_planned_runs(name)[0].config
         mapping = config.model_dump()
         assert plan.key(LaterConfig.model_validate(mapping)) == plan.key(config)
         assert plan.key(LaterConfig.model_validate(mapping | {"distillation": 0.6})) != plan.key(config)
@@ -187,10 +187,10 @@ def test_writing_a_default_out_leaves_the_key_as_it_is() -> None:
     assert plan.key(resolve.resolve("ResNet8", dataset="digits", settings=layer).config) == plan.key(plain)
 
 
-def test_keys_of_finished_cells_are_found_by_every_later_release() -> None:
+def test_keys_of_finished_runs_are_found_by_every_later_release() -> None:
     """Committed results are looked up by these digits: the text they are hashed from must never change."""
-    data = Dataset(name="digits", num_classes=10, channels=1, train_limit=100, root="elsewhere")
-    config = Config(model=Model(backbone="agmax_resnet8"), dataset=data, train=Train(epochs=20))
+    data = DatasetConfig(name="digits", num_classes=10, channels=1, train_limit=100, root="elsewhere")
+    config = Config(model=ModelConfig(backbone="agmax_resnet8"), dataset=data, train=TrainConfig(epochs=20))
     text = (
         '{"dataset.channels": 1, "dataset.name": "digits", "dataset.num_classes": 10, "dataset.train_limit": 100, '
         '"model.backbone": "agmax_resnet8", "train.epochs": 20, "train.seed": 0}'

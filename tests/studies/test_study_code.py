@@ -1,4 +1,4 @@
-"""Cells of other code are told by the fingerprint of the sources."""
+"""Runs of other code are told by the fingerprint of the sources."""
 
 import subprocess
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from helpers.studies import folders, lines
 Call = Callable[..., Answer]
 
 
-def test_cells_of_other_code_are_marked_and_repeated_only_when_asked(
+def test_runs_of_other_code_are_marked_and_repeated_only_when_asked(
     copy: Path, run: Call, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = lines()
@@ -23,16 +23,16 @@ def test_cells_of_other_code_are_marked_and_repeated_only_when_asked(
         monkeypatch.setattr(module, "fingerprint", lambda: "another code")
     answer = run("--study", "./tiny.yaml", "--json")
     assert answer.status == 0 and trained.num_started == 0 and lines() == before
-    assert "note: 4 finished cells were made by other code; --fresh repeats them" in answer.err
-    assert "4 cells were made by other code than the present; --fresh repeats them" in answer.json["notes"]
+    assert "note: 4 finished runs were made by other code; --fresh repeats them" in answer.err
+    assert "4 runs were made by other code than the present; --fresh repeats them" in answer.json["notes"]
     planned = run("--study", "./tiny.yaml", "--fresh", "--dry-run")
-    assert "4 cells, 0 finished, 4 to run" in planned.err and "finished cells were made" not in planned.err
+    assert "4 runs, 0 finished, 4 to run" in planned.err and "finished runs were made" not in planned.err
     answer = run("--study", "./tiny.yaml", "--fresh", "--json")
     assert answer.status == 0 and trained.num_started == 4
     assert not [note for note in answer.json["notes"] if "other code" in note]
     assert lines()[:4] == before and len(lines()) == 8 and len(folders()) == 8
-    assert {each["code"] for each in records.read(Path("results/tiny.jsonl")).values()} == {"another code"}
-    assert "4 cells, 4 finished, 0 to run" in run("--study", "./tiny.yaml", "--fresh").err and trained.num_started == 4
+    assert {each["code"] for each in records.read_records(Path("results/tiny.jsonl")).values()} == {"another code"}
+    assert "4 runs, 4 finished, 0 to run" in run("--study", "./tiny.yaml", "--fresh").err and trained.num_started == 4
 
 
 def test_the_fingerprint_tells_what_code_does_not_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

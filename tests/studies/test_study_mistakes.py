@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agmax.config import reader
 from agmax.core.errors import UsageError
 from agmax.studies import plan, spec
-from agmax.studies.plan import Typed
+from agmax.studies.plan import TypedSettings
 from helpers.command import Answer
 from helpers.study_files import SMALL, TUNE, Write
 
@@ -32,7 +32,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         SMALL + TUNE + "  trial: 3\n",
         ["unknown key tune.trial (small.yaml:13). Did you mean 'trials'?"],
     ),
-    "an unknown setting of an arm": (
+    "an unknown setting of a variant": (
         SMALL + THIRD + "{optimzer.lr: 0.1}\n",
         ["unknown key optimzer.lr (small.yaml:9). Did you mean 'optimizer.lr'?"],
     ),
@@ -44,11 +44,11 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         SMALL + TUNE.replace("optimizer.lr: 0.2", "optimizer.rl: 0.2"),
         ["unknown key optimizer.rl (small.yaml:12). Did you mean 'optimizer.lr'?"],
     ),
-    "a wrong value of an arm": (
+    "a wrong value of a variant": (
         SMALL + THIRD + "\n    optimizer:\n      lr: fast\n",
         ["wrong value optimizer.lr='fast' (small.yaml:11): it must be a valid number"],
     ),
-    "settings of an arm that do not fit": (
+    "settings of a variant that do not fit": (
         SMALL + THIRD + "{parts: agmax, objective.num_views: 1}\n",
         [
             "settings do not fit: objective.num_views (small.yaml:9): agmax needs at least 2 views. "
@@ -79,47 +79,47 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         SMALL.replace("digits", "digit"),
         ["unknown data set digit (small.yaml:3). Did you mean 'digits'?"],
     ),
-    "unknown arms of a contrast": (
+    "unknown variants of a contrast": (
         SMALL + "contrasts:\n  - {of: agmx, against: [plan]}\n",
         [
             "unknown variant agmx (small.yaml:9). Did you mean 'agmax'?",
             "unknown variant plan (small.yaml:9). Did you mean 'plain'?",
         ],
     ),
-    "an unknown arm of a check": (
+    "an unknown variant of a check": (
         SMALL + "checks:\n  - {of: agmax, against: plane, expect: no gain}\n",
         ["unknown variant plane (small.yaml:9). Did you mean 'plain'?"],
     ),
-    "an unknown arm to be like": (
+    "an unknown variant to be like": (
         SMALL + THIRD + "\n    like: agmx\n",
         ["unknown variant agmx (small.yaml:10). Did you mean 'agmax'?"],
     ),
-    "an unknown arm to tune": (
+    "an unknown variant to tune": (
         SMALL + TUNE.replace("agmax:", "agmx:"),
         ["unknown variant agmx (small.yaml:12). Did you mean 'agmax'?"],
     ),
-    "an arm like itself": (
+    "a variant like itself": (
         SMALL + THIRD + "{like: third}\n",
         [
             "variant third cannot be like third (small.yaml:9): "
-            "an arm like another has no trials of its own, and that other stands by itself"
+            "a variant like another has no trials of its own, and that other stands by itself"
         ],
     ),
-    "an arm like one that is like another": (
+    "a variant like one that is like another": (
         SMALL + THIRD + "{like: agmax}\n  fourth: {like: third}\n",
         [
             "variant fourth cannot be like third (small.yaml:10): "
-            "an arm like another has no trials of its own, and that other stands by itself"
+            "a variant like another has no trials of its own, and that other stands by itself"
         ],
     ),
-    "trials of an arm like another": (
+    "trials of a variant like another": (
         SMALL + THIRD + "{like: plain}\n" + TUNE.replace("agmax:", "third:"),
         [
             "variant third cannot be like plain (small.yaml:9): "
-            "an arm like another has no trials of its own, and that other stands by itself"
+            "a variant like another has no trials of its own, and that other stands by itself"
         ],
     ),
-    "an arm compared with itself": (
+    "a variant compared with itself": (
         SMALL + "contrasts:\n  - {of: agmax, against: [agmax]}\n",
         ["agmax is compared with itself (small.yaml:9)"],
     ),
@@ -137,7 +137,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unequal numbers of trials": (
         SMALL + TUNE + "    plain: [{}, {}, {}]\n",
         [
-            "arms with more trials than others (small.yaml:11): a fair tuning gives all equally many: agmax 2, "
+            "variants with more trials than others (small.yaml:11): a fair tuning gives all equally many: agmax 2, "
             "plain 3. Or say in tune.unequal why they are not"
         ],
     ),
@@ -150,52 +150,52 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         ["wrong value 0.2 in entry 2 of tune.trials.agmax (small.yaml:12): it must be a section, `key: value`"],
     ),
     "a tuning of nothing": (
-        SMALL + "tune: {replicates: [50], trials: {}}\n",
+        SMALL + "tune: {seeds: [50], trials: {}}\n",
         ["wrong value tune.trials={} (small.yaml:9): it must hold 1 or more"],
     ),
     "a tuning without seeds": (
-        SMALL + TUNE.replace("  replicates: [50]\n", ""),
-        ["tune.replicates is missing (small.yaml:9). See configs/study for examples"],
+        SMALL + TUNE.replace("  seeds: [50]\n", ""),
+        ["tune.seeds is missing (small.yaml:9). See configs/study for examples"],
     ),
     "seeds shared by tuning and results": (
         SMALL + TUNE.replace("[50]", "[50, 1, 0]"),
-        ["seeds [0, 1] are replicates of the study too (small.yaml:10): they would be chosen on"],
+        ["seeds [0, 1] are seeds of the study too (small.yaml:10): they would be chosen on"],
     ),
     "a seed twice": (
-        SMALL.replace("replicates: 2", "replicates: [4, 4]") + TUNE.replace("[50]", "[50, 50]"),
+        SMALL.replace("seeds: 2", "seeds: [4, 4]") + TUNE.replace("[50]", "[50, 50]"),
         ["a seed stands twice (small.yaml:5)", "a seed stands twice (small.yaml:10)"],
     ),
-    "more replicates of an arm than there are": (
-        SMALL + THIRD + "{replicates: 9}\n",
-        ["variant third has more replicates than the study (small.yaml:9): 9, of 2"],
+    "more seeds of a variant than there are": (
+        SMALL + THIRD + "{seeds: 9}\n",
+        ["variant third has more seeds than the study (small.yaml:9): 9, of 2"],
     ),
     "the best of several without trials": (
         SMALL + THIRD + "cutout\n" + TUNE + "contrasts:\n  - {of: agmax, against: [plain, third]}\n",
         [
             "no trials of plain, third (small.yaml:14): the best of several is chosen on the validation of the tuning. "
-            "Name one arm, or give them trials"
+            "Name one variant, or give them trials"
         ],
     ),
-    "replicates that are no number": (
-        SMALL.replace("replicates: 2", "replicates: many"),
-        ["wrong value replicates='many' (small.yaml:5): it must be how many there are, or a list of their seeds"],
+    "seeds that are no number": (
+        SMALL.replace("seeds: 2", "seeds: many"),
+        ["wrong value seeds='many' (small.yaml:5): it must be how many there are, or a list of their seeds"],
     ),
-    "true for one replicate": (
-        SMALL.replace("replicates: 2", "replicates: true"),
-        ["wrong value replicates=True (small.yaml:5): it must be how many there are, or a list of their seeds"],
+    "true for one seed": (
+        SMALL.replace("seeds: 2", "seeds: true"),
+        ["wrong value seeds=True (small.yaml:5): it must be how many there are, or a list of their seeds"],
     ),
-    "no replicates": (
-        SMALL.replace("replicates: 2", "replicates: 0"),
-        ["wrong value replicates=0 (small.yaml:5): it must be how many there are, or a list of their seeds"],
+    "no seeds": (
+        SMALL.replace("seeds: 2", "seeds: 0"),
+        ["wrong value seeds=0 (small.yaml:5): it must be how many there are, or a list of their seeds"],
     ),
     "a negative seed": (
-        SMALL.replace("replicates: 2", "replicates: [3, -1]"),
-        ["wrong value -1 in entry 2 of replicates (small.yaml:5): it must be greater than or equal to 0"],
+        SMALL.replace("seeds: 2", "seeds: [3, -1]"),
+        ["wrong value -1 in entry 2 of seeds (small.yaml:5): it must be greater than or equal to 0"],
     ),
     "a setting that the study makes": (
         SMALL.replace("{train.epochs: 2,", "{train.seed: 2, name: mine,") + THIRD + "{evaluation.test: false}\n",
         [
-            "train.seed is the study's to set (small.yaml:4). Write replicates: [5, 6, 7] in the study",
+            "train.seed is the study's to set (small.yaml:4). Write seeds: [5, 6, 7] in the study",
             "name is the study's to set (small.yaml:4). Leave it out",
             "evaluation.test is the study's to set (small.yaml:9). Leave it out",
         ],
@@ -219,24 +219,27 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         SMALL + "margin: -0.1\n",
         ["wrong value margin=-0.1 (small.yaml:9): it must be greater than 0"],
     ),
-    "an arm that is a list": (
+    "a variant that is a list": (
         SMALL + THIRD + "[cutout]\n",
         ["wrong value variants.third=['cutout'] (small.yaml:9): it must be parts of a name, or a section of settings"],
     ),
-    "an arm that is a number": (
+    "a variant that is a number": (
         SMALL + THIRD + "3\n",
         ["wrong value variants.third=3 (small.yaml:9): it must be parts of a name, or a section of settings"],
     ),
-    "an arm whose name is no word": (
+    "a variant whose name is no word": (
         SMALL + "  'a+b': cutout\n",
         ["wrong name variants.a+b (small.yaml:9): letters, digits and _ . - make a name"],
     ),
-    "no arms": ("base: ResNet8\nvariants: {}\n", ["wrong value variants={} (small.yaml:2): it must hold 1 or more"]),
+    "no variants": (
+        "base: ResNet8\nvariants: {}\n",
+        ["wrong value variants={} (small.yaml:2): it must hold 1 or more"],
+    ),
     "nothing behind variants": (
         "base: ResNet8\nvariants:\n",
         ["variants is missing (small.yaml:2). See configs/study for examples"],
     ),
-    "a list of arms": (
+    "a list of variants": (
         "base: ResNet8\nvariants: [a]\n",
         ["wrong value variants=['a'] (small.yaml:2): it must be a section, `key: value`"],
     ),
@@ -254,15 +257,15 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "a list": ("- a\n", ["configuration is no mapping (small.yaml). Write lines of the form `section:`"]),
     "a key twice": (SMALL + "about: again\n", ["key about stands twice (small.yaml:9): first on line 1"]),
     "several of one kind, wrong words": (
-        SMALL + "  third: {replicates: x}\n  fourth: {like: 3}\nmargin: -1\nmetric: 3\n",
+        SMALL + "  third: {seeds: x}\n  fourth: {like: 3}\nmargin: -1\nmetric: 3\n",
         [
-            "wrong value variants.third.replicates='x' (small.yaml:9): it must be a whole number",
+            "wrong value variants.third.seeds='x' (small.yaml:9): it must be a whole number",
             "wrong value variants.fourth.like=3 (small.yaml:10): it must be text",
             "wrong value margin=-1 (small.yaml:11): it must be greater than 0",
             "unknown key metric (small.yaml:12). Did you mean 'metrics'?",
         ],
     ),
-    "wrong values of arms, trials and what they are like": (
+    "wrong values of variants, trials and what they are like": (
         SMALL.replace("train.epochs: 2", "train.epochs: 0")
         + "  third: {parts: cutout, optimizer.lr: -1}\n  fourth: {like: agmax, objective.num_views: 1}\n"
         + TUNE.replace("optimizer.lr: 0.2", "optimizer.lr: soon"),
@@ -272,14 +275,14 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "wrong value optimizer.lr=-1 (small.yaml:9): it must be greater than 0",
         ],
     ),
-    "an arm that does not fit what it is like": (
+    "a variant that does not fit what it is like": (
         SMALL + "  third: {like: agmax, objective.num_views: 1}\n",
         [
             "settings do not fit: objective.num_views (small.yaml:9): agmax needs at least 2 views. "
             "Write objective.num_views=2"
         ],
     ),
-    "several of one kind, wrong arms": (
+    "several of one kind, wrong variants": (
         SMALL
         + "  third: {like: agmx, optimzer.lr: 1}\n  fourth: cutot\ncontrasts:\n  - {of: agmx, against: [plain]}\n",
         [
@@ -300,13 +303,13 @@ def test_a_mistake_in_a_study_file_ends_with_2_and_names_its_line(run: Run, writ
     assert answer.status == 2
     assert answer.err.splitlines() == [f"error: {line}" for line in expected]
     assert answer.out == ""
-    with pytest.raises(UsageError):  # no arm has to come to its training
-        spec.read(Path("small.yaml"))
+    with pytest.raises(UsageError):  # no variant has to come to its training
+        spec.read_study(Path("small.yaml"))
 
 
 def test_the_file_that_the_mistakes_are_made_in_has_none(write: Write) -> None:
     for more in ("", TUNE, "contrasts:\n  - {of: agmax, against: [plain]}\n"):
-        spec.read(write(SMALL + more))
+        spec.read_study(write(SMALL + more))
 
 
 def test_a_file_whose_name_could_name_no_run_folder_is_refused(tmp_path: Path) -> None:
@@ -314,7 +317,7 @@ def test_a_file_whose_name_could_name_no_run_folder_is_refused(tmp_path: Path) -
         path = tmp_path / f"{name}.yaml"
         path.write_text(SMALL)
         with pytest.raises(UsageError, match="not a name for a study"):
-            spec.read(path)
+            spec.read_study(path)
 
 
 @settings(
@@ -334,22 +337,22 @@ def test_a_file_whose_name_could_name_no_run_folder_is_refused(tmp_path: Path) -
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["plain", "of", "against", "like", "parts", "trials", "replicates", "optimizer.lr"]),
+                st.sampled_from(["plain", "of", "against", "like", "parts", "trials", "seeds", "optimizer.lr"]),
                 inner,
                 max_size=4,
             )
         ),
         max_leaves=12,
     ),
-    st.sampled_from(["base", "dataset", "settings", "variants", "replicates", "contrasts", "checks", "tune", "about"]),
+    st.sampled_from(["base", "dataset", "settings", "variants", "seeds", "contrasts", "checks", "tune", "about"]),
 )
 def test_whatever_stands_behind_a_key_is_read_or_refused_in_lines(tmp_path: Path, value: Any, key: str) -> None:
     lines = {"base": "ResNet8", "variants": "{plain: {}, agmax: agmax}"} | {key: reader.format_value(value)}
     path = tmp_path / "small.yaml"
     path.write_text("".join(f"{word}: {text}\n" for word, text in lines.items()))
     try:
-        found = spec.read(path)
+        found = spec.read_study(path)
     except UsageError as error:
         assert all(str(path) in line for line in error.lines)
     else:
-        assert plan.results(found, Typed(), {})
+        assert plan.results(found, TypedSettings(), {})

@@ -1,4 +1,4 @@
-"""The cells of a study: what is typed beside it, dry runs, estimates, single cells and array jobs."""
+"""The runs of a study: what is typed beside it, dry runs, estimates, single runs and array jobs."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from agmax.cli import parser
 from agmax.config import resolve
 from agmax.studies import plan, runner, slurm, study
 from agmax.studies import spec as files
-from agmax.studies.plan import Typed
+from agmax.studies.plan import TypedSettings
 from helpers.command import Answer
 from helpers.studies import TINY, TUNED, folders, lines
 
@@ -21,11 +21,11 @@ Call = Callable[..., Answer]
 
 
 def keys(*words: str, text: str = TINY) -> list[str]:
-    """Return the keys of the cells, with words typed beside."""
+    """Return the keys of the runs, with words typed beside."""
     Path("tiny.yaml").write_text(text)
-    ask = parser.parse(["--study", "./tiny.yaml", *words]).ask
-    typed = Typed(ask.dataset, ask.parts, ask.settings)
-    return [cell.key for cell in plan.results(files.read(Path("tiny.yaml")), typed, {})]
+    ask = parser.parse(["--study", "./tiny.yaml", *words]).config_request
+    typed = TypedSettings(ask.dataset, ask.parts, ask.settings)
+    return [planned.key for planned in plan.results(files.read_study(Path("tiny.yaml")), typed, {})]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def keys(*words: str, text: str = TINY) -> list[str]:
         ("evaluation.precision=bf16",),
     ],
 )
-def test_what_is_typed_beside_a_study_holds_for_every_cell_and_changes_its_key(
+def test_what_is_typed_beside_a_study_holds_for_every_run_and_changes_its_key(
     run: Call, words: tuple[str, ...]
 ) -> None:
     assert not set(keys()) & set(keys(*words))
@@ -56,7 +56,7 @@ def test_what_is_typed_beside_a_study_holds_for_every_cell_and_changes_its_key(
         ("optimizer.lr=0.1",),  # as it is
     ],
 )
-def test_where_and_how_a_cell_is_trained_leaves_its_key(run: Call, words: tuple[str, ...]) -> None:
+def test_where_and_how_a_run_is_trained_leaves_its_key(run: Call, words: tuple[str, ...]) -> None:
     assert keys() == keys(*words)
 
 
@@ -68,37 +68,37 @@ def test_a_key_changes_with_every_setting_of_the_file_and_not_with_names(run: Ca
 
 
 def test_typed_parts_and_settings_reach_the_training(run: Call, trained: Any) -> None:
-    Path("tiny.yaml").write_text(TINY.replace("replicates: 2", "replicates: 1"))
+    Path("tiny.yaml").write_text(TINY.replace("seeds: 2", "seeds: 1"))
     assert run("--study", "./tiny.yaml", "--agmax", "optimizer.lr=0.02", "train.runs_dir=elsewhere").status == 0
-    for arm in ("plain", "smooth"):
-        config = resolve.resolve(f"elsewhere/tiny-{arm}/digits-s0/config.yaml").config
+    for variant in ("plain", "smooth"):
+        config = resolve.resolve(f"elsewhere/tiny-{variant}/digits-s0/config.yaml").config
         assert (config.objective.name, config.objective.num_views, config.optimizer.lr) == ("agmax", 2, 0.02)
-    assert [each["image_passes"] for each in lines()] == [80, 80] and not Path("runs").exists()
+    assert [each["samples_seen"] for each in lines()] == [80, 80] and not Path("runs").exists()
 
 
 @pytest.mark.parametrize("words", [("--seed=3",), ("train.seed=3",), ("evaluation.test=false",), ("name=mine",)])
-def test_what_makes_a_cell_is_not_typed(run: Call, untrained: None, words: tuple[str, ...]) -> None:
+def test_what_makes_a_run_is_not_typed(run: Call, untrained: None, words: tuple[str, ...]) -> None:
     Path("tiny.yaml").write_text(TINY)
     answer = run("--study", "./tiny.yaml", *words)
     assert answer.status == 2 and "is the study's to set" in answer.err
 
 
-def test_an_arm_like_another_has_its_settings_and_its_choice_beneath_its_own(run: Call) -> None:
-    arms = "  again: {like: smooth, seed_offset: 50, train.epochs: 4}\n"
-    Path("tiny.yaml").write_text(TUNED.replace("contrasts:", f"{arms}contrasts:"))
-    read = files.read(Path("tiny.yaml"))
+def test_an_variant_like_another_has_its_settings_and_its_choice_beneath_its_own(run: Call) -> None:
+    variants = "  again: {like: smooth, seed_offset: 50, train.epochs: 4}\n"
+    Path("tiny.yaml").write_text(TUNED.replace("contrasts:", f"{variants}contrasts:"))
+    read = files.read_study(Path("tiny.yaml"))
     chosen = {"smooth": read.trials["smooth"][2], "plain": read.trials["plain"][1]}
-    plain, smooth, again = (cell.config for cell in plan.results(read, Typed(), chosen))
+    plain, smooth, again = (planned.config for planned in plan.results(read, TypedSettings(), chosen))
     assert (plain.optimizer.lr, smooth.optimizer.lr, again.optimizer.lr) == (0.2, 0.3, 0.3)
     assert (again.objective.label_smoothing, again.train.epochs, smooth.train.epochs) == (0.1, 4, 1)
     assert (again.train.seed, again.dataset_seed) == (50, 0) and smooth.dataset_seed == 0
 
 
-def test_an_arm_of_other_seeds_is_recorded_by_its_replicate_so_that_it_can_be_paired(run: Call, made_up: Any) -> None:
+def test_an_variant_of_other_seeds_is_recorded_by_its_seed_so_that_it_can_be_paired(run: Call, made_up: Any) -> None:
     text = TINY.replace("contrasts:", "  again: {like: plain, seed_offset: 50}\ncontrasts:")
     Path("tiny.yaml").write_text(f"{text}checks:\n  - {{of: again, against: plain, expect: no difference}}\n")
     (check,) = run("--study", "./tiny.yaml", "--json").json["checks"]
-    assert check["num_replicates"] == 2
+    assert check["num_seeds"] == 2
     assert [each["seed"] for each in lines() if each["variant"] == "again"] == [0, 1]
     assert [name for name in folders() if "again" in name] == ["tiny-again/digits-s50", "tiny-again/digits-s51"]
 
@@ -115,57 +115,57 @@ def test_a_dry_run_trains_nothing_writes_nothing_and_tells_the_time(run: Call, u
     ]
     assert 0 < answer.json["estimated_seconds"] < 60
     assert "by steps timed now" in answer.err
-    assert "plain                          2 cells,   2 to run, image passes of each: 40" in answer.err
+    assert "plain                          2 runs,   2 to run, samples seen of each: 40" in answer.err
 
 
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
-        ([2], "with one contrast a p-value can fall under 0.05 from 6 replicates on; these are 2"),
+        ([2], "with one contrast a p-value can fall under 0.05 from 6 seeds on; these are 2"),
         ([6], ""),
-        ([6, 6, 6, 6], "with 4 contrasts a p-value can fall under 0.05 from 8 replicates on; these are 6"),
+        ([6, 6, 6, 6], "with 4 contrasts a p-value can fall under 0.05 from 8 seeds on; these are 6"),
         ([8, 8, 8, 8], ""),
         ([8, 6, 6, 6], ""),
         ([6, 5, 5, 5], ""),  # three without a p-value
     ],
 )
 def test_contrasts_that_cannot_come_out_significant_are_said(counts: list[int], said: str, tmp_path: Path) -> None:
-    text = TINY[: TINY.index("contrasts:")].replace("replicates: 2", "replicates: 8")
-    arms = [f"  arm{n}: {{parts: label_smoothing, replicates: {count}}}\n" for n, count in enumerate(counts)]
-    contrasts = [f"  - {{of: arm{n}, against: [plain]}}\n" for n in range(len(counts))]
-    (tmp_path / "tiny.yaml").write_text("".join([text, *arms, "contrasts:\n", *contrasts]))
-    assert study.too_few_replicates(files.read(tmp_path / "tiny.yaml")) == [said] * bool(said)
+    text = TINY[: TINY.index("contrasts:")].replace("seeds: 2", "seeds: 8")
+    variants = [f"  variant{n}: {{parts: label_smoothing, seeds: {count}}}\n" for n, count in enumerate(counts)]
+    contrasts = [f"  - {{of: variant{n}, against: [plain]}}\n" for n in range(len(counts))]
+    (tmp_path / "tiny.yaml").write_text("".join([text, *variants, "contrasts:\n", *contrasts]))
+    assert study.too_few_seeds(files.read_study(tmp_path / "tiny.yaml")) == [said] * bool(said)
 
 
-def test_the_estimate_follows_the_finished_cells(copy: Path, run: Call, untrained: None) -> None:
-    """Cells of 40 image passes that took 20, 20, 20 and 2000 s: half a second a pass, 40 of 80 passes are left."""
+def test_the_estimate_follows_the_finished_runs(copy: Path, run: Call, untrained: None) -> None:
+    """Runs of 40 samples seen that took 20, 20, 20 and 2000 s: half a second a pass, 40 of 80 passes are left."""
     path = Path("results/tiny.jsonl")
     taken = [{**each, "seconds": seconds} for each, seconds in zip(lines(), (20, 20, 20, 2000), strict=True)]
     path.write_text("".join(json.dumps(each) + "\n" for each in taken))
-    Path("tiny.yaml").write_text(TINY.replace("replicates: 2", "replicates: 3"))
+    Path("tiny.yaml").write_text(TINY.replace("seeds: 2", "seeds: 3"))
     answer = run("--study", "./tiny.yaml", "--dry-run", "--jobs", "2", "--json")
     assert answer.json["estimated_seconds"] == pytest.approx(2 * 40 * 0.5 / 2)
-    assert "about 20 s, 2 at a time, by the cells already finished" in answer.err
-    assert "by steps timed now" in run("--study", "./tiny.yaml", "--dry-run", "train.epochs=3").err  # other cells
+    assert "about 20 s, 2 at a time, by the runs already finished" in answer.err
+    assert "by steps timed now" in run("--study", "./tiny.yaml", "--dry-run", "train.epochs=3").err  # other runs
 
 
-def test_one_cell_alone(run: Call, trained: Any) -> None:
+def test_one_run_alone(run: Call, trained: Any) -> None:
     Path("tiny.yaml").write_text(TINY)
-    answer = run("--study", "./tiny.yaml", "--cell", "2", "--json")
+    answer = run("--study", "./tiny.yaml", "--run", "2", "--json")
     assert answer.status == 0 and trained.num_started == 1
     assert [(each["variant"], each["seed"]) for each in lines()] == [("smooth", 0)]
-    assert "4 cells, 0 finished, 1 to run" in answer.err and "arms" not in answer.json
-    again = run("--study", "./tiny.yaml", "--cell", "2")
+    assert "4 runs, 0 finished, 1 to run" in answer.err and "variants" not in answer.json
+    again = run("--study", "./tiny.yaml", "--run", "2")
     assert again.status == 0 and trained.num_started == 1
-    assert "4 cells, 1 finished, 0 to run" in again.err
-    beyond = run("--study", "./tiny.yaml", "--cell", "5")
+    assert "4 runs, 1 finished, 0 to run" in again.err
+    beyond = run("--study", "./tiny.yaml", "--run", "5")
     assert beyond.status == 2 and "there are 4" in beyond.err
 
 
-def test_the_array_job_is_a_script_that_trains_the_missing_cells(copy: Path, run: Call, tmp_path: Path) -> None:
+def test_the_array_job_is_a_script_that_trains_the_missing_runs(copy: Path, run: Call, tmp_path: Path) -> None:
     odd = Path("it's; $HOME")
     odd.mkdir()
-    (odd / "tiny.yaml").write_text(TINY.replace("replicates: 2", "replicates: 4"))
+    (odd / "tiny.yaml").write_text(TINY.replace("seeds: 2", "seeds: 4"))
     Path("results").rename(odd / "results")
     words = ("--study", f"./{odd}/tiny.yaml", "dataset.root=a b")
     answer = run(*words, "--print-slurm")
@@ -175,23 +175,23 @@ def test_the_array_job_is_a_script_that_trains_the_missing_cells(copy: Path, run
     Path("srun").chmod(0o755)
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "7"}
     ran = subprocess.run(["bash"], input=answer.out, env=path, text=True, capture_output=True, check=True)
-    assert ran.stdout.splitlines() == [*runner.program(), *words, "--cell", "7"]
+    assert ran.stdout.splitlines() == [*runner.program(), *words, "--run", "7"]
     assert run(*words, "--print-slurm", "--json").json["script"] == answer.out
 
 
 def test_a_finished_study_has_nothing_to_submit(copy: Path, run: Call) -> None:
     answer = run("--study", "./tiny.yaml", "--print-slurm")
-    assert answer.status == 2 and answer.out == "" and "all 4 cells are finished" in answer.err
+    assert answer.status == 2 and answer.out == "" and "all 4 runs are finished" in answer.err
 
 
 @pytest.mark.parametrize(
-    ("cells", "written"),
+    ("runs", "written"),
     [([1, 2, 3, 5], "1-3,5"), ([4], "4"), ([1, 3, 5], "1,3,5"), ([2, 3, 9, 10, 11], "2-3,9-11")],
 )
-def test_ranges_are_written_as_slurm_does(cells: list[int], written: str) -> None:
-    assert slurm.ranges(cells) == written
+def test_ranges_are_written_as_slurm_does(planned_runs: list[int], written: str) -> None:
+    assert slurm.ranges(planned_runs) == written
 
 
-def test_the_command_that_starts_a_cell_starts_this_program() -> None:
+def test_the_command_that_starts_a_run_starts_this_program() -> None:
     ran = subprocess.run([*runner.program(), "--list", "datasets"], capture_output=True, text=True, check=True)
     assert "digits" in ran.stdout

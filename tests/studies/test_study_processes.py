@@ -1,4 +1,4 @@
-"""Studies that are killed, told to end, or run twice at once: no cell is lost and none trained twice."""
+"""Studies that are killed, told to end, or run twice at once: no run is lost and none trained twice."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from agmax.experiments.run_folder import Run
+from agmax.experiments.run_folder import RunFolder
 from agmax.studies import runner, study
 from helpers.command import Answer
 from helpers.places import REPOSITORY
@@ -39,7 +39,7 @@ else:
     runner.program = lambda: [sys.executable, "-c", sys.argv[2]]
 sys.exit(main(sys.argv[3:]))
 """
-"""A study that is killed with all its processes, or whose cells are trained by a program of the test."""
+"""A study that is killed with all its processes, or whose runs are trained by a program of the test."""
 
 CELL = """
 import os, signal, sys, time
@@ -58,10 +58,10 @@ def stepped(trainer, sample):
 Trainer.train_step = stepped
 sys.exit(main(sys.argv[1:]))
 """
-"""A cell that stops in the middle of its second epoch: kills all, or waits for a word."""
+"""A run that stops in the middle of its second epoch: kills all, or waits for a word."""
 
 THREE = f"""{SETTINGS}
-replicates: 3
+seeds: 3
 variants:
   plain: {{train.epochs: 2}}
 """
@@ -95,14 +95,14 @@ def test_killed_twice_a_study_ends_with_the_same_records_and_the_same_table(
     first = Path("runs/tiny-plain/digits-s0/result.json")
     before = first.stat().st_mtime_ns
 
-    assert start("in the middle of a cell", CELL.format("kill")).wait(120) == -signal.SIGKILL
+    assert start("in the middle of a run", CELL.format("kill")).wait(120) == -signal.SIGKILL
     assert len(lines()) == 1 and folders() == ["tiny-plain/digits-s0", "tiny-plain/digits-s1"]
-    broken = Run(Path("runs/tiny-plain/digits-s1"))
+    broken = RunFolder(Path("runs/tiny-plain/digits-s1"))
     assert len(broken.rows()) == 1 and broken.read_json("result.json") is None
 
     trained = stand_in(monkeypatch, InThisProcess)
     answer = run("--study", "./tiny.yaml")
-    assert answer.status == 0 and "3 cells, 1 finished, 2 to run" in answer.err
+    assert answer.status == 0 and "3 runs, 1 finished, 2 to run" in answer.err
     assert trained.num_started == 2
     assert "continuing after step 2 of 4" in (broken.path / "train.log").read_text()
     assert folders() == [f"tiny-plain/digits-s{seed}" for seed in range(3)] and len(lines()) == 3
@@ -118,10 +118,10 @@ def test_killed_twice_a_study_ends_with_the_same_records_and_the_same_table(
     assert killed_table == table()
 
 
-def test_a_cell_whose_study_was_killed_is_waited_for_not_trained_beside(
+def test_a_run_whose_study_was_killed_is_waited_for_not_trained_beside(
     run: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("tiny.yaml").write_text(THREE.replace("replicates: 3", "replicates: 2"))
+    Path("tiny.yaml").write_text(THREE.replace("seeds: 3", "seeds: 2"))
     first = start("", CELL.format("wait"))
     orphan = 0
     waited: list[float] = []
@@ -198,8 +198,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     return call
 
 
-def test_two_studies_at_once_train_every_cell_once(run: Call, made_up: Any, at_once: Any) -> None:
-    Path("tiny.yaml").write_text(TINY.replace("replicates: 2", "replicates: 10"))
+def test_two_studies_at_once_train_every_run_once(run: Call, made_up: Any, at_once: Any) -> None:
+    Path("tiny.yaml").write_text(TINY.replace("seeds: 2", "seeds: 10"))
     assert at_once("--jobs", "2") == [0, 0]
     assert made_up.num_started == 20
     assert len(folders()) == 20 and len(lines()) == 20 and len(numbers()) == 20

@@ -1,4 +1,4 @@
-"""Records of cells: whole lines, damaged ones, and what is packed in them."""
+"""Records of runs: whole lines, damaged ones, and what is packed in them."""
 
 import base64
 import json
@@ -31,21 +31,21 @@ def entry(key: str, **more: Any) -> dict[str, Any]:
 def test_a_line_cut_short_is_left_out_and_mended_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "results" / "tiny.jsonl"
     for key in ("a", "b"):
-        records.append(path, entry(key, padding="x" * 50))
+        records.append_record(path, entry(key, padding="x" * 50))
     whole = path.read_bytes()
     for length in range(len(whole) // 2 + 1, len(whole) - 1):
         path.write_bytes(whole[:length])
-        assert list(records.read(path)) == ["a"]
-        records.append(path, entry("c"))
-        assert list(records.read(path)) == ["a", "c"] and path.read_bytes().endswith(b"}\n")
+        assert list(records.read_records(path)) == ["a"]
+        records.append_record(path, entry("c"))
+        assert list(records.read_records(path)) == ["a", "c"] and path.read_bytes().endswith(b"}\n")
 
 
 def test_a_whole_line_without_its_end_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "tiny.jsonl"
     path.write_text(json.dumps(entry("a")) + "\n" + json.dumps(entry("b")))  # as some editors save
-    assert list(records.read(path)) == ["a", "b"]
-    records.append(path, entry("c"))
-    assert list(records.read(path)) == ["a", "b", "c"]
+    assert list(records.read_records(path)) == ["a", "b"]
+    records.append_record(path, entry("c"))
+    assert list(records.read_records(path)) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("damaged", [b'{"key": "b", "co', b"<<<<<<< HEAD", b"[]", b"{}", b'{"key": "\xff\xfe"}', b"3"])
@@ -53,10 +53,10 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path, 
     path = tmp_path / "tiny.jsonl"
     path.write_bytes(b"\n".join([json.dumps(entry("a")).encode(), damaged, json.dumps(entry("c")).encode(), b""]))
     with pytest.raises(DataError, match=r"damaged record \(.*tiny\.jsonl:2\)"):
-        records.read(path)
+        records.read_records(path)
     path.write_bytes(json.dumps(entry("a")).encode() + b"\n" + damaged + b"\n")  # it has its end: nothing cut it short
     with pytest.raises(DataError, match=r"damaged record \(.*tiny\.jsonl:2\)"):
-        records.read(path)
+        records.read_records(path)
 
 
 def test_a_study_with_damaged_records_ends_with_3(copy: Path, run: Call, untrained: None) -> None:
@@ -68,13 +68,13 @@ def test_a_study_with_damaged_records_ends_with_3(copy: Path, run: Call, untrain
     assert answer.err.startswith("error: damaged record (results/tiny.jsonl:1). Restore the file, or remove that line")
 
 
-def test_of_one_cell_the_last_record_counts_and_the_same_is_not_written_twice(tmp_path: Path) -> None:
+def test_of_one_run_the_last_record_counts_and_the_same_is_not_written_twice(tmp_path: Path) -> None:
     path = tmp_path / "tiny.jsonl"
-    records.append(path, entry("a", value=1))
-    records.append(path, entry("a", value=2))
-    assert records.read(path)["a"]["value"] == 1
-    records.append(path, {"key": "a", "code": "other code", "value": 3})
-    assert records.read(path)["a"]["value"] == 3 and len(path.read_text().splitlines()) == 2
+    records.append_record(path, entry("a", value=1))
+    records.append_record(path, entry("a", value=2))
+    assert records.read_records(path)["a"]["value"] == 1
+    records.append_record(path, {"key": "a", "code": "other code", "value": 3})
+    assert records.read_records(path)["a"]["value"] == 3 and len(path.read_text().splitlines()) == 2
 
 
 APPENDING = """
@@ -96,7 +96,7 @@ def test_no_line_is_lost_where_many_write_at_once(tmp_path: Path) -> None:
 
     def write(thread: int) -> None:
         for number in range(40):
-            records.append(path, entry(f"thread{thread}-{number}", right="x" * 3000))
+            records.append_record(path, entry(f"thread{thread}-{number}", right="x" * 3000))
 
     until(path.exists)
     with ThreadPoolExecutor(4) as pool:
@@ -115,13 +115,13 @@ def test_no_line_is_lost_where_many_write_at_once(tmp_path: Path) -> None:
 @given(st.lists(st.booleans(), max_size=70))
 def test_right_and_wrong_come_back_as_they_were_packed(bits: list[bool]) -> None:
     right = np.array(bits, dtype=bool)
-    text = records.packed(right)
+    text = records.pack_bits(right)
     assert json.loads(json.dumps(text)) == text and len(base64.b64decode(text)) == (len(bits) + 7) // 8
-    assert records.right({"right": text, "num_test_images": len(bits)}).tolist() == bits
+    assert records.unpack_right({"right": text, "num_test_images": len(bits)}).tolist() == bits
 
 
 def test_twenty_thousand_images_take_two_and_a_half_kilobytes() -> None:
-    assert len(base64.b64decode(records.packed(np.ones(20_000, dtype=bool)))) == 2500
+    assert len(base64.b64decode(records.pack_bits(np.ones(20_000, dtype=bool)))) == 2500
 
 
 @given(st.lists(st.integers(0, 999), min_size=2, max_size=40))

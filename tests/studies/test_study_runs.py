@@ -1,4 +1,4 @@
-"""A study from its file to its records: run, run again, failed, shared among jobs; each cell trained once."""
+"""A study from its file to its records: run, run again, failed, shared among jobs; each run trained once."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from agmax.core.errors import AgmaxError
 from agmax.experiments import source_hash
 from agmax.studies import plan, records, runner, study
 from agmax.studies import spec as files
-from agmax.studies.plan import Typed
+from agmax.studies.plan import TypedSettings
 from agmax.studies.study import Options
 from helpers.command import Answer
 from helpers.studies import TINY, InThisProcess, folders, lines, numbers, stand_in, table
@@ -24,7 +24,7 @@ from helpers.studies import TINY, InThisProcess, folders, lines, numbers, stand_
 Call = Callable[..., Answer]
 
 
-def test_a_study_leaves_one_record_and_one_run_folder_of_each_cell(copy: Path) -> None:
+def test_a_study_leaves_one_record_and_one_run_folder_of_each_run(copy: Path) -> None:
     assert folders() == [
         "tiny-plain/digits-s0",
         "tiny-plain/digits-s1",
@@ -41,7 +41,7 @@ def test_a_study_leaves_one_record_and_one_run_folder_of_each_cell(copy: Path) -
     assert len({each["key"] for each in found}) == 4
     for each in found:
         assert (each["study"], each["phase"], each["trial"], each["split"]) == ("tiny", "results", None, "test")
-        assert (each["image_passes"], each["steps"], each["epochs"]) == (40, 2, 1)
+        assert (each["samples_seen"], each["steps"], each["epochs"]) == (40, 2, 1)
         assert each["code"] == source_hash.fingerprint() and each["environment"]["threads"] == 1
         assert each["metrics"]["test"]["error"] == pytest.approx(100 - each["metrics"]["test"]["top1"])
 
@@ -53,15 +53,15 @@ def test_a_record_says_what_the_run_folder_says(copy: Path) -> None:
         assert all(each["metrics"]["test"][name] == result[name] for name in ("top1", "top5", "nll", "ece"))
         with np.load(run / "predictions.npz") as arrays:
             right = arrays["test_logits"].argmax(-1) == arrays["test_labels"]
-        assert (records.right(each) == right).all()
+        assert (records.unpack_right(each) == right).all()
         assert 100 * int(right.sum()) / len(right) == each["metrics"]["test"]["top1"]
         assert each["num_test_images"] == result["num_images"] == len(right)
 
 
-def test_the_seeds_are_the_replicates_and_the_arms_share_them(copy: Path) -> None:
+def test_the_seeds_are_the_seeds_and_the_variants_share_them(copy: Path) -> None:
     first, second, third, fourth = (
-        resolve.resolve(f"runs/tiny-{arm}/digits-s{seed}/config.yaml").config
-        for arm in ("plain", "smooth")
+        resolve.resolve(f"runs/tiny-{variant}/digits-s{seed}/config.yaml").config
+        for variant in ("plain", "smooth")
         for seed in (0, 1)
     )
     assert [each.train.seed for each in (first, second, third, fourth)] == [0, 1, 0, 1]
@@ -77,8 +77,8 @@ def test_started_again_a_finished_study_trains_nothing_and_says_the_same(
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if "studies" not in path.parts}
     first, second = (run("--study", "./tiny.yaml", "--json") for _ in range(2))
     assert first.status == 0 and first.json == second.json
-    assert "4 cells, 4 finished, 0 to run" in first.err
-    assert set(first.json["arms"]) == {"plain", "smooth"} and first.json["missing"] == []
+    assert "4 runs, 4 finished, 0 to run" in first.err
+    assert set(first.json["variants"]) == {"plain", "smooth"} and first.json["missing"] == []
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if "studies" not in path.parts} == before
 
 
@@ -87,7 +87,7 @@ def test_a_finished_run_without_a_record_is_taken_over(copy: Path, run: Call, un
     kept = Path("results/tiny.jsonl").read_text().splitlines(keepends=True)[1:3]
     Path("results/tiny.jsonl").write_text("".join(kept))
     answer = run("--study", "./tiny.yaml")
-    assert answer.status == 0 and "4 cells, 2 finished, 2 to run" in answer.err
+    assert answer.status == 0 and "4 runs, 2 finished, 2 to run" in answer.err
     assert numbers() == whole and len(lines()) == 4
 
 
@@ -98,17 +98,17 @@ def test_a_record_without_a_run_folder_is_not_repeated(copy: Path, run: Call, un
     assert table() == before and not folders()
 
 
-def test_replicates_that_were_added_are_trained_alone(copy: Path, run: Call, trained: Any) -> None:
+def test_seeds_that_were_added_are_trained_alone(copy: Path, run: Call, trained: Any) -> None:
     before = lines()
-    Path("tiny.yaml").write_text(TINY.replace("replicates: 2", "replicates: [0, 1, 5]"))
+    Path("tiny.yaml").write_text(TINY.replace("seeds: 2", "seeds: [0, 1, 5]"))
     study.run(Path("tiny.yaml"))
     assert trained.num_started == 2 and lines()[:4] == before
     assert [(each["variant"], each["seed"]) for each in lines()[4:]] == [("plain", 5), ("smooth", 5)]
 
 
-def test_a_failing_cell_does_not_stop_the_others(run: Call, trained: Any) -> None:
-    arms = "  steep: {optimizer.lr: 1.0e+9, train.epochs: 2}\n  plain:\n"
-    Path("tiny.yaml").write_text(TINY.replace("  plain:\n", arms))
+def test_a_failing_run_does_not_stop_the_others(run: Call, trained: Any) -> None:
+    variants = "  steep: {optimizer.lr: 1.0e+9, train.epochs: 2}\n  plain:\n"
+    Path("tiny.yaml").write_text(TINY.replace("  plain:\n", variants))
     answer = run("--study", "./tiny.yaml")
     assert answer.status == 7
     assert sorted((each["variant"], each["seed"]) for each in lines()) == [
@@ -118,9 +118,9 @@ def test_a_failing_cell_does_not_stop_the_others(run: Call, trained: Any) -> Non
         ("smooth", 1),
     ]
     (error,) = [line for line in answer.err.splitlines() if line.startswith("error: ")]
-    assert error.startswith("error: 2 cells failed, the first (steep, seed 0): training diverged (step ")
+    assert error.startswith("error: 2 runs failed, the first (steep, seed 0): training diverged (step ")
     log_file = Path(next(word for word in error.replace(";", " ").split() if word.endswith(".log")))
-    assert "training diverged" in log_file.read_text() and log_file.parent == Path("runs/studies/tiny/cells")
+    assert "training diverged" in log_file.read_text() and log_file.parent == Path("runs/studies/tiny/runs")
     assert answer.err.count("failed: steep") == 2 and "failed: plain" not in answer.err
     again = run("--study", "./tiny.yaml")
     assert again.status == 7 and trained.num_started == 6 + 2  # those that failed, and no other
@@ -145,9 +145,9 @@ def test_the_reason_of_a_failure_is_what_the_last_attempt_said(
             self.returncode = status
             return b"", None
 
-    Path("tiny.yaml").write_text(TINY.replace("replicates: 2", "replicates: 1"))
-    cell = plan.results(files.read(Path("tiny.yaml")), Typed(), {})[0]
-    old = Path(f"runs/studies/tiny/cells/{cell.key}.log")
+    Path("tiny.yaml").write_text(TINY.replace("seeds: 2", "seeds: 1"))
+    planned = plan.results(files.read_study(Path("tiny.yaml")), TypedSettings(), {})[0]
+    old = Path(f"runs/studies/tiny/runs/{planned.key}.log")
     old.parent.mkdir(parents=True)
     old.write_text("$ an earlier attempt\nerror: an earlier reason\n")
     stand_in(monkeypatch, Failing)
@@ -156,7 +156,7 @@ def test_the_reason_of_a_failure_is_what_the_last_attempt_said(
     assert f"failed: plain, seed 0: {reason}\n" in answer.err
 
 
-def test_two_cells_at_a_time_share_the_cores(run: Call, made_up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_at_a_time_share_the_cores(run: Call, made_up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
     class Seen(made_up):  # type: ignore[misc]
@@ -188,7 +188,7 @@ def test_on_the_cpu_jobs_are_not_bound_to_gpus(run: Call, untrained: None, monke
     words = ("--study", "./tiny.yaml", "--jobs", "2", "--dry-run")
     assert run(*words).status == 8
     assert run(*words, "--device=cpu").status == 0
-    assert run(*words, "--cell", "1").status == 0  # a task of an array job has one GPU
+    assert run(*words, "--run", "1").status == 0  # a task of an array job has one GPU
 
 
 def test_results_that_cannot_be_kept_end_before_the_work(run: Call, untrained: None) -> None:

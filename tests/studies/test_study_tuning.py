@@ -14,7 +14,7 @@ from agmax import builders
 from agmax.config import resolve
 from agmax.studies import records, study, tuning
 from agmax.studies import spec as files
-from agmax.studies.plan import Typed
+from agmax.studies.plan import TypedSettings
 from helpers.command import Answer
 from helpers.studies import TUNED, folders, lines, make_up
 from main import main
@@ -47,7 +47,7 @@ def tuned_once(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def tuned(tuned_once: Path, tmp_path: Path, run: Call, made_up: Any) -> Any:
-    """Copy the tuned study to the folder of this test, and make up the results of further cells."""
+    """Copy the tuned study to the folder of this test, and make up the results of further runs."""
     shutil.copytree(tuned_once, tmp_path, dirs_exist_ok=True)
     return made_up
 
@@ -58,7 +58,7 @@ CHOSEN = Path("results/tiny.chosen.yaml")
 def test_the_choice_is_the_trial_of_the_highest_mean_and_of_equals_the_first(tuned: Any) -> None:
     assert len(lines()) == 12 and len(folders()) == 12
     assert all(each["phase"] == "tuning" for each in lines())
-    read = tuning.read(tuning.tuning(files.read(Path("tiny.yaml")), Typed()))
+    read = tuning.read_choices(tuning.tuning(files.read_study(Path("tiny.yaml")), TypedSettings()))
     assert read is not None
     assert (read["plain"].trial, read["plain"].validation_top1, read["plain"].of_trials) == (
         0,
@@ -70,7 +70,7 @@ def test_the_choice_is_the_trial_of_the_highest_mean_and_of_equals_the_first(tun
     assert "smooth: trial 1, validation top1 61.62 %" in Path("err").read_text()
     assert f"{CHOSEN}. Commit it" in Path("err").read_text()
     answer = json.loads(Path("out").read_text())
-    assert answer["phase"] == "tuning" and answer["missing"] == [] and "arms" not in answer
+    assert answer["phase"] == "tuning" and answer["missing"] == [] and "variants" not in answer
 
 
 def test_after_the_tuning_the_next_start_measures_with_the_choice(tuned: Any, run: Call) -> None:
@@ -82,8 +82,8 @@ def test_after_the_tuning_the_next_start_measures_with_the_choice(tuned: Any, ru
         ("smooth", 0, None),
     ]
     learning_rates = {
-        arm: resolve.resolve(f"runs/tiny-{arm}/digits-s0/config.yaml").config.optimizer.lr
-        for arm in ("plain", "smooth")
+        variant: resolve.resolve(f"runs/tiny-{variant}/digits-s0/config.yaml").config.optimizer.lr
+        for variant in ("plain", "smooth")
     }
     assert learning_rates == {"plain": 0.1, "smooth": 0.2}
     study.run(Path("tiny.yaml"))
@@ -94,12 +94,12 @@ def test_after_the_tuning_the_next_start_measures_with_the_choice(tuned: Any, ru
 @pytest.mark.parametrize("best", range(3))
 def test_a_choice_is_read_as_it_was_written(run: Call, best: int) -> None:
     Path("tiny.yaml").write_text(TUNED)
-    found = tuning.tuning(files.read(Path("tiny.yaml")), Typed())
-    top1 = {cell.key: 80.5 if cell.trial == best else 100 / 3 for cell in found.cells}
+    found = tuning.tuning(files.read_study(Path("tiny.yaml")), TypedSettings())
+    top1 = {planned.key: 80.5 if planned.trial == best else 100 / 3 for planned in found.planned_runs}
     chosen = tuning.choose(found, {key: {"metrics": {"validation": {"top1": value}}} for key, value in top1.items()})
     assert [choice.trial for choice in chosen.values()] == [best, best]
-    tuning.write(found, chosen)
-    read = tuning.read(found) or {}
+    tuning.write_choices(found, chosen)
+    read = tuning.read_choices(found) or {}
     assert list(read) == list(chosen) == ["plain", "smooth"]
     for written, again in zip(chosen.values(), read.values(), strict=True):
         assert again[:3] == written[:3]
@@ -109,13 +109,13 @@ def test_a_choice_is_read_as_it_was_written(run: Call, best: int) -> None:
 
 def test_a_choice_that_is_there_is_not_written_over(tuned: Any) -> None:
     before = CHOSEN.read_bytes()
-    found = tuning.tuning(files.read(Path("tiny.yaml")), Typed())
-    choices = tuning.choose(found, records.read(Path("results/tiny.jsonl")))
+    found = tuning.tuning(files.read_study(Path("tiny.yaml")), TypedSettings())
+    choices = tuning.choose(found, records.read_records(Path("results/tiny.jsonl")))
     assert choices == {
-        arm: choice._replace(settings=found.study.trials[arm][choice.trial])
-        for arm, choice in (tuning.read(found) or {}).items()
+        variant: choice._replace(settings=found.study.trials[variant][choice.trial])
+        for variant, choice in (tuning.read_choices(found) or {}).items()
     }
-    tuning.write(found, {arm: choice._replace(validation_top1=99.0) for arm, choice in choices.items()})
+    tuning.write_choices(found, {variant: choice._replace(validation_top1=99.0) for variant, choice in choices.items()})
     assert CHOSEN.read_bytes() == before
 
 
@@ -130,7 +130,7 @@ def test_a_choice_that_is_there_is_not_written_over(tuned: Any) -> None:
         ("of_trials: [45.0, 61.625, 50.0]", "of_trials: 3"),
         ("  smooth:", "  smoother:"),
         ("chosen:", "choice:"),
-        ('cells: "', 'cells: "0'),
+        ('runs: "', 'runs: "0'),
     ],
 )
 def test_a_choice_that_was_edited_is_refused(tuned: Any, run: Call, old: str, new: str) -> None:
@@ -147,7 +147,7 @@ def test_a_choice_that_was_edited_is_refused(tuned: Any, run: Call, old: str, ne
     [
         ("{optimizer.lr: 0.3}]", "{optimizer.lr: 0.4}]"),
         ("epochs: 1", "epochs: 2"),
-        ("replicates: [1000, 1001]", "replicates: [1000, 1002]"),
+        ("seeds: [1000, 1001]", "seeds: [1000, 1002]"),
     ],
 )
 def test_a_choice_of_another_tuning_is_refused(tuned: Any, run: Call, old: str, new: str) -> None:
@@ -166,9 +166,9 @@ def test_settings_typed_beside_a_tuning_leave_the_choice_of_the_study_alone(tune
 
 
 def test_a_contrast_with_the_best_of_several_takes_the_best_on_validation(tuned: Any, run: Call) -> None:
-    arms = "  third: {like: plain, train.epochs: 3}\n"
+    variants = "  third: {like: plain, train.epochs: 3}\n"
     contrast = "{of: third, against: [smooth, plain]}"
-    text = TUNED.replace("contrasts:", f"{arms}contrasts:").replace("{of: smooth, against: [plain]}", contrast)
+    text = TUNED.replace("contrasts:", f"{variants}contrasts:").replace("{of: smooth, against: [plain]}", contrast)
     Path("tiny.yaml").write_text(text)
     answer = run("--study", "./tiny.yaml", "--json")
     (found,) = answer.json["contrasts"]

@@ -11,7 +11,7 @@ import pytest
 from agmax.augment import mixing, transforms
 from agmax.builders import pipelines
 from agmax.config import names
-from agmax.config.augmentation import SOFTENS, Augment
+from agmax.config.augmentation import SOFTENS, AugmentConfig
 from agmax.config.schema import choices
 from agmax.losses import OBJECTIVES
 from helpers.places import REPOSITORY
@@ -110,19 +110,19 @@ def test_every_crop_is_made_by_the_pipeline_or_by_the_workers() -> None:
 def test_every_word_of_a_slot_has_a_block_of_settings_or_shares_one() -> None:
     words = {*transforms.CROPS, *transforms.ERASERS, *mixing.MIXES}
     for word in words:
-        assert pipelines.SETTINGS_OF.get(word, word) in Augment.model_fields
-    assert {*pipelines.SETTINGS_OF, *SOFTENS} <= words
+        assert pipelines.SHARED_SETTINGS.get(word, word) in AugmentConfig.model_fields
+    assert {*pipelines.SHARED_SETTINGS, *SOFTENS} <= words
 
 
 @pytest.mark.parametrize("table", [transforms.CROPS, transforms.ERASERS, transforms.POLICIES, mixing.MIXES])
 def test_every_setting_of_a_word_is_a_field_of_its_class_and_has_its_default(table: dict[str, Any]) -> None:
     for word, kind in table.items():
-        section = getattr(Augment(), pipelines.SETTINGS_OF.get(word, word), None)
-        renamed = pipelines.FIELDS.get(pipelines.SETTINGS_OF.get(word, word), {})
+        section = getattr(AugmentConfig(), pipelines.SHARED_SETTINGS.get(word, word), None)
+        renamed = pipelines.FIELDS.get(pipelines.SHARED_SETTINGS.get(word, word), {})
         if section is not None:
             assert set(renamed) <= set(type(section).model_fields)
             assert {renamed.get(name, name) for name in type(section).model_fields} <= {f.name for f in fields(kind)}
-        assert pipelines._make(kind, Augment(), word) == kind()
+        assert pipelines._make(kind, AugmentConfig(), word) == kind()
 
 
 def test_every_word_of_a_slot_has_a_part_of_a_name_or_a_data_set() -> None:

@@ -20,7 +20,7 @@ from agmax import builders
 from agmax.augment import pipeline
 from agmax.builders import Splits
 from agmax.config.schema import Config
-from agmax.data.splits import Pixels
+from agmax.data.splits import InMemoryDataset
 from helpers.bits import CASES, SIZES, configured, samples
 from helpers.command import Answer
 from helpers.places import GOLDEN, golden
@@ -49,8 +49,8 @@ def augmented(config: Config) -> list[dict[str, str | None]]:
     for step, sample in enumerate(samples(config)):
         batch = augment(sample, step=step)
         parts = {"images": batch.images, "targets": batch.targets, "weights": batch.weights}
-        shares = None if batch.visible is None else sha(batch.visible)
-        found.append({**{name: sha(value) for name, value in parts.items()}, "visible": shares})
+        fractions = None if batch.visible is None else sha(batch.visible)
+        found.append({**{name: sha(value) for name, value in parts.items()}, "visible": fractions})
     return found
 
 
@@ -59,7 +59,7 @@ def trained(config: Config) -> dict[str, str]:
     classifier = builders.model(config)
     before = sha_of_weights(classifier.state_dict())
     images = torch.zeros(sum(SIZES), 1, 8, 8, dtype=torch.uint8)
-    data = Pixels(images, torch.zeros(sum(SIZES), dtype=torch.int64), ("a", "b"))
+    data = InMemoryDataset(images, torch.zeros(sum(SIZES), dtype=torch.int64), ("a", "b"))
     unused: Any = None
     trainer = builders.trainer(
         config,

@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR10
 from agmax.checkpoints import agmax_format
 from agmax.core.errors import DownloadError
 from agmax.data import datasets
-from agmax.data.splits import Pixels
+from agmax.data.splits import InMemoryDataset
 from agmax.experiments import saved as saving
 from helpers.command import Answer
 from helpers.datasets import without_checksums, write_cifar  # noqa: F401  a fixture
@@ -54,7 +54,7 @@ def test_a_data_set_is_downloaded_whole_or_not_at_all(
         assert not list((tmp_path / "data").glob(f"{CIFAR10.base_folder}*"))
         return
     data = datasets.load("cifar10", str(tmp_path / "data"), split="test")
-    assert isinstance(data, Pixels)
+    assert isinstance(data, InMemoryDataset)
     assert np.array_equal(data.images.numpy(), written["test"][0])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from agmax.augment.mixing import Box, cutmix
-from agmax.augment.targets import label_rows
+from agmax.augment.targets import smoothed_one_hot
 from agmax.core.batch import Batch, Outputs
 from agmax.evaluation.metrics import expected_calibration_error
 from agmax.losses import objective
@@ -26,7 +26,7 @@ def names(cases: list[dict[str, Any]], *keys: str) -> list[str]:
 
 
 def rows(labels: list[int], num_classes: int, smoothing: float = 0.0) -> Tensor:
-    return label_rows(torch.tensor(labels), num_classes, smoothing=smoothing).double()
+    return smoothed_one_hot(torch.tensor(labels), num_classes, smoothing=smoothing).double()
 
 
 LOSSES = golden("agmax_losses.json")["cases"]

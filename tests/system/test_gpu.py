@@ -28,9 +28,9 @@ from agmax.augment import (
     ColorJitter,
     CutMix,
     CutOut,
-    Hiding,
     Key,
     MixUp,
+    OccludingTransform,
     PCALighting,
     Pipeline,
     RandAugment,
@@ -83,25 +83,25 @@ def pictures(count: int = 64, channels: int = 3, size: int = 32) -> Tensor:
     return torch.cat([photographs(count - count // 2, size, size)[:, :channels], noise.to(torch.uint8)])
 
 
-def assert_alike(found: Tensor, expected: Tensor, *, share: float = 0.0, level: float | Tensor = 1.0) -> None:
+def assert_alike(found: Tensor, expected: Tensor, *, fraction: float = 0.0, level: float | Tensor = 1.0) -> None:
     """Refuse values of which more than `share` differ by more than one gray level, which is `level` in their scale."""
     assert found.dtype == expected.dtype and found.shape == expected.shape
     gaps = (found.cpu().double() - expected.double()).abs() / level
     apart = (gaps > 1.001).double().mean().item()
-    assert apart <= share, f"{apart:.3%} of the values are apart, by up to {gaps.max().item():.1f} gray levels"
+    assert apart <= fraction, f"{apart:.3%} of the values are apart, by up to {gaps.max().item():.1f} gray levels"
 
 
 def test_what_is_two_levels_apart_is_not_alike() -> None:
     """Of 100 values one is changed: by one level, by two, and by two where one in a hundred may be."""
     values = torch.arange(100, dtype=torch.uint8)
-    for by, share, is_alike in ((1, 0.0, True), (2, 0.0, False), (2, 0.01, True)):
+    for by, fraction, is_alike in ((1, 0.0, True), (2, 0.0, False), (2, 0.01, True)):
         changed = values.clone()
         changed[7] += by
         if is_alike:
-            assert_alike(changed, values, share=share)
+            assert_alike(changed, values, fraction=fraction)
         else:
             with pytest.raises(AssertionError, match=r"1\.000% of the values are apart, by up to 2\.0"):
-                assert_alike(changed, values, share=share)
+                assert_alike(changed, values, fraction=fraction)
     with pytest.raises(AssertionError, match="by up to 2"):
         assert_alike(torch.full((4,), 2 / 255 / STD), torch.zeros(4), level=1 / 255 / STD)
 
@@ -124,7 +124,7 @@ def strengths(name: str, count: int, rng: np.random.Generator) -> np.ndarray[Any
     code = operations.CODES[name]
     if name in {"TranslateX", "TranslateY", "Posterize", "Solarize"}:
         return scale.values(np.full(count, code), rng.integers(policies.NUM_LEVELS, size=count), rng)
-    return scale.centre[code] + rng.uniform(-1, 1, count) * scale.magnitude[code].max()
+    return scale.center[code] + rng.uniform(-1, 1, count) * scale.magnitude[code].max()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -133,15 +133,18 @@ def test_an_operation_gives_what_the_cpu_gives(device: torch.device, name: str, 
     images = pictures(channels=channels)
     values = strengths(name, len(images), np.random.default_rng(1))
     codes = np.full(len(images), operations.CODES[name])
-    found = operations.applied(images.to(device), codes, values)
+    found = operations.apply_operations(images.to(device), codes, values)
     expected = torch.cat(
-        [operations.applied(images[i : i + 1], codes[i : i + 1], values[i : i + 1]) for i in range(len(images))]
+        [
+            operations.apply_operations(images[i : i + 1], codes[i : i + 1], values[i : i + 1])
+            for i in range(len(images))
+        ]
     )
     assert found.device.type == device.type
     if name in EXACT or device.type == "cpu":
         assert torch.equal(found.cpu(), expected)
     else:
-        assert_alike(found, expected, share=AT_TIES if name in WARPS else 0.0)
+        assert_alike(found, expected, fraction=AT_TIES if name in WARPS else 0.0)
 
 
 OF_POLICIES = 0.02
@@ -173,8 +176,10 @@ def test_every_transform_is_compared() -> None:
     assert kinds == {type(transform) for transform, _ in TRANSFORMS}
 
 
-@pytest.mark.parametrize(("transform", "share"), TRANSFORMS, ids=lambda value: str(value))
-def test_a_transform_gives_what_the_cpu_gives(device: torch.device, transform: Transform, share: float | None) -> None:
+@pytest.mark.parametrize(("transform", "fraction"), TRANSFORMS, ids=lambda value: str(value))
+def test_a_transform_gives_what_the_cpu_gives(
+    device: torch.device, transform: Transform, fraction: float | None
+) -> None:
     images, key = pictures(), Key(3, 1)
     is_late = pipeline.ORDER.index(transform.slot) > pipeline.ORDER.index("normalize")
     given = (images / 255 - 0.5) / STD if is_late else images
@@ -184,11 +189,11 @@ def test_a_transform_gives_what_the_cpu_gives(device: torch.device, transform: T
     )
     found = transform(given.to(device), key=key)
     assert found.device.type == device.type
-    if share is None or device.type == "cpu":
+    if fraction is None or device.type == "cpu":
         assert torch.equal(found.cpu(), expected)
     else:
-        assert_alike(found, expected, share=share, level=1 / 255 / STD if is_late else 1.0)
-    if isinstance(transform, Hiding):
+        assert_alike(found, expected, fraction=fraction, level=1 / 255 / STD if is_late else 1.0)
+    if isinstance(transform, OccludingTransform):
         shown, visible = transform.with_visible(given.to(device), key=key)
         assert torch.equal(shown.cpu(), expected) and visible.device.type == device.type
         assert torch.equal(visible.cpu(), transform.visible(given.shape[1:], *numbers))
@@ -222,14 +227,14 @@ def test_a_configuration_augments_as_on_the_cpu(
     """Steps 0, 1 and a short one, of every part and the usual mixtures; on the CPU the images go one by one."""
     config = configured(*CASES[case])
     make = builders.augmentation(config, steps_per_epoch=3)
-    level = 1 / 255 / torch.tensor(config.normalisation[1]).double().view(-1, 1, 1)
+    level = 1 / 255 / torch.tensor(config.normalization[1]).double().view(-1, 1, 1)
     for step, sample in enumerate(samples(config)):
         with monkeypatch.context() as patch:
             patch.setitem(pipeline.CHUNK, "cpu", 1)
             expected = make(sample, step=step)
         found = make(sample._replace(images=sample.images.to(device), labels=sample.labels.to(device)), step=step)
         assert found.images.device.type == found.targets.device.type == found.weights.device.type == device.type
-        assert_alike(found.images, expected.images, share=OF_POLICIES, level=level)
+        assert_alike(found.images, expected.images, fraction=OF_POLICIES, level=level)
         for one, other in zip(found[1:], expected[1:], strict=True):
             assert (one is None) == (other is None)
             if one is not None and other is not None:
@@ -246,7 +251,7 @@ def test_rows_and_chunks_have_the_values_of_the_whole(
     device: torch.device, mix: CutMix | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = pictures(40).to(device), torch.arange(40, device=device) % 10
-    for more, share in (((), None), ((TrivialAugmentWide(),), OF_POLICIES)):
+    for more, fraction in (((), None), ((TrivialAugmentWide(),), OF_POLICIES)):
         make = make_pipeline(*more, mix=mix)
         whole = make(images, labels, key=Key(0, 2))
         rows = [31, 4, 5, 39]
@@ -254,10 +259,10 @@ def test_rows_and_chunks_have_the_values_of_the_whole(
         monkeypatch.setitem(pipeline.CHUNK, device.type, 7 * 2 * images[0].numel())
         in_chunks = make(images, labels, key=Key(0, 2))
         for found, expected in ((chosen.images, whole.images[rows]), (in_chunks.images, whole.images)):
-            if share is None:
+            if fraction is None:
                 assert torch.equal(found, expected)
             else:
-                assert_alike(found, expected.cpu(), share=share, level=1 / 255 / STD)
+                assert_alike(found, expected.cpu(), fraction=fraction, level=1 / 255 / STD)
         assert torch.equal(chosen.targets, whole.targets[rows]) and torch.equal(in_chunks.targets, whole.targets)
 
 
@@ -282,10 +287,10 @@ def test_no_operation_mixes_the_tensors_of_two_devices() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         images = torch.empty(len(codes), 3, 32, 32, dtype=torch.uint8, device="cuda")
         labels = torch.empty(len(codes), dtype=torch.int64, device="cuda")
-        assert operations.applied(images, codes, np.ones(len(codes))).is_cuda
+        assert operations.apply_operations(images, codes, np.ones(len(codes))).is_cuda
         for mix in (None, CutMix(), MixUp()):
             more = (PCALighting(0.1, image_std=(STD,) * 3), SoftCrop())
-            make = make_pipeline(*more, mix=mix, softening=Softening(link="shuffled"))
+            make = make_pipeline(*more, mix=mix, softening=Softening(confidence_source="shuffled"))
             for rows in (None, [3, 1]):
                 batch = make(images, labels, key=Key(0, 0), rows=rows)
                 assert all(part is not None and part.is_cuda for part in batch)
@@ -325,11 +330,11 @@ def test_killed_with_signal_9_and_resumed_a_training_comes_to_the_same_bits(
 
 
 def test_auto_is_bf16_where_the_device_is_fast_at_it(device: torch.device) -> None:
-    found = devices.autocast_format("auto", device)
+    found = devices.autocast_dtype("auto", device)
     if device.type == "cuda":
         assert found == (torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else None)
-    assert devices.autocast_format("fp32", device) is None
-    assert devices.autocast_format("bf16", device) == torch.bfloat16
+    assert devices.autocast_dtype("fp32", device) is None
+    assert devices.autocast_dtype("bf16", device) == torch.bfloat16
 
 
 class Small(nn.Module):
@@ -389,7 +394,7 @@ def test_agmax_of_joined_outputs_is_that_of_one_device(device: torch.device, mon
     assert [len(half) for half in halves] == [6, 6]
     joined = scatter_gather.gather([classifier(half) for half in halves], "cpu" if device.type == "cpu" else 0)
     torch.testing.assert_close(measured(joined), expected)
-    torch.testing.assert_close(measured(devices.over_devices(classifier, device)(images)), expected)
+    torch.testing.assert_close(measured(devices.data_parallel(classifier, device)(images)), expected)
     apart = [objective(classifier(half), Batch(half, *(part[:6] for part in batch[1:3]))).total for half in halves]
     assert not torch.isclose(torch.stack(apart).mean(), expected[0])  # the agreement is no mean over the images
 
@@ -412,12 +417,12 @@ def test_the_device_gets_equal_samples_in_their_order_whatever_it_does_meanwhile
             closed.append(True)
 
     work, sums = torch.ones(500, 500, device=device), []
-    for sample in devices.copied_ahead(numbered(20), device):
+    for sample in devices.prefetch(numbered(20), device):
         work = (work @ work).clamp(max=1)
         assert sample.images.device.type == sample.labels.device.type == device.type and not sample.indices.is_cuda
         sums.append(torch.stack([sample.images.double().sum(), sample.labels.double().sum()]))
     assert torch.stack(sums).tolist() == [[96 * number, number + 7] for number in range(20)]
-    with closing(devices.copied_ahead(numbered(4), device)) as ahead:
+    with closing(devices.prefetch(numbered(4), device)) as ahead:
         assert next(ahead).indices.tolist() == [0, 0]
     assert closed == [True, True]
 
@@ -425,14 +430,14 @@ def test_the_device_gets_equal_samples_in_their_order_whatever_it_does_meanwhile
 def test_the_rows_of_a_gpu_have_both_sizes_and_the_pipelines_that_kornia_has() -> None:
     timed = {(pipeline, size) for pipeline, size, _ in augment.ROWS_ON_GPU}
     assert {(pipeline, size) for pipeline, size, _ in augment.ROWS} <= timed
-    assert {("crop-flip-auto_augment-normalise", size) for size in (32, 224)} <= timed
+    assert {("crop-flip-auto_augment-normalize", size) for size in (32, 224)} <= timed
     assert len(timed) == len(augment.ROWS_ON_GPU)
 
 
 def test_a_row_is_timed_on_the_device_of_its_images(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "REPEATS", 1)
     monkeypatch.setattr(timing, "SHORTEST", 0.0)
-    for word in ("crop", "random_erasing", "color_jitter-normalise-lighting", "normalise-soft_crop", "normalise-mixup"):
+    for word in ("crop", "random_erasing", "color_jitter-normalize-lighting", "normalize-soft_crop", "normalize-mixup"):
         row = augment._row(word, photographs(8, 32, 32).to(device), threads=1)
         assert (row["device"], row["batch_size"]) == (device.type, 8)
         assert row["views_per_second"] > 0

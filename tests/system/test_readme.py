@@ -31,8 +31,8 @@ def test_every_command_is_understood_and_its_configuration_resolves(command: str
     words = shlex.split(command)
     request = parser.parse(words[words.index("main.py") + 1 :])
     assert request.mode in modes.MODES
-    if request.ask.source and not request.ask.source.endswith(".yaml"):
-        resolve.lay(request.ask).resolve()
+    if request.config_request.source and not request.config_request.source.endswith(".yaml"):
+        resolve.layer_config(request.config_request).resolve()
 
 
 def test_the_commands_on_digits_run_one_after_the_other(run: Callable[..., Answer]) -> None:
@@ -64,8 +64,8 @@ def test_every_yaml_example_resolves(text: str, tmp_path: Any) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     if "variants:" in text:
-        read = spec.read(path)
-        assert plan.tuning(read, plan.Typed()) and plan.results(read, plan.Typed(), {})
+        read = spec.read_study(path)
+        assert plan.tuning(read, plan.TypedSettings()) and plan.results(read, plan.TypedSettings(), {})
         return
     assert resolve.resolve(str(path)).config.model.backbone
 
@@ -80,7 +80,7 @@ def test_the_tables_name_every_part(group: str) -> None:
 def test_the_published_table_is_quoted_right() -> None:
     """ImageNet, ResNet50: mean gain of AgMax over the eight rows at 90 and at 270 epochs, as the text says."""
     rows = re.findall(r"^\| (?:Standard|CutOut|MixUp|CutMix|AutoAugment)[^|]*\|(.*)\|$", README, flags=re.MULTILINE)[:8]
-    numbers = [[float(cell) for cell in row.split("|")] for row in rows]
+    numbers = [[float(planned) for planned in row.split("|")] for row in rows]
     assert len(numbers) == 8
     gains = [sum(row[k + 1] - row[k] for row in numbers) / 8 for k in (0, 2)]
     assert [f"{gain:+.2f}" for gain in gains] == ["+1.01", "+0.29"]
@@ -89,7 +89,7 @@ def test_the_published_table_is_quoted_right() -> None:
 
 
 class Recorded:
-    """The test metrics of a study's finished cells, as the README writes them."""
+    """The test metrics of a study's finished runs, as the README writes them."""
 
     def __init__(self, name: str) -> None:
         self.records: dict[str, dict[int, Any]] = {}
@@ -98,23 +98,23 @@ class Recorded:
             if record["phase"] == "results":
                 self.records.setdefault(record["variant"], {})[record["seed"]] = record
 
-    def values(self, arm: str, metric: str = "error") -> dict[int, float]:
-        """Return a metric of every replicate, or the error in percent at a place, such as `offsets 10`."""
+    def values(self, variant: str, metric: str = "error") -> dict[int, float]:
+        """Return a metric of every seed, or the error in percent at a place, such as `offsets 10`."""
         name, _, place = metric.partition(" ")
         if not place:
-            return {seed: record["metrics"]["test"][metric] for seed, record in self.records[arm].items()}
-        curves = {seed: record["robustness"][name] for seed, record in self.records[arm].items()}
+            return {seed: record["metrics"]["test"][metric] for seed, record in self.records[variant].items()}
+        curves = {seed: record["robustness"][name] for seed, record in self.records[variant].items()}
         return {seed: 100 - curve["top1"][curve["at"].index(float(place))] for seed, curve in curves.items()}
 
-    def mean(self, arm: str, metric: str = "error", decimals: int = 2) -> str:
+    def mean(self, variant: str, metric: str = "error", decimals: int = 2) -> str:
         """Write the mean and half of its interval."""
-        mean = intervals.mean_interval(np.array(list(self.values(arm, metric).values())))
+        mean = intervals.mean_interval(np.array(list(self.values(variant, metric).values())))
         assert mean.interval is not None
         return f"{mean.mean:.{decimals}f} ± {(mean.interval.high - mean.interval.low) / 2:.{decimals}f}"
 
     def paired(self, first: str, second: str, metric: str = "error") -> intervals.PairedDifference:
-        """Compare two arms by the replicates that both have."""
-        values = [self.values(arm, metric) for arm in (first, second)]
+        """Compare two variants by the seeds that both have."""
+        values = [self.values(variant, metric) for variant in (first, second)]
         seeds = sorted(values[0].keys() & values[1].keys())
         return intervals.paired_difference(*(np.array([each[seed] for seed in seeds]) for each in values))
 
@@ -130,20 +130,23 @@ def section(title: str) -> str:
 
 
 def rows_of(text: str) -> list[list[str]]:
-    """Return the cells of the table rows that begin with a word in code; the word itself is the first."""
+    """Return the runs of the table rows that begin with a word in code; the word itself is the first."""
     found = re.findall(r"^\| `(\w+)`([^|]*)\|(.*)\|$", text, flags=re.MULTILINE)
-    return [[arm, about, *(cell.strip() for cell in cells.split("|"))] for arm, about, cells in found]
+    return [
+        [variant, about, *(planned.strip() for planned in planned_runs.split("|"))]
+        for variant, about, planned_runs in found
+    ]
 
 
 def test_the_study_at_equal_compute_is_quoted_right() -> None:
-    """Every mean, interval and difference of the section is that of the recorded cells."""
+    """Every mean, interval and difference of the section is that of the recorded runs."""
     recorded, text = Recorded("fashion_mnist_agmax"), section("AgMax at equal compute")
     rows = rows_of(text)
     assert len(rows) == len(recorded.records) - 3  # all but the checks
-    for arm, about, _, _, error, against in rows:
-        assert error == recorded.mean(arm), arm
-        assert against == (recorded.difference(arm, "baseline_longer") if arm != "baseline_longer" else "")
-        assert ("³" in about) == (len(recorded.records[arm]) == 6)
+    for variant, about, _, _, error, against in rows:
+        assert error == recorded.mean(variant), variant
+        assert against == (recorded.difference(variant, "baseline_longer") if variant != "baseline_longer" else "")
+        assert ("³" in about) == (len(recorded.records[variant]) == 6)
     for first, second in (
         ("agmax", "baseline_wider_batch"),
         ("agmax", "two_views"),
@@ -156,27 +159,27 @@ def test_the_study_at_equal_compute_is_quoted_right() -> None:
 
 
 def test_the_study_of_soft_augmentation_is_quoted_right() -> None:
-    """Every number of its two tables is that of the recorded cells, and every difference of the text too."""
+    """Every number of its two tables is that of the recorded runs, and every difference of the text too."""
     recorded, text = Recorded("fashion_mnist_soft"), section("Soft Augmentation at equal compute")
     rows = rows_of(text)
-    assert {arm for arm, *_ in rows} == recorded.records.keys()
-    for arm, about, error, nll, ece, hidden, aside, against in rows:
-        assert len(recorded.records[arm]) == {"³": 6, "⁴": 3}.get(about.strip()[-1], 8), arm
-        assert error == recorded.mean(arm), arm
-        assert nll == recorded.mean(arm, "nll", 3), arm
-        assert ece == recorded.mean(arm, "ece", 4), arm
-        assert hidden == recorded.mean(arm, "occlusion 28.699", 1), arm
-        assert aside == recorded.mean(arm, "offsets 10", 1), arm
-        assert against == (recorded.difference(arm, "wide_crop") if arm != "wide_crop" else ""), arm
+    assert {variant for variant, *_ in rows} == recorded.records.keys()
+    for variant, about, error, nll, ece, hidden, off_center, against in rows:
+        assert len(recorded.records[variant]) == {"³": 6, "⁴": 3}.get(about.strip()[-1], 8), variant
+        assert error == recorded.mean(variant), variant
+        assert nll == recorded.mean(variant, "nll", 3), variant
+        assert ece == recorded.mean(variant, "ece", 4), variant
+        assert hidden == recorded.mean(variant, "occlusion 28.699", 1), variant
+        assert off_center == recorded.mean(variant, "offsets 10", 1), variant
+        assert against == (recorded.difference(variant, "wide_crop") if variant != "wide_crop" else ""), variant
     one_view, two_views, brings = (
         line.split("|") for line in re.findall("^\\| (?:one view|AgMax).*", text, re.MULTILINE)
     )
     pairs = [("standard_crop", "target_and_weight"), ("agmax", "agmax_soft_crop")]
     for (first, second), line in zip(pairs, (one_view, two_views), strict=True):
         expected = [recorded.mean(first), recorded.mean(second), recorded.difference(second, first)]
-        assert [cell.strip() for cell in line[2:5]] == expected
-    expected = [recorded.difference(*arms[::-1]) for arms in zip(*pairs, strict=True)]
-    assert [cell.strip() for cell in brings[2:4]] == expected
+        assert [planned.strip() for planned in line[2:5]] == expected
+    expected = [recorded.difference(*variants[::-1]) for variants in zip(*pairs, strict=True)]
+    assert [planned.strip() for planned in brings[2:4]] == expected
     text = " ".join(text.split())
     contrasts = [("target_and_weight", "wide_crop"), ("target_and_weight", "shuffled_confidence")]
     contrasts += [("agmax_soft_crop", "target_and_weight"), ("agmax_soft_crop", "agmax")]
@@ -184,19 +187,21 @@ def test_the_study_of_soft_augmentation_is_quoted_right() -> None:
     assert f"hard targets (p {p_values[0]:.3g} after Holm" in text and f"soft crop too (p {p_values[2]:.3g})" in text
     for first, second, metric in DIFFERENCES_OF_SOFT_AUGMENTATION:
         assert recorded.difference(first, second, metric) in text, (first, second, metric)
-    chosen = reader.read(REPOSITORY / "configs/study/results/fashion_mnist_soft.chosen.yaml").mapping["chosen"]
-    soft, hard = (chosen[arm]["of_trials"] for arm in ("target_and_weight", "wide_crop"))
+    chosen = reader.read_yaml(REPOSITORY / "configs/study/results/fashion_mnist_soft.chosen.yaml").mapping["chosen"]
+    soft, hard = (chosen[variant]["of_trials"] for variant in ("target_and_weight", "wide_crop"))
     gains = [f"{first - second:+.2f}".replace("-", MINUS) for first, second in zip(soft, hard, strict=False)]
     assert f"{', '.join(gains[:3])} and {gains[3]}" in text
-    arms = ("soft_crop_as_published", "wide_crop_as_published")
-    before = [np.mean([at_epoch(record, "test", 30) for record in recorded.records[arm].values()]) for arm in arms]
+    variants = ("soft_crop_as_published", "wide_crop_as_published")
+    before = [
+        np.mean([at_epoch(record, "test", 30) for record in recorded.records[variant].values()]) for variant in variants
+    ]
     assert "stand at {:.2f} and {:.2f} %".format(*(100 - before_the_last for before_the_last in before)) in text
     path = REPOSITORY / "configs/study/results/fashion_mnist_soft.jsonl"
     trials: dict[tuple[str, int], list[float]] = {}
     for record in map(json.loads, path.read_text().splitlines()):
         if record["phase"] == "tuning":
             trials.setdefault((record["variant"], record["trial"]), []).append(at_epoch(record, "validation", 30))
-    means = [[np.mean(trials[arm, trial]) for trial in range(4)] for arm in ("target_and_weight", "wide_crop")]
+    means = [[np.mean(trials[variant, trial]) for trial in range(4)] for variant in ("target_and_weight", "wide_crop")]
     gains = [f"{first - second:+.2f}".replace("-", MINUS) for first, second in zip(*means, strict=True)]
     assert f"{', '.join(gains[:3])} and {gains[3]} at epoch 30" in text
 

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from agmax.config import names, reader, resolve
 from agmax.config.resolve import Setting
-from agmax.config.schema import Schedule, choices
+from agmax.config.schema import ScheduleConfig, choices
 from agmax.core.errors import ConfigErrors, DataError, UsageError
-from agmax.evaluation.metrics import METRICS, Metric, completed, measured, metrics
-from agmax.experiments.run_folder import Run as RunFolder
+from agmax.evaluation.metrics import METRICS, Metric, add_complements, computed_metrics, metrics
+from agmax.experiments.run_folder import RunFolder as RunFolder
 from agmax.losses import OBJECTIVES, Objective, Term
-from agmax.optim.lr_schedules import SCHEDULES, Moment, learning_rate, settings_of
+from agmax.optim.lr_schedules import SCHEDULES, TrainingProgress, learning_rate, settings_of
 from agmax.reports import tables, writers
 from agmax.studies import records, spec_file
-from agmax.studies.analysis import Arm, Pair, analyse
+from agmax.studies.analysis import Pair, VariantRuns, analyze
 from helpers.command import Answer
 from helpers.places import REPOSITORY
 from helpers.training import rows
@@ -67,11 +67,11 @@ def test_a_metric_of_the_table_is_in_rows_results_records_and_reports(run: Run) 
     both = run("--config=ResNet8", *TINY, "--n-runs=2").json
     assert both["certainty_spread"]["max"] == max(made["certainty"] for made in both["runs"])
 
-    arms = [arm_of(one["run_folder"]) for one in (result, other)]
-    pair = Pair(arms[0].name, arms[1].name)
-    said = analyse("a study", arms, metrics=["certainty", "nll"], contrasts=[pair])
-    assert said.arms[0].means["final"]["certainty"].mean == row["test_certainty"]
-    table = tables.arms(said)
+    variants = [variant_of(one["run_folder"]) for one in (result, other)]
+    pair = Pair(variants[0].name, variants[1].name)
+    said = analyze("a study", variants, metrics=["certainty", "nll"], contrasts=[pair])
+    assert said.variants[0].means["final"]["certainty"].mean == row["test_certainty"]
+    table = tables.variants(said)
     assert [column.title for column in table.columns][1:3] == ["certainty (%)", "nll (nats)"]
     assert table.rows[0][1] == f"{row['test_certainty']:.1f}"
     assert "Certainty (%) (higher is better), nll (nats) (lower is better)" in table.caption
@@ -79,11 +79,11 @@ def test_a_metric_of_the_table_is_in_rows_results_records_and_reports(run: Run) 
     assert f"certainty,%,{row['test_certainty']}" in writers.csv(said)
 
 
-def arm_of(folder: str) -> Arm:
-    """Make the arm of one run."""
-    record = records.of_run(RunFolder(Path(folder)))
+def variant_of(folder: str) -> VariantRuns:
+    """Make the variant of one run."""
+    record = records.record_of_run(RunFolder(Path(folder)))
     config = resolve.resolve(f"{folder}/config.yaml").config
-    return Arm(Path(folder).name, "", config, {0: record}, 1, {})
+    return VariantRuns(Path(folder).name, "", config, {0: record}, 1, {})
 
 
 @pytest.mark.usefixtures("with_certainty")
@@ -94,30 +94,30 @@ def test_a_study_may_show_a_metric_of_the_table(tmp_path: Path) -> None:
         checked(tmp_path, "metrics: [certain]")
 
 
-def checked(folder: Path, line: str, paper: str = "{}") -> spec_file.File:
+def checked(folder: Path, line: str, paper: str = "{}") -> spec_file.StudyFile:
     path = folder / "study.yaml"
     path.write_text(f"base: ResNet8\nvariants: {{one: {{paper: {paper}}}}}\n{line}\n")
-    return spec_file.checked(reader.read(path))
+    return spec_file.validate(reader.read_yaml(path))
 
 
 @pytest.mark.usefixtures("with_certainty")
 def test_records_from_before_a_metric_was_entered_show_the_others_and_are_not_compared_by_it() -> None:
     text = (REPOSITORY / "configs/study/results/fashion_mnist_agmax.jsonl").read_text()
     record = next(record for record in map(json.loads, text.splitlines()) if "test" in record["metrics"])
-    arm = Arm("old", "", resolve.resolve("ResNet8", dataset="fashion_mnist").config, {0: record}, 1, {})
-    said = analyse("a study", [arm], metrics=["error", "certainty"])
-    assert said.arms[0].means["final"]["error"].mean == record["metrics"]["test"]["error"]
-    assert "certainty (%)" not in [column.title for column in tables.arms(said).columns]
-    with pytest.raises(DataError, match=r"arms cannot be compared \(certainty\): records of old lack it"):
-        analyse("a study", [arm], metrics=["certainty", "error"])
+    variant = VariantRuns("old", "", resolve.resolve("ResNet8", dataset="fashion_mnist").config, {0: record}, 1, {})
+    said = analyze("a study", [variant], metrics=["error", "certainty"])
+    assert said.variants[0].means["final"]["error"].mean == record["metrics"]["test"]["error"]
+    assert "certainty (%)" not in [column.title for column in tables.variants(said).columns]
+    with pytest.raises(DataError, match=r"variants cannot be compared \(certainty\): records of old lack it"):
+        analyze("a study", [variant], metrics=["certainty", "error"])
 
 
 def test_the_error_is_what_top1_leaves_of_100_and_is_kept_in_records_alone(run: Run) -> None:
-    assert completed({"nll": 1.5, "top1": 91.34}) == {"error": 100 - 91.34, "top1": 91.34, "nll": 1.5}
-    assert list(completed({"nll": 1.5, "top1": 91.34})) == ["error", "top1", "nll"]
-    assert completed({"nll": 1.5}) == {"nll": 1.5}
+    assert add_complements({"nll": 1.5, "top1": 91.34}) == {"error": 100 - 91.34, "top1": 91.34, "nll": 1.5}
+    assert list(add_complements({"nll": 1.5, "top1": 91.34})) == ["error", "top1", "nll"]
+    assert add_complements({"nll": 1.5}) == {"nll": 1.5}
     found = metrics(torch.eye(3), torch.tensor([0, 1, 1]))
-    assert list(found) == measured() == ["top1", "top5", "nll", "ece"]
+    assert list(found) == computed_metrics() == ["top1", "top5", "nll", "ece"]
     assert found["top1"] == pytest.approx(200 / 3) and found["top5"] == 100
 
 
@@ -125,7 +125,7 @@ def test_the_error_is_what_top1_leaves_of_100_and_is_kept_in_records_alone(run: 
 
 
 def test_a_schedule_of_the_table_trains_by_its_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def square(now: Moment, *, gamma: float = 0.5) -> float:
+    def square(now: TrainingProgress, *, gamma: float = 0.5) -> float:
         return (1 - now.progress) ** 2 * gamma
 
     words = ("--config=ResNet8", "schedule.name=square", "schedule.gamma=0.25", "schedule.interval=step")
@@ -145,7 +145,7 @@ def wrong(key: str, value: Any) -> UsageError:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_what_a_schedule_asks_for_is_a_setting_with_the_same_default(name: str) -> None:
-    config = Schedule()
+    config = ScheduleConfig()
     defaults = SCHEDULES[name].__kwdefaults__ or {}
     assert defaults.keys() == set(settings_of(name))
     assert defaults == {key: getattr(config, key) for key in settings_of(name)}
@@ -154,7 +154,7 @@ def test_what_a_schedule_asks_for_is_a_setting_with_the_same_default(name: str) 
 def test_every_setting_of_the_schedule_is_asked_for() -> None:
     of_all = {"name", "interval", "warmup_epochs", "warmup_lr"}
     of_one = {key for name in SCHEDULES for key in settings_of(name)}
-    assert of_all | of_one | {"patience"} == set(Schedule.model_fields)
+    assert of_all | of_one | {"patience"} == set(ScheduleConfig.model_fields)
 
 
 def test_a_setting_of_another_schedule_is_refused() -> None:

@@ -11,8 +11,8 @@ from agmax.core.errors import UsageError
 
 def run(request: Request) -> Result:
     """Time what is named."""
-    ask, word = request.ask, request.options["word"]
-    if ask.source or ask.settings or ask.dataset:
+    config_request, word = request.config_request, request.options["word"]
+    if config_request.source or config_request.settings or config_request.dataset:
         why = "the benchmark has data and settings of its own, the same on every machine"
         raise UsageError("settings not followed", where="--benchmark", why=why, remedy="Leave them out")
     program = {"augment": augment, "evaluation": evaluation}[word]

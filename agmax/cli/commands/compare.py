@@ -14,7 +14,7 @@ from agmax.studies.analysis import Analysis
 
 def run(request: Request) -> Result:
     """Compare the runs that are named."""
-    said, folder = comparing.of_runs(request.options["names"], runs_dir(request.ask))
+    said, folder = comparing.compare_runs(request.options["names"], runs_dir(request.config_request))
     return {"mode": "compare", **analysis.as_mapping(said), "files": report(said, folder)}
 
 

@@ -8,7 +8,7 @@ from agmax.studies import compare
 
 def run(request: Request) -> Result:
     """List what differs."""
-    found = compare.diff(request.options["names"], runs_dir(request.ask))
+    found = compare.diff(request.options["names"], runs_dir(request.config_request))
     if not request.as_json:
         rows = {**found["settings"], **found["metrics"]}
         width = max(map(len, rows), default=0)

@@ -12,14 +12,14 @@ from agmax.experiments.saved import CHECKPOINTS
 def run(request: Request) -> Result:
     """Fetch the file that is named, or all of them."""
     (text,) = request.options["names"]
-    found = agmax_format.named(text)
+    found = agmax_format.find_release(text)
     if found is None and text != "all":
         remedy = names.nearest(text, [*agmax_format.RELEASED, "all"])
         raise UsageError("no released checkpoint", where=text, remedy=remedy)
     files, failed = [], []
     for name in [found] if found else agmax_format.RELEASED:
         try:
-            file = agmax_format.examined(agmax_format.fetched(name, CHECKPOINTS))
+            file = agmax_format.verify_release(agmax_format.fetch_release(name, CHECKPOINTS))
         except (DownloadError, CheckpointError) as error:
             if found:
                 raise

@@ -26,7 +26,7 @@ def run(request: Request) -> Result:
     for path in (predictions, output):
         if path:
             check_output(Path(path), force=force)
-    start = find_weights(request.ask, split=split)
+    start = find_weights(request.config_request, split=split)
     config = start.resolved.config
     if output and not (config.evaluation.occlusion or config.evaluation.offsets):
         why, remedy = "there is nothing to draw", "Add --occlusion or --offsets"
@@ -36,7 +36,7 @@ def run(request: Request) -> Result:
     if predictions:
         with output_file(Path(predictions), force=force) as file:
             results.write_predictions(file, {split: found.predictions})
-    for line in results.lines(found.metrics):
+    for line in results.format_lines(found.metrics):
         log.info(line)
     if found.metrics.published:
         _compare_with_published(found.metrics, config.test_image_size)

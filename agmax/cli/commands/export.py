@@ -16,18 +16,22 @@ from agmax.experiments.start import Start, find_weights
 def run(request: Request) -> Result:
     """Write the weights of a checkpoint, or the fresh ones of a configuration."""
     options = request.options
-    word, normalizes = options["word"], options["normalise"]
+    word, normalizes = options["word"], options["normalize"]
     if normalizes and word != "onnx":
-        raise UsageError("flag not followed", where="--normalise", why="only a graph, --export onnx, can normalise")
+        raise UsageError("flag not followed", where="--normalize", why="only a graph, --export onnx, can normalise")
     write, ending = export.FORMATS[word]
-    is_fresh = request.ask.resume is None
-    start = Start(resolve.lay(request.ask).resolve(), None) if is_fresh else find_weights(request.ask)
+    is_fresh = request.config_request.resume is None
+    start = (
+        Start(resolve.layer_config(request.config_request).resolve(), None)
+        if is_fresh
+        else find_weights(request.config_request)
+    )
     config, saved = start.resolved.config, start.checkpoint
-    exported = model.of_saved(saved, config) if saved else model.with_initial_weights(config)
+    exported = model.from_checkpoint(saved, config) if saved else model.from_config(config)
     print_notes(request, start.resolved)
     path = Path(options["output"] or f"{config.name}-{config.dataset.name}{ending}")
     check_output(path, force=options["force"])
-    more: dict[str, Any] = {"with_normalisation": True} if normalizes else {}
+    more: dict[str, Any] = {"with_normalization": True} if normalizes else {}
     about = write(exported, path, force=options["force"], **more)
     source = saved.path if saved else "fresh weights"
     log.info("%s holds %s of %s (%.1f MiB)", path, word, source, path.stat().st_size / 2**20)

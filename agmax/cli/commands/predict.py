@@ -13,16 +13,16 @@ from agmax.experiments.start import find_weights
 
 def run(request: Request) -> Result:
     """Classify the files that are named."""
-    if not request.ask.resume:
+    if not request.config_request.resume:
         raise UsageError("nothing to classify with", remedy="Give --resume CHECKPOINT")
-    start = find_weights(request.ask)
+    start = find_weights(request.config_request)
     assert start.checkpoint is not None
     print_notes(request, start.resolved)
-    paths = predict.files_of(request.options["names"])
+    paths = predict.image_files(request.options["names"])
     devices.keep_freed_memory()
     config = start.resolved.config
-    found = predict.classify(
-        model.of_saved(start.checkpoint, config, devices.choose_device(config.train.device)),
+    found = predict.predict_files(
+        model.from_checkpoint(start.checkpoint, config, devices.choose_device(config.train.device)),
         paths,
         top_k=request.options["top_k"] or 5,
         batch_size=config.evaluation.batch_size,

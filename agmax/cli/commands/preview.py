@@ -22,27 +22,27 @@ def run(request: Request) -> Result:
 
 def _batch(request: Request) -> Result:
     """Draw the batch of a training's first step, as the model gets it."""
-    typed, force = resolve.lay(request.ask).resolve(), request.options["force"]
+    typed, force = resolve.layer_config(request.config_request).resolve(), request.options["force"]
     device = devices.choose_device(typed.config.train.device)
     name, dataset = typed.config.name, typed.config.dataset.name
     path = picture(request.options["output"], f"preview-{name}-{dataset}.png")
     check_output(path, force=force)
     print_notes(request, typed)
     data = builders.split(typed.config, "train")
-    config = builders.counted(typed.config, lambda: data)
+    config = builders.with_num_classes(typed.config, lambda: data)
     seed, num_views = config.train.seed, config.objective.num_views
     augment = builders.augmentation(config, builders.num_steps(config, len(data.labels)))
-    batches = sampler.shuffled(len(data.labels), config.train.batch_size, seed=seed, epoch=0)
-    source = builders.training_source(config, data, device)
-    (sample,) = devices.copied_ahead(source.batches(batches[:1], epoch=0), device)
+    batches = sampler.shuffle_batches(len(data.labels), config.train.batch_size, seed=seed, epoch=0)
+    source = builders.training_loader(config, data, device)
+    (sample,) = devices.prefetch(source.batches(batches[:1], epoch=0), device)
     batch = augment(sample, step=0)
-    mean, std = config.normalisation
+    mean, std = config.normalization
     views = "1 view" if num_views == 1 else f"{num_views} views"
     title = f"{name} on {dataset}: seed {seed}, step 0, {views} of each image"
     sheets.save(
         sheets.sheet(batch, sample.labels, data.class_names, mean=mean, std=std, title=title), path, force=force
     )
-    num_images = min(len(sample.labels), sheets.NUM_SHOWN)
+    num_images = min(len(sample.labels), sheets.NUM_IMAGES)
     log.info("%s shows %d of the %d images of step 0", path, num_images, len(sample.labels))
     return {
         "mode": "preview",
@@ -57,13 +57,13 @@ def _batch(request: Request) -> Result:
 
 def _curves(request: Request) -> Result:
     """Draw how the targets soften, and how much of the images is visible."""
-    typed, force = resolve.lay(request.ask).resolve(), request.options["force"]
+    typed, force = resolve.layer_config(request.config_request).resolve(), request.options["force"]
     name, dataset = typed.config.name, typed.config.dataset.name
     path = picture(request.options["output"], f"softening-{name}-{dataset}.png")
     check_output(path, force=force)
     print_notes(request, typed)
-    config = builders.counted(typed.config, lambda: builders.split(typed.config, "train"))
-    drawn = builders.softening_shares(config)
+    config = builders.with_num_classes(typed.config, lambda: builders.split(typed.config, "train"))
+    drawn = builders.sample_visible_fractions(config)
     if drawn is None:
         why, remedy = "no part of it softens targets", "Name soft_crop, soft_cutout or soft_random_erasing"
         raise UsageError("nothing to draw", where=name, why=why, remedy=remedy)
@@ -80,7 +80,7 @@ def _curves(request: Request) -> Result:
         "mode": "preview",
         "config": name,
         "dataset": dataset,
-        "mean_visible_share": float(drawn.mean()),
+        "mean_visible_fraction": float(drawn.mean()),
         "mean_confidence": float(curve.at(drawn).mean()),
         "file": str(path),
     }

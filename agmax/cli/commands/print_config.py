@@ -7,7 +7,7 @@ from agmax.config import resolve
 
 def run(request: Request) -> Result:
     """Show the resolved configuration."""
-    resolved = resolve.lay(request.ask).resolve()
+    resolved = resolve.layer_config(request.config_request).resolve()
     print_notes(request, resolved)
     if not request.as_json:
         print(resolve.as_yaml(resolved), end="")

@@ -1,4 +1,4 @@
-"""--summary: the model's layers and parameters, and the operations that one image takes."""
+"""--summary: the model's layers, parameters, FLOPs and MACs."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,7 +11,7 @@ from agmax.config import resolve
 
 def run(request: Request) -> Result:
     """Show the model of a configuration."""
-    typed = resolve.lay(request.ask).resolve()
+    typed = resolve.layer_config(request.config_request).resolve()
     print_notes(request, typed)
     config = typed.config
     classifier = builders.model(config).eval()
@@ -28,13 +28,14 @@ def run(request: Request) -> Result:
         "q_network_parameters": count.get("q_network", 0),
         "image_size": size,
         "flops_per_image": counter.get_total_flops(),
+        "macs_per_image": counter.get_total_flops() // 2,
     }
     if not request.as_json:
         print(classifier)
         print(
             f"{result['parameters']:,} parameters: {count['backbone']:,} in the backbone with its classifier, "
             f"{result['q_network_parameters']:,} in the Q network, which only training uses\n"
-            f"{result['flops_per_image'] / 1e6:,.1f} million floating-point operations for an image of {size}x{size}, "
-            "a multiply-add counted as two"
+            f"{result['macs_per_image'] / 1e6:,.1f} million MACs (multiply-adds, what papers often call FLOPs) or "
+            f"{result['flops_per_image'] / 1e6:,.1f} million FLOPs for an image of {size}x{size}"
         )
     return result

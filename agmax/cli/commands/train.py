@@ -13,17 +13,17 @@ from agmax.experiments.train import train
 
 def run(request: Request) -> Result:
     """Train as asked."""
-    ask, num_runs = request.ask, request.options["n_runs"]
+    config_request, num_runs = request.config_request, request.options["n_runs"]
     if num_runs == 1:
-        with find_start(ask) as start:
+        with find_start(config_request) as start:
             return train(start, remarks=request.remarks).to_dict()
-    if ask.resume:
+    if config_request.resume:
         raise UsageError("several runs cannot continue one", where="--n-runs", remedy="Give --resume without value")
-    first = resolve.lay(ask).resolve().config.train.seed
+    first = resolve.layer_config(config_request).resolve().config.train.seed
     made = []
     for seed in range(first, first + num_runs):
-        settings = (*ask.settings, Setting("train.seed", seed, "--n-runs"))
-        with find_start(ask._replace(settings=settings), or_new=True) as start:
+        settings = (*config_request.settings, Setting("train.seed", seed, "--n-runs"))
+        with find_start(config_request._replace(settings=settings), or_new=True) as start:
             made.append(train(start, remarks=request.remarks))
     summary = results.summary(made)
     spread = summary["top1_spread"]

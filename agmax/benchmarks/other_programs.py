@@ -32,11 +32,11 @@ class CutOut:
         return image * mask
 
 
-class Lighting:
+class PCALighting:
     """Add light of ImageNet's colours to one image [3, H, W]."""
 
     def __init__(self) -> None:
-        self.directions = color.LIGHT.float()
+        self.directions = color.PCA_LIGHTING.float()
 
     def __call__(self, image: Tensor) -> Tensor:
         light = self.directions @ torch.normal(0.0, 0.1, (3,))
@@ -59,8 +59,8 @@ def torchvision_per_image(words: Sequence[str], *, size: int, from_pil: bool) ->
         "rand_augment": [made.RandAugment()],
         "trivial_augment": [made.TrivialAugmentWide()],
         "color_jitter": [made.ColorJitter(0.4, 0.4, 0.4)],
-        "normalise": [to_floats, made.Normalize(MEAN, STD)],
-        "lighting": [Lighting()],
+        "normalize": [to_floats, made.Normalize(MEAN, STD)],
+        "lighting": [PCALighting()],
         "cutout": [CutOut(size // 2)],
         "random_erasing": [made.RandomErasing()],
     }
@@ -109,7 +109,7 @@ def kornia_batched(words: Sequence[str], *, size: int) -> torch.nn.Module | None
         "rand_augment": lambda: RandAugment(2, 9),
         "trivial_augment": lambda: TrivialAugment(),
         "color_jitter": lambda: K.ColorJiggle(0.4, 0.4, 0.4, 0.0, p=1.0),
-        "normalise": lambda: K.Normalize(MEAN, STD),
+        "normalize": lambda: K.Normalize(MEAN, STD),
         "random_erasing": lambda: K.RandomErasing(p=0.5),
     }
     if any(word not in known for word in words):

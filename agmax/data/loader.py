@@ -8,7 +8,7 @@ from torch import Tensor
 from agmax.core.batch import RawBatch
 
 
-class Source(Protocol):
+class Loader(Protocol):
     """The images of one split."""
 
     class_names: tuple[str, ...]
