@@ -26,9 +26,9 @@ from agmax.data import datasets
 from agmax.experiments.model import Model, with_initial_weights
 from agmax.losses import AgMaxLoss
 from helpers.command import Answer
+from helpers.docs import blocks
 from helpers.images import write_tree
 from helpers.places import GOLDEN, REPOSITORY
-from test_readme import blocks
 from test_released import file_of
 from test_training import train
 

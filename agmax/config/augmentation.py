@@ -67,8 +67,11 @@ class ColorJitter(Section):
     """How far factors lie from 1 at most, each drawn for every image; 0 leaves it out."""
 
     brightness: Strength = 0.0
+    """Largest distance of the brightness factor from 1."""
     contrast: Strength = 0.0
+    """Largest distance of the contrast factor from 1."""
     saturation: Strength = 0.0
+    """Largest distance of the saturation factor from 1."""
 
 
 class Lighting(Section):
@@ -119,12 +122,15 @@ class Augment(OpenSection):
     joined: ClassVar[dict[str, dict[str, Joined]]] = {}
 
     crop: Annotated[str, KeyOf(WORDS["crop"])] = "standard"
+    """How a view is cut out of its image."""
     flip: bool = True
     """Mirror every second view, left to right."""
     policy: Annotated[str, KeyOf(WORDS["policy"])] = "none"
+    """Which image operations are drawn for every image."""
     erase: Annotated[str, KeyOf(WORDS["erase"])] = "none"
     """A word that begins with soft_ takes the settings of the word without it."""
     mix: Annotated[str, KeyOf(WORDS["mix"])] = "none"
+    """How images of a batch are mixed with one another."""
     views: Literal["independent", "identical", "same_class"] = "independent"
     """What the views of an image are: drawn apart; all alike; or, as a control, of other images of its class."""
     standard: Standard = Standard()

@@ -102,11 +102,13 @@ class Objective(OpenSection):
     joined: ClassVar[dict[str, dict[str, Joined]]] = {}
 
     name: Annotated[str, KeyOf(OBJECTIVES)] = "classification"
+    """What is added to classification: nothing, or the agreement that a method part names."""
     num_views: Annotated[int, Field(ge=1, le=8)] = 1
     """Views of each image in a training batch."""
     hidden_units: Annotated[int, Field(ge=0)] = 0
     """Width of the Q network; 0 follows the number of classes (128, 512, 4096)."""
     classification_weight: NonNegative = 1.0
+    """Weight of the cross-entropy with the target rows."""
     agreement_weight: NonNegative = 1.0
     """Weight of the term that compares the views; of agmax's entropy term. 0 leaves it out."""
     consistency_weight: NonNegative = 4.0
@@ -125,6 +127,7 @@ class Optimizer(Section):
     name: str = "sgd"
     """One of timm's: sgd, adam, adamw, rmsprop, lamb, lion, ..."""
     lr: Positive = 0.1
+    """Base learning rate, which the schedule scales."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of those that have one."""
     nesterov: bool = True
@@ -132,6 +135,7 @@ class Optimizer(Section):
     backbone_lr_factor: NonNegative = 1.0
     """Factor of the learning rate of all but the classifier and the Q network."""
     weight_decay: NonNegative = 5e-4
+    """L2 penalty of the weights, as the optimizer applies it."""
     decay_bias_and_norm: bool = True
     """Apply weight decay to biases and normalisation layers too."""
 
@@ -141,9 +145,11 @@ class Schedule(OpenSection):
     joined: ClassVar[dict[str, dict[str, Joined]]] = {}
 
     name: Annotated[str, KeyOf(SCHEDULES)] = "cosine"
+    """How the learning rate changes over the training."""
     interval: Literal["epoch", "step"] = "epoch"
     """Where the learning rate changes; warm-up changes it at every step."""
     warmup_epochs: NonNegative = 0.0
+    """Epochs in which the learning rate rises to its base."""
     warmup_lr: NonNegative = 0.0
     """Learning rate from which the warm-up rises; its first step lies above."""
     milestones: list[Positive] | None = None
@@ -162,15 +168,19 @@ class Schedule(OpenSection):
 
 class Train(Section):
     epochs: Count = 200
+    """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images of a step, over all devices."""
     seed: Seed = 0
+    """Seed of the order of the images, of the augmentation and, unless they have their own, of subset and weights."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """Arithmetic of the model; auto is bf16 where the device does it fast."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes the visible GPUs, else the CPU."""
     deterministic: bool = False
     """Choose algorithms that give the same bits at every run on a GPU."""
     runs_dir: str = "runs"
+    """Folder in which every run gets a folder of its own."""
     save_every_steps: Count | None = None
     """Save in the middle of epochs too; the end of every epoch is always saved."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
@@ -181,7 +191,9 @@ class Train(Section):
 
 class Evaluation(Section):
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Arithmetic of the model while it is evaluated; auto is bf16 where the device does it fast."""
     batch_size: Count = 256
+    """Images that are evaluated at a time."""
     every_epochs: Count = 1
     """Epochs from one evaluation of a training to the next; the last epoch is always evaluated."""
     occlusion: bool = False
