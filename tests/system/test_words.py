@@ -1,4 +1,4 @@
-"""The old words are gone: settings, flags, messages, pages, configurations and the tables of studies have one language."""
+"""The old words are gone: settings, flags, messages, pages, configurations and study tables have one language."""
 
 import ast
 import json
