@@ -35,8 +35,8 @@ def test_every_command_is_understood_and_its_configuration_resolves(command: str
     words = shlex.split(command)
     request = parser.parse(words[words.index("main.py") + 1 :])
     assert request.mode in modes.MODES
-    if request.ask.source and not request.ask.source.endswith(".yaml"):
-        resolve.lay(request.ask).resolve()
+    if request.config_request.source and not request.config_request.source.endswith(".yaml"):
+        resolve.layer_config(request.config_request).resolve()
 
 
 def test_the_commands_on_digits_run_one_after_the_other(run: Callable[..., Answer]) -> None:
@@ -65,8 +65,8 @@ def test_every_yaml_example_resolves(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     if "variants:" in text:
-        read = spec.read(path)
-        assert plan.tuning(read, plan.Typed()) and plan.results(read, plan.Typed(), {})
+        read = spec.read_study(path)
+        assert plan.tuning(read, plan.TypedSettings()) and plan.results(read, plan.TypedSettings(), {})
         return
     assert resolve.resolve(str(path)).config.model.backbone
 
@@ -338,7 +338,7 @@ def test_what_the_last_epoch_of_soft_augmentation_brings_is_quoted_right() -> No
     """The gains over hard targets of four offsets at the end and at epoch 30, and the errors before the last epoch."""
     recorded = Recorded("fashion_mnist_soft")
     text = joined(section("docs/measured.md", "Soft Augmentation at equal compute"))
-    chosen = reader.read(REPOSITORY / "configs/study/results/fashion_mnist_soft.chosen.yaml").mapping["chosen"]
+    chosen = reader.read_yaml(REPOSITORY / "configs/study/results/fashion_mnist_soft.chosen.yaml").mapping["chosen"]
     soft, hard = (chosen[variant]["of_trials"] for variant in ("target_and_weight", "wide_crop"))
     assert listed(first - second for first, second in zip(soft, hard, strict=False))[:4] == quoted_gains(text)[0]
     variants = ("soft_crop_as_published", "wide_crop_as_published")
