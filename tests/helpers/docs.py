@@ -29,11 +29,12 @@ def blocks(language: str, page: str | None = None) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Return every different `python3 main.py` line of all pages, continued lines joined."""
+    """Return every different `python3 main.py` or `agmax` line of all pages as the first, continued lines joined."""
     lines = [
         re.split("#| > ", line)[0].strip() for text in blocks("sh") for line in text.replace("\\\n", " ").splitlines()
     ]
-    return list(dict.fromkeys(" ".join(line.split()) for line in lines if "main.py" in line))
+    lines = [re.sub("^agmax ", "python3 main.py ", " ".join(line.split())) for line in lines]
+    return list(dict.fromkeys(line for line in lines if "main.py" in line))
 
 
 def section(page: str, title: str) -> str:

@@ -53,6 +53,12 @@ def test_the_commands_on_digits_run_one_after_the_other(run: Callable[..., Answe
         assert answer.status == 0, (words, answer.err)
 
 
+def test_every_target_of_make_exists() -> None:
+    targets = set(re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:`|^|=\w+ )make (\w+)", ALL, re.MULTILINE)
+    assert {"demo", "test", "gpu", "slow"} <= set(named) <= targets
+
+
 @pytest.mark.parametrize("command", [command for command in commands() if "--print-config" in command])
 def test_the_commands_that_print_a_configuration_run(command: str, run: Callable[..., Answer]) -> None:
     answer = run(*shlex.split(command)[2:])
