@@ -24,6 +24,7 @@ test: .venv/dev.stamp
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy --strict agmax main.py
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 	.venv/bin/python -m pytest -n 2 --dist worksteal -m 'not slow and not gpu'
 
 slow: .venv/dev.stamp
@@ -40,4 +41,4 @@ gpu: $(if $(filter .venv/%,$(GPU_PYTHON)),.venv/dev.stamp)
 	exit $$status
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site

@@ -24,7 +24,7 @@ class StandardCropConfig(Section):
 
 class RandomResizedCropConfig(Section):
     scale: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.08, 1.0]
-    """Smallest and largest area, as a share of the image."""
+    """Smallest and largest area, as a fraction of the image."""
     ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [0.75, 4 / 3]
     """Smallest and largest width over height."""
     scaled_decoding: bool = False
@@ -32,27 +32,27 @@ class RandomResizedCropConfig(Section):
 
 
 class SoftCropConfig(Section):
-    """The far-reaching window of the crops soft and wide."""
+    """The off-centre crops `soft` and `wide`."""
 
     sigma: NonNegative = 0.375
-    """Standard deviation of the offset, as a share of the side."""
+    """Standard deviation of the offset, as a fraction of the side."""
     background: Magnitude = 0.01
-    """Standard deviation of the background colour, in units of the normalised image."""
+    """Standard deviation of the background color, in units of the normalized image."""
 
 
 class SofteningConfig(Section):
-    """What a view is told that shows less of its image: by a soft crop, soft CutOut or soft random erasing."""
+    """How targets soften where a soft crop, soft CutOut or soft random erasing occludes a part of the image."""
 
     applies_to: Literal["target_and_weight", "target", "weight"] = "target_and_weight"
     """What the confidence changes: the target row, the weight in the loss, or both."""
     visibility: Literal["area", "iou"] = "area"
-    """What the curve starts from: the visible share of the image, or image and window's intersection over union."""
+    """What the curve starts from: the visible fraction of the image, or intersection over union of image and crop."""
     power: Positive = 2.0
     """Power k of the softening curve."""
     max_confidence: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Confidence of an image that is wholly visible."""
     reweight: Literal["image", "batch_mean"] = "image"
-    """Weigh each view by its own confidence, or all by their mean, as the authors' released program comes to do."""
+    """Weight each view by its own confidence, or all by their mean, as the authors' released program does."""
     confidence_source: Literal["own", "shuffled", "mean"] = "own"
     """Whose confidence a view gets: its own or, as controls, that of another view or the mean of the batch."""
 
@@ -77,25 +77,28 @@ class ColorJitterConfig(Section):
     """How far factors lie from 1 at most, each drawn for every image; 0 leaves it out."""
 
     brightness: Magnitude = 0.0
+    """Largest distance of the brightness factor from 1."""
     contrast: Magnitude = 0.0
+    """Largest distance of the contrast factor from 1."""
     saturation: Magnitude = 0.0
+    """Largest distance of the saturation factor from 1."""
 
 
 class PCALightingConfig(Section):
     std: Magnitude = 0.0
-    """Standard deviation of the light added along each principal colour of ImageNet (Krizhevsky et al. 2012)."""
+    """Standard deviation of the light added along each principal color of ImageNet (Krizhevsky et al. 2012)."""
 
 
 class CutOutConfig(Section):
     size: Fraction = 0.5
-    """Side of the erased square, as a share of the image's side."""
+    """Side of the erased square, as a fraction of the image's side."""
 
 
 class RandomErasingConfig(Section):
     p: Fraction = 0.5
-    """Share of the images of which a box is erased."""
+    """Fraction of the images of which a box is erased."""
     scale: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.02, 0.33]
-    """Smallest and largest area of the box, as a share of the image."""
+    """Smallest and largest area of the box, as a fraction of the image."""
     ratio: Annotated[list[Annotated[float, Field(ge=0.01, le=100)]], Field(min_length=2, max_length=2)] = [0.3, 10 / 3]
     """Smallest and largest height over width."""
 
@@ -131,18 +134,21 @@ class AugmentConfig(ExtensibleSection):
     joined: ClassVar[dict[str, dict[str, RegisteredSetting]]] = {}
 
     crop: Annotated[str, KeyOf(CHOICES["crop"])] = "standard"
+    """How a view is cut out of its image."""
     flip: bool = True
-    """Mirror every second view, left to right."""
+    """Mirror each view left to right with probability 0.5."""
     policy: Annotated[str, KeyOf(CHOICES["policy"])] = "none"
+    """Which image operations are drawn for every image."""
     erase: Annotated[str, KeyOf(CHOICES["erase"])] = "none"
     """A word that begins with soft_ takes the settings of the word without it."""
     mix: Annotated[str, KeyOf(CHOICES["mix"])] = "none"
+    """How images of a batch are mixed with one another."""
     views: Literal["independent", "identical", "same_class"] = "independent"
-    """What the views of an image are: drawn apart; all alike; or, as a control, of other images of its class."""
+    """Views of an image have random numbers of their own, are all alike, or, as a control, show others of its class."""
     standard: StandardCropConfig = StandardCropConfig()
     random_resized: RandomResizedCropConfig = RandomResizedCropConfig()
     weak_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the epochs, the last ones, rounded down, that train with hardly any of what hides or mixes images."""
+    """Fraction of the epochs, the last ones, rounded down, that train with weak augmentation."""
     weak_divisor: Annotated[float, Field(ge=1, le=1e6)] = 1000.0
     """What sigma and the side of erased boxes are divided by in those epochs; nothing is mixed in them."""
     soft: SoftCropConfig = SoftCropConfig()

@@ -41,23 +41,23 @@ class DatasetConfig(Section):
     std: Annotated[list[Positive], Field(min_length=1)] = [0.5]
     """Standard deviation of each channel on the scale from 0 to 1."""
     statistics: Literal["own", "agmax"] = "own"
-    """Normalise by mean and std, or by the constants of the AgMax program (agmax_mean, agmax_std)."""
+    """Normalize by mean and std, or by the constants of the AgMax program (agmax_mean, agmax_std)."""
     agmax_mean: Numbers | None = None
     """Mean used by the AgMax program."""
     agmax_std: Numbers | None = None
     """Standard deviation used by the AgMax program."""
     validation: FractionOrCount = 0.0
-    """Training images kept apart for validation, the same share of every class: a share below 1, or their number."""
+    """Training images held out for validation, of every class alike: a fraction below 1, or a number of images."""
     extra_test: FractionOrCount = 0.0
-    """Training images kept apart and tested on beside the test split, as a share or a number."""
+    """Training images held out and tested beside the test split: a fraction below 1, or a number of images."""
     train_limit: Count | None = None
     """Train on so many images, equally many of each class; null is all."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share kept for testing where the files have no test split (data set `folder`)."""
+    """Fraction held out for testing where the files have no test split (data set `folder`)."""
     seed: Seed | None = None
     """Seed of the subset that train_limit draws; null is train.seed."""
     split_seed: Seed | None = None
-    """Seed of what is kept apart for validation and extra_test; null is dataset.seed."""
+    """Seed of what is held out for validation and extra_test; null is dataset.seed."""
     exif_rotation: bool = True
     """Turn photographs upright as their EXIF tag says."""
     on_bad_image: Literal["error", "skip"] = "error"
@@ -102,17 +102,19 @@ class ObjectiveConfig(ExtensibleSection):
     joined: ClassVar[dict[str, dict[str, RegisteredSetting]]] = {}
 
     name: Annotated[str, KeyOf(OBJECTIVES)] = "classification"
+    """What is added to classification: nothing, or the agreement that a method part names."""
     num_views: Annotated[int, Field(ge=1, le=8)] = 1
     """Views of each image in a training batch."""
     hidden_units: Annotated[int, Field(ge=0)] = 0
     """Width of the Q network; 0 follows the number of classes (128, 512, 4096)."""
     classification_weight: NonNegative = 1.0
+    """Weight of the cross-entropy with the target rows."""
     agreement_weight: NonNegative = 1.0
     """Weight of the term that compares the views; of agmax's entropy term. 0 leaves it out."""
     consistency_weight: NonNegative = 4.0
     """Weight of the Q network's distance to the views (agmax). 0 leaves it out."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of every target spread evenly over classes."""
+    """Fraction of every target spread evenly over classes."""
     smoothing_over: Literal["all", "others"] = "all"
     """Which classes: all, the image's own too, or all others, as the Soft Augmentation program does."""
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
@@ -125,15 +127,17 @@ class OptimizerConfig(Section):
     name: str = "sgd"
     """One of timm's: sgd, adam, adamw, rmsprop, lamb, lion, ..."""
     lr: Positive = 0.1
+    """Base learning rate, which the schedule scales."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of those that have one."""
     nesterov: bool = True
-    """Look ahead by the momentum (sgd); other names say themselves what they do."""
+    """Use Nesterov momentum (sgd); for other optimizers the name decides."""
     backbone_lr_factor: NonNegative = 1.0
-    """Factor of the learning rate of all but the classifier and the Q network."""
+    """Factor of the learning rate of the backbone without its classifier."""
     weight_decay: NonNegative = 5e-4
+    """L2 penalty of the weights, as the optimizer applies it."""
     decay_bias_and_norm: bool = True
-    """Apply weight decay to biases and normalisation layers too."""
+    """Apply weight decay to biases and normalization layers too."""
 
 
 class ScheduleConfig(ExtensibleSection):
@@ -141,9 +145,11 @@ class ScheduleConfig(ExtensibleSection):
     joined: ClassVar[dict[str, dict[str, RegisteredSetting]]] = {}
 
     name: Annotated[str, KeyOf(SCHEDULES)] = "cosine"
+    """How the learning rate changes over the training."""
     interval: Literal["epoch", "step"] = "epoch"
     """Where the learning rate changes; warm-up changes it at every step."""
     warmup_epochs: NonNegative = 0.0
+    """Epochs in which the learning rate rises to its base."""
     warmup_lr: NonNegative = 0.0
     """Learning rate from which the warm-up rises; its first step lies above."""
     milestones: list[Positive] | None = None
@@ -162,15 +168,19 @@ class ScheduleConfig(ExtensibleSection):
 
 class TrainConfig(Section):
     epochs: Count = 200
+    """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images of a step, over all devices."""
     seed: Seed = 0
+    """Seed of the order of the images, of the augmentation and, unless they have their own, of subset and weights."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """Arithmetic of the model; auto is bf16 where the device does it fast."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes the visible GPUs, else the CPU."""
     deterministic: bool = False
     """Choose algorithms that give the same bits at every run on a GPU."""
     runs_dir: str = "runs"
+    """Folder in which every run gets a folder of its own."""
     save_every_steps: Count | None = None
     """Save in the middle of epochs too; the end of every epoch is always saved."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
@@ -181,13 +191,15 @@ class TrainConfig(Section):
 
 class EvaluationConfig(Section):
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Arithmetic of the model while it is evaluated; auto is bf16 where the device does it fast."""
     batch_size: Count = 256
+    """Images that are evaluated at a time."""
     every_epochs: Count = 1
     """Epochs from one evaluation of a training to the next; the last epoch is always evaluated."""
     occlusion: bool = False
-    """Measure the accuracy with squares of each image hidden, with --eval and on the test images after a training."""
+    """Measure the accuracy on occluded images, with --eval and on the test images after a training."""
     offsets: bool = False
-    """Measure the accuracy through windows far aside, with --eval and on the test images after a training."""
+    """Measure the accuracy on off-centre crops, with --eval and on the test images after a training."""
     robustness_limit: Count | None = None
     """Images that these two measure, equally many of each class; null is all of the split."""
     test: bool = True

@@ -10,8 +10,8 @@ import pytest
 
 from agmax.experiments import source_hash
 from helpers.command import Answer
+from helpers.docs import blocks
 from helpers.places import REPOSITORY
-from helpers.readme import blocks
 
 Run = Callable[..., Answer]
 

@@ -26,9 +26,9 @@ from agmax.data import datasets
 from agmax.experiments.model import Model, from_config
 from agmax.losses import AgMaxLoss
 from helpers.command import Answer
+from helpers.docs import blocks
 from helpers.images import write_tree
 from helpers.places import GOLDEN, REPOSITORY
-from helpers.readme import blocks
 from helpers.released import file_of
 from helpers.training import train
 

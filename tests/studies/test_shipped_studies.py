@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from helpers.study_planned_runs import (
+from helpers.study_runs import (
     SHIPPED,
     first_trials,
     leaves,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.study_planned_runs import planned_of
+from helpers.study_runs import planned_of
 
 from agmax.config import names
 from agmax.config.resolve import Setting

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from helpers.study_planned_runs import SHIPPED, leaves, planned_of, result_planned_runs, shipped, tuning_planned_runs
+from helpers.study_runs import SHIPPED, leaves, planned_of, result_planned_runs, shipped, tuning_planned_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
