@@ -28,8 +28,8 @@ def trained(
 ) -> tuple[Array, Array, float]:
     """Return right/wrong bits [R, M] of two variants, and the true difference of their errors in points.
 
-    An image is right where a sum of normals lies above the variant's threshold: ease of the image, ease for the variant, luck
-    of the seed, and noise of variance 1 in every run; so the error is the normal integral.
+    An image is right where a sum of normals lies above the variant's threshold: ease of the image, ease for the variant,
+    luck of the seed, and noise of variance 1 in every run; so the error is the normal integral.
     """
     total = math.sqrt(image**2 + image_variant**2 + seed**2 + 1)
     ease = rng.normal(0, image, shape[1])

@@ -4,6 +4,12 @@ import re
 
 import pytest
 import yaml
+
+from agmax.config import resolve
+from agmax.config.schema import Config
+from agmax.studies import plan, spec, tuning
+from agmax.studies.plan import TypedSettings
+from helpers.configurations import value_of
 from helpers.study_runs import (
     SHIPPED,
     first_trials,
@@ -13,12 +19,6 @@ from helpers.study_runs import (
     shipped,
     tuning_planned_runs,
 )
-
-from agmax.config import resolve
-from agmax.config.schema import Config
-from agmax.studies import plan, spec, tuning
-from agmax.studies.plan import TypedSettings
-from helpers.configurations import value_of
 
 DATASETS = {"agmax_imagenet_resnet50": "imagenet", "agmax_cifar": "cifar10", "soft_augmentation_cifar100": "cifar100"}
 AUGMENTS = [

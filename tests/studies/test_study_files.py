@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.study_runs import planned_of
 
 from agmax.config import names
 from agmax.config.resolve import Setting
@@ -16,6 +15,7 @@ from agmax.studies.plan import TypedSettings
 from agmax.studies.spec import Variant
 from helpers.configurations import value_of
 from helpers.study_files import SMALL, TUNE, Write
+from helpers.study_runs import planned_of
 
 
 def test_a_study_that_says_little_has_one_seed_and_the_usual_metrics(write: Write) -> None:

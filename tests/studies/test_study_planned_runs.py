@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 import pytest
-from helpers.study_runs import SHIPPED, leaves, planned_of, result_planned_runs, shipped, tuning_planned_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from agmax.config.schema import Config, DatasetConfig, ModelConfig, TrainConfig,
 from agmax.studies import plan
 from agmax.studies.plan import TypedSettings
 from helpers.configurations import value_of
+from helpers.study_runs import SHIPPED, leaves, planned_of, result_planned_runs, shipped, tuning_planned_runs
 
 
 @pytest.mark.parametrize("name", SHIPPED)

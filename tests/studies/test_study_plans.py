@@ -185,7 +185,7 @@ def test_a_finished_study_has_nothing_to_submit(copy: Path, run: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("runs", "written"),
+    ("planned_runs", "written"),
     [([1, 2, 3, 5], "1-3,5"), ([4], "4"), ([1, 3, 5], "1,3,5"), ([2, 3, 9, 10, 11], "2-3,9-11")],
 )
 def test_ranges_are_written_as_slurm_does(planned_runs: list[int], written: str) -> None:
