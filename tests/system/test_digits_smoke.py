@@ -46,4 +46,4 @@ def test_the_study_of_a_minute_tunes_measures_and_its_page_opens(
     shown, console = opened((folder / "report.html").read_text(), tmp_path, widths=(1280, 400))
     assert not console
     for page in shown:
-        assert page["scroll_width"] <= page["width"] and not page["beyond"] and page["num_runs"] > 40
+        assert page["scroll_width"] <= page["width"] and not page["beyond"] and page["num_cells"] > 40

@@ -24,7 +24,7 @@ def test_a_training_that_goes_on_sweeps_its_run_folder(run: Run) -> None:
 
     folder = RunFolder.create("runs", "name", "stem")
     (folder.path / ".config.yaml.tmp-7").write_text("half")
-    with folder.locked():
+    with folder.lock():
         assert names(folder.path) == [".lock", "checkpoints"]
 
 

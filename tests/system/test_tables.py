@@ -184,7 +184,7 @@ def test_an_objective_of_the_table_trains_by_its_name(run: Run, monkeypatch: pyt
 
 def test_settings_are_checked_against_the_tables_without_torch() -> None:
     code = "import sys; from agmax.config import resolve; from agmax.studies import spec; import agmax.losses;"
-    code += "resolve.resolve('ResNet8-cutmix-agmax'); spec.read(spec.find('fashion_mnist_agmax'));"
+    code += "resolve.resolve('ResNet8-cutmix-agmax'); spec.read_study(spec.find_study('fashion_mnist_agmax'));"
     code += "assert not {'torch', 'timm'} & sys.modules.keys()"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
