@@ -23,7 +23,7 @@ Run = Callable[..., Answer]
     ("attempt", "why"),
     [
         (lambda: torch.empty(1 << 60), "DefaultCPUAllocator: can't allocate memory"),
-        (lambda: bytearray(1 << 62), "nothing is left"),
+        (lambda: bytearray(1 << 62), "no memory is left"),
         (lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")), "CUDA out of memory"),
         (lambda: _raise(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")), "CUBLAS_STATUS_ALLOC"),
     ],
