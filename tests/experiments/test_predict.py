@@ -154,7 +154,7 @@ def test_more_classes_than_there_are_cannot_be_named(run: Run, weights: str, tmp
         (["--predict", "empty"], 2, "Give --checkpoint FILE"),
         (["--predict", "empty", "--resume=RUN", "--top-k=0"], 2, "it must be 1 or more"),
         (["--predict", "empty", "--resume=none.pth"], 4, "checkpoint not found"),
-        (["--predict", "empty", "--config=ResNet8"], 2, "checkpoints name theirs"),
+        (["--predict", "empty", "--config=ResNet8"], 2, "checkpoints have their own configuration"),
         (["--eval", "--resume=RUN", "--top-k=3"], 2, "it belongs to --predict"),
     ],
 )

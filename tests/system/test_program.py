@@ -34,7 +34,7 @@ def test_full_memory_is_told_in_one_line(
     monkeypatch.setattr(training, "train", lambda start, remarks: attempt())
     answer = run("--config=ResNet8", "--train", "--dataset=digits")
     assert answer.status == 8 and answer.err.count("\n") == 1
-    assert why in answer.err and "Lower train.batch_size and evaluation.batch_size" in answer.err
+    assert why in answer.err and "Reduce train.batch_size and evaluation.batch_size" in answer.err
 
 
 def _raise(error: Exception) -> None:
