@@ -1,4 +1,4 @@
-# make demo: train and evaluate on the embedded digits. make test: run every check.
+# make demo: train and evaluate on the embedded digits. make test: run all checks.
 GPU_PYTHON := $(if $(filter undefined,$(origin PYTHON)),.venv/bin/python,$(PYTHON))
 PYTHON ?= python3
 OUT ?= runs/gpu
@@ -30,7 +30,7 @@ test: .venv/dev.stamp
 slow: .venv/dev.stamp
 	.venv/bin/python -m pytest -m slow
 
-# PYTHON, where it is given, is used as it is, without a .venv. Other versions of the libraries have warnings of their own.
+# A given PYTHON is used directly, without .venv. -W default: other versions of the libraries have other warnings.
 gpu: $(if $(filter .venv/%,$(GPU_PYTHON)),.venv/dev.stamp)
 	@$(GPU_PYTHON) -c 'import torch; torch.cuda.is_available() or exit("error: GPU not there: torch finds none"); print("torch", torch.__version__, "on", torch.cuda.get_device_name())'
 	mkdir -p '$(OUT)'

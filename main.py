@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from agmax.cli import parser, run
 
         request = parser.parse(argv)
-        result = run.answer(request)
+        result = run.run(request)
         if request.as_json:
             print(json.dumps(result))
         sys.stdout.flush()

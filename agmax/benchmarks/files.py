@@ -1,4 +1,4 @@
-"""Images to time programs with: as photographs are, and always the same."""
+"""Create reproducible test images that resemble photographs."""
 
 import itertools
 import tempfile
@@ -11,17 +11,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-NUM_MADE = 64
-"""Different photographs among the files, at most."""
+NUM_DIFFERENT = 64
+"""Largest number of different images among the files."""
 
 
 @contextmanager
 def jpeg_files(count: int) -> Iterator[list[Path]]:
-    """Write photographs of 500x375 pixels as JPEG files, quality 90, into a folder that is removed afterwards.
+    """Write images of 500x375 pixels as JPEG files (quality 90) to a temporary folder, and yield their paths.
 
-    They repeat after `NUM_MADE`.
+    The images repeat after `NUM_DIFFERENT`.
     """
-    images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in photographs(min(count, NUM_MADE), 375, 500)]
+    images = [
+        Image.fromarray(image.permute(1, 2, 0).numpy()) for image in photographs(min(count, NUM_DIFFERENT), 375, 500)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number:05d}.jpg" for number in range(count)]
         for path, image in zip(paths, itertools.cycle(images), strict=False):
@@ -30,7 +32,7 @@ def jpeg_files(count: int) -> Iterator[list[Path]]:
 
 
 def photographs(count: int, height: int, width: int) -> Tensor:
-    """Make colour images uint8 [count, 3, height, width] with the falling spectrum of photographs, and some grain."""
+    """Return colour images uint8 [count, 3, height, width] with the spectrum of photographs, and some noise."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
     noise = rng.normal(size=(count, 3, *frequency.shape)) + 1j * rng.normal(size=(count, 3, *frequency.shape))

@@ -1,4 +1,4 @@
-"""The same augmentations as other programs make them, to be timed beside ours."""
+"""The same augmentations and evaluations in other programs."""
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class CutOut:
-    """Erase a square of one normalised image [C, H, W], as both reference programs do it."""
+    """Erase a square of one normalized image [C, H, W], as both reference programs do."""
 
     def __init__(self, length: int) -> None:
         self.half = length // 2
@@ -33,51 +33,51 @@ class CutOut:
 
 
 class PCALighting:
-    """Add light of ImageNet's colours to one image [3, H, W]."""
+    """Add PCA lighting with ImageNet's components to one image [3, H, W]."""
 
     def __init__(self) -> None:
         self.directions = color.PCA_LIGHTING.float()
 
     def __call__(self, image: Tensor) -> Tensor:
-        light = self.directions @ torch.normal(0.0, 0.1, (3,))
-        return image + light[:, None, None]
+        lighting = self.directions @ torch.normal(0.0, 0.1, (3,))
+        return image + lighting[:, None, None]
 
 
 def torchvision_per_image(words: Sequence[str], *, size: int, from_pil: bool) -> Change:
     """Return torchvision's transforms of one image, by the words of the configuration.
 
-    Of PIL images its first version, as the reference programs use it; of tensors its second.
+    PIL images use its transforms v1, as the reference programs do; tensors use v2.
     """
-    made = transforms if from_pil else v2
-    policy = made.AutoAugmentPolicy.CIFAR10 if size <= 64 else made.AutoAugmentPolicy.IMAGENET
+    module = transforms if from_pil else v2
+    policy = module.AutoAugmentPolicy.CIFAR10 if size <= 64 else module.AutoAugmentPolicy.IMAGENET
     to_floats = transforms.ToTensor() if from_pil else v2.ToDtype(torch.float32, scale=True)
-    known: dict[str, list[Change]] = {
-        "random_resized": [made.RandomResizedCrop(size)],
-        "crop": [made.RandomCrop(size, padding=4)],
-        "flip": [made.RandomHorizontalFlip()],
-        "auto_augment": [made.AutoAugment(policy)],
-        "rand_augment": [made.RandAugment()],
-        "trivial_augment": [made.TrivialAugmentWide()],
-        "color_jitter": [made.ColorJitter(0.4, 0.4, 0.4)],
-        "normalize": [to_floats, made.Normalize(MEAN, STD)],
-        "lighting": [PCALighting()],
+    by_word: dict[str, list[Change]] = {
+        "random_resized": [module.RandomResizedCrop(size)],
+        "crop": [module.RandomCrop(size, padding=4)],
+        "flip": [module.RandomHorizontalFlip()],
+        "auto_augment": [module.AutoAugment(policy)],
+        "rand_augment": [module.RandAugment()],
+        "trivial_augment": [module.TrivialAugmentWide()],
+        "color_jitter": [module.ColorJitter(0.4, 0.4, 0.4)],
+        "normalize": [to_floats, module.Normalize(MEAN, STD)],
+        "pca_lighting": [PCALighting()],
         "cutout": [CutOut(size // 2)],
-        "random_erasing": [made.RandomErasing()],
+        "random_erasing": [module.RandomErasing()],
     }
-    steps = [step for word in words for step in known[word]]
-    return made.Compose(steps) if len(steps) > 1 else steps[0]
+    steps = [step for word in words for step in by_word[word]]
+    return module.Compose(steps) if len(steps) > 1 else steps[0]
 
 
 def torchvision_mixer(word: str) -> Change | None:
-    """Return torchvision's mixing of a float batch and its labels; one ratio and box for all images, as ours."""
-    known: dict[str, Any] = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
-    return known[word](alpha=1.0, num_classes=10) if word in known else None
+    """Return torchvision's mixing of a float batch and its labels, with one ratio and box for all images."""
+    by_word: dict[str, Any] = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
+    return by_word[word](alpha=1.0, num_classes=10) if word in by_word else None
 
 
 def timm_policy(word: str) -> Change | None:
-    """Return timm's policy on one PIL image, each operation as sure as torchvision's and as coarse.
+    """Return timm's policy on one PIL image, with the probabilities and the interpolation of torchvision's.
 
-    Its AutoAugment has ImageNet's table only.
+    Its AutoAugment has only ImageNet's policy.
     """
     from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
 
@@ -92,9 +92,9 @@ def timm_policy(word: str) -> Change | None:
 
 
 def kornia_batched(words: Sequence[str], *, size: int) -> torch.nn.Module | None:
-    """Return kornia's transforms of a float batch [B, C, H, W], or None where it lacks one or is not installed.
+    """Return kornia's transforms of a float batch [B, C, H, W]; None if it lacks one or is not installed.
 
-    Its policies choose their operations once for the whole batch.
+    Its policies choose operations once for the batch.
     """
     try:
         from kornia import augmentation as K
@@ -102,7 +102,7 @@ def kornia_batched(words: Sequence[str], *, size: int) -> torch.nn.Module | None
     except ImportError:
         return None
 
-    known: dict[str, Callable[[], Any]] = {
+    by_word: dict[str, Callable[[], Any]] = {
         "crop": lambda: K.RandomCrop((size, size), padding=4),
         "flip": lambda: K.RandomHorizontalFlip(),
         "auto_augment": lambda: AutoAugment("cifar10" if size <= 64 else "imagenet"),
@@ -112,13 +112,13 @@ def kornia_batched(words: Sequence[str], *, size: int) -> torch.nn.Module | None
         "normalize": lambda: K.Normalize(MEAN, STD),
         "random_erasing": lambda: K.RandomErasing(p=0.5),
     }
-    if any(word not in known for word in words):
+    if any(word not in by_word for word in words):
         return None
-    return torch.nn.Sequential(*(known[word]() for word in words))
+    return torch.nn.Sequential(*(by_word[word]() for word in words))
 
 
 def timm_loader(folder: Path, *, image_size: int, batch_size: int, num_workers: int, device: torch.device) -> Any:
-    """Return timm's loader of an evaluation: normalised images [B, 3, H, W] and labels [B] on the device."""
+    """Return timm's evaluation loader: normalized images [B, 3, H, W] and labels [B] on the device."""
     from timm.data import ImageDataset, create_loader
 
     return create_loader(
@@ -135,7 +135,7 @@ def timm_loader(folder: Path, *, image_size: int, batch_size: int, num_workers: 
 
 
 def timm_evaluation(loader: Any, network: torch.nn.Module, autocast: torch.dtype | None) -> tuple[float, float]:
-    """Return the accuracy and the loss of a network as timm's evaluation program measures them."""
+    """Return top1 in percent and the loss of a network, measured as in timm's validate.py."""
     from timm.utils import AverageMeter, accuracy
 
     network.eval()
@@ -150,16 +150,16 @@ def timm_evaluation(loader: Any, network: torch.nn.Module, autocast: torch.dtype
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the programs compared."""
-    found = {}
+    """Return the versions of the compared packages that are installed."""
+    versions_of = {}
     for package in ("torch", "torchvision", "timm", "pillow", "kornia"):
         try:
-            found[package] = importlib.metadata.version(package)
+            versions_of[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions_of
 
 
 def pil_images(images: Tensor) -> list[Image.Image]:
-    """Return uint8 images [B, C, H, W] as PIL images."""
+    """Convert uint8 images [B, C, H, W] to PIL images."""
     return [v2.functional.to_pil_image(image) for image in images]

@@ -1,4 +1,4 @@
-"""Time programs in turn, so that a busy machine slows them alike."""
+"""Time programs in turn, so that other load on the machine affects all of them equally."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,16 +11,16 @@ import torch
 from agmax.core import devices
 
 REPEATS = 7
-"""Every program is timed so often, in turn with the others; the median counts."""
+"""Number of timings of each program, in turn with the others; the median is reported."""
 
 SHORTEST = 0.1
-"""Seconds that one timing takes at least."""
+"""Smallest duration of one timing, in seconds."""
 
 PER_IMAGE = "per image"
-"""Stands in the names of the programs that transform one image after another."""
+"""Part of the names of programs that transform one image after another."""
 
 Work = Callable[[int], Any]
-"""Takes the number of the call, so that no two are alike."""
+"""A function of the number of the call, from which it draws random numbers."""
 
 CPU = torch.device("cpu")
 
@@ -34,13 +34,16 @@ def time_programs(
     *,
     device: torch.device = CPU,
 ) -> dict[str, Any]:
-    """Time programs, each given with the views of one call, and return the row of a pipeline (README, `--benchmark`).
+    """Time programs, each with the number of views of one call, and return the row of a pipeline (docs/benchmarks.md).
 
-    `ours` is one of them. Those that work per image run on one thread of the CPU, as a data worker does, and count as
-    often as there are threads. The others work on the device.
+    One of them is `ours`. Programs that work per image run on one thread of the CPU, as in a data worker, and their
+    speed is multiplied by `threads`. The others run on the device.
     """
     speeds = median_speeds(
-        {name: (_alone(work) if PER_IMAGE in name else work, views) for name, (work, views) in programs.items()},
+        {
+            name: (_on_one_thread(work) if PER_IMAGE in name else work, views)
+            for name, (work, views) in programs.items()
+        },
         device=device,
     )
     scaled = {name: speed * (threads if PER_IMAGE in name else 1) for name, speed in speeds.items()}
@@ -58,17 +61,17 @@ def time_programs(
     }
 
 
-def _alone(work: Work) -> Work:
-    def on_one_thread(step: int) -> None:
+def _on_one_thread(work: Work) -> Work:
+    def limited(step: int) -> None:
         with one_thread():
             work(step)
 
-    return on_one_thread
+    return limited
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch work on one thread, as it does in a data worker."""
+    """Limit torch to one thread, as in a data worker."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -78,7 +81,7 @@ def one_thread() -> Iterator[None]:
 
 
 def median_speeds(programs: dict[str, tuple[Work, int]], *, device: torch.device = CPU) -> dict[str, float]:
-    """Return the views per second of each program, warmed up, of timings that take SHORTEST seconds."""
+    """Warm up and return the views per second of each program, from timings of about SHORTEST seconds."""
     calls = {name: _calls(work, device) for name, (work, _) in programs.items()}
     return alternate({name: (*program, calls[name]) for name, program in programs.items()}, REPEATS, device=device)
 
@@ -86,9 +89,9 @@ def median_speeds(programs: dict[str, tuple[Work, int]], *, device: torch.device
 def alternate(
     programs: dict[str, tuple[Work, int, int]], repeats: int, *, device: torch.device = CPU
 ) -> dict[str, float]:
-    """Return the views per second of each program, the median of its turns; a busy machine slows all alike.
+    """Return the views per second of each program, the median of `repeats` timings in turn.
 
-    Each is given with the views of one call and the calls of one turn.
+    Each program comes with the number of views of one call and the number of calls of one timing.
     """
     speeds: dict[str, list[float]] = {name: [] for name in programs}
     for repeat in range(repeats):
@@ -105,7 +108,7 @@ def _calls(work: Work, device: torch.device) -> int:
 
 
 def _seconds(work: Work, calls: range, device: torch.device) -> float:
-    """Return how long calls take until the device has done them, not just until they are launched."""
+    """Return the seconds of calls until the device has finished them."""
     devices.synchronize(device)
     started = time.perf_counter()
     for call in calls:

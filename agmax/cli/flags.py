@@ -1,32 +1,28 @@
-"""The flags that stand for settings: the AgMax program's, and a few of ours."""
+"""List the flags that set settings or add parts: those of the AgMax program, and a few of our own."""
 
 from typing import Any, NamedTuple
 
 
 class Flag(NamedTuple):
-    """One flag: the setting or the part of a name it stands for, or a remark."""
+    """One flag: the settings or the part of a name that it stands for, or a remark."""
 
     flag: str
-    to: str = ""  # `key` or `key=value` of settings (several joined by blanks), or `part:NAME`
+    to: str = ""  # `key` or `key=value` of settings (several separated by spaces), or `part:NAME`
     type: Any = None  # None: the flag takes no value
-    remark: str = ""  # printed when the flag is given; without `to` the flag does nothing more
-    refused: bool = False  # True: ignoring it would change the result, so it is an error
+    remark: str = ""  # printed when the flag is given; without `to`, the flag has no other effect
+    refused: bool = False  # True: an error, since ignoring the flag would change the result
 
 
-_NEVER = "never did anything in the AgMax program"
+_NEVER = "has no effect in the AgMax program"
 _LATER = "is not part of this version"
 _SPEECH = "Speech Commands is not supported"
-_RUNS = "every run has a folder of its own under train.runs_dir"
+_RUNS = "every run has its own folder in train.runs_dir"
 
 FLAGS = (
     # The 74 flags of the AgMax program. --config, --n-runs, --train, --eval, --summary, --resume and --dataset
-    # stand in agmax/cli/parser.py.
-    Flag(
-        "--best-top1", type=float, remark="the best result is kept in the run folder; nothing is carried between runs"
-    ),
-    Flag(
-        "--best-top5", type=float, remark="the best result is kept in the run folder; nothing is carried between runs"
-    ),
+    # are in agmax/cli/parser.py.
+    Flag("--best-top1", type=float, remark="the best result is in the run folder; runs do not depend on each other"),
+    Flag("--best-top5", type=float, remark="the best result is in the run folder; runs do not depend on each other"),
     Flag("--best-model", type=str, remark="the best weights are <run folder>/checkpoints/best.pth"),
     Flag("--adam", "optimizer.name=adam"),
     Flag("--rmsprop", "optimizer.name=rmsprop"),
@@ -42,13 +38,13 @@ FLAGS = (
     Flag("--mi-weight", "objective.agreement_weight", float),
     Flag("--gamma", type=float, remark=_NEVER),
     Flag("--step-size", type=int, remark=_NEVER),
-    Flag("--cycle-limit", type=int, remark="the cosine runs through once"),
+    Flag("--cycle-limit", type=int, remark="the cosine schedule has one cycle"),
     Flag("--train-imagenet-size", "dataset.image_size", int),
     Flag("--test-imagenet-size", "dataset.test_image_size", int),
-    Flag("--dl", type=str, remark="the distance of the Q network was always L1, and is"),
+    Flag("--dl", type=str, remark="the distance of the Q network is always L1"),
     Flag("--n-units", "objective.hidden_units", int),
     Flag("--dl-weight", "objective.consistency_weight", float),
-    Flag("--pool-size", type=int, remark="features are averaged over the whole image", refused=True),
+    Flag("--pool-size", type=int, remark="features are always averaged over the full image", refused=True),
     Flag("--n-channels", type=int, remark=f"{_NEVER}; see model.channels"),
     Flag("--n-classes", "dataset.num_classes", int),
     Flag("--init-backbone", remark="write model.initialization.scope=all", refused=True),
@@ -83,7 +79,7 @@ FLAGS = (
     Flag("--weights-dir", "train.runs_dir", str, remark=_RUNS),
     Flag("--logs-dir", type=str, remark=f"{_RUNS}, logs included"),
     Flag("--checkpoints-dir", type=str, remark=f"{_RUNS}; --resume takes any path"),
-    Flag("--save-extractor", remark="write --export extractor --resume RUN after the training", refused=True),
+    Flag("--save-extractor", remark="write --export extractor --checkpoint RUN after the training", refused=True),
     Flag("--agmax", "part:agmax"),
     Flag("--agmax-mse", "part:agmax_mse"),
     Flag("--agmax-kl", "part:agmax_kl"),

@@ -1,4 +1,4 @@
-"""The command line: modes, flags, and the setting that each flag stands for."""
+"""Parse the command line: modes, flags and overrides."""
 
 import argparse
 import os
@@ -18,34 +18,34 @@ OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_]+)+=")
 
 
 DEFAULT_MODEL = "WideResNet28-10"
-"""The AgMax program's, where flags name augmentations or methods and nothing names a model."""
+"""The model of the AgMax program, used if flags name augmentations or methods and none names a model."""
 
 
 class Request(NamedTuple):
-    """What the user asked for."""
+    """A parsed command line."""
 
     mode: str
-    config_request: ConfigRequest  # what to train or evaluate
-    options: dict[str, Any]  # the mode's own; `word` and `names` are what it was given, `argv` is all that was typed
-    imports: tuple[str, ...]  # files of the user's own to run first
+    config_request: ConfigRequest  # configuration, data set and settings
+    options: dict[str, Any]  # of the mode; `word` and `names` are its arguments, `argv` the command line
+    imports: tuple[str, ...]  # the user's Python files to run first
     as_json: bool
     debug: bool
-    remarks: tuple[str, ...]  # on flags that are understood otherwise than they were meant
+    remarks: tuple[str, ...]  # on flags that differ from the AgMax program
 
 
 def parse(argv: Sequence[str]) -> Request:
-    """Read the command line.
+    """Parse the command line.
 
     Raises:
-        UsageError: a wrong flag, one that this program does not follow, or an override that is none.
-        SystemExit: argparse's own, with status 0, after --help.
+        UsageError: a wrong or unsupported flag, or a malformed override.
+        SystemExit: by argparse, with status 0, after --help.
     """
     soft_flags.refuse(argv)
-    arguments = vars(_parser().parse_intermixed_args(_without_value(argv)))
+    arguments = vars(_parser().parse_intermixed_args(_separate_overrides(argv)))
     for name, value in arguments.items():
-        if value == [] and name != "overrides":  # what argparse makes of `--config=--`
+        if value == [] and name != "overrides":  # argparse returns [] for `--config=--`
             raise UsageError("wrong command line", why=f"--{name.replace('_', '-')} has no value", remedy="See --help")
-    overrides = [*arguments["overrides"], *_overrides_among_names(arguments)]
+    overrides = [*arguments["overrides"], *_pop_overrides(arguments)]
     parts, settings, remarks = _flags(arguments)
     settings += [_override(text) for text in overrides]
     mode = _mode(arguments)
@@ -53,24 +53,24 @@ def parse(argv: Sequence[str]) -> Request:
     source, resume = arguments["config"], options.get("resume")
     if (checkpoint := options.pop("checkpoint", None)) is not None:
         if resume is not None:
-            raise UsageError("--checkpoint and --resume mean the same", remedy="Keep one of them")
+            raise UsageError("--checkpoint and --resume are both given", why="they are the same", remedy="Keep one")
         resume = checkpoint
     if not mode.takes_config and source:
-        remedy = "Leave --config out; settings beside --study hold for all its runs"
-        why = "runs, studies and checkpoints name theirs"
-        raise UsageError("flag not followed", where="--config", why=why, remedy=remedy)
-    not_followed = [arguments["dataset"] or "", *parts, *(s.key for s in settings if s.key != "train.runs_dir")]
-    if not mode.takes_settings and any(not_followed):
-        where, why = ", ".join(filter(None, not_followed)), f"--{mode.name} looks at runs as they are"
-        raise UsageError("settings not followed", where=where, why=why, remedy="Leave them out")
+        remedy = "Leave --config out; settings beside --study apply to all its runs"
+        why = "runs, studies and checkpoints have their own configuration"
+        raise UsageError("flag not supported", where="--config", why=why, remedy=remedy)
+    unsupported = [arguments["dataset"] or "", *parts, *(s.key for s in settings if s.key != "train.runs_dir")]
+    if not mode.takes_settings and any(unsupported):
+        where, why = ", ".join(filter(None, unsupported)), f"--{mode.name} only reads existing runs"
+        raise UsageError("settings not supported", where=where, why=why, remedy="Leave them out")
     if source is None and parts and resume:
-        why = "they add to a configuration"
-        raise UsageError("flags that name parts need --config", where=" ".join(parts), why=why, remedy="Give --config")
+        why = "they add parts to a configuration"
+        raise UsageError("flags that add parts need --config", where=" ".join(parts), why=why, remedy="Give --config")
     if source is None and parts and mode.takes_config and mode.name != "list":
         source = arguments["feature_extractor"] or DEFAULT_MODEL
-    variants = [part for part in parts if part.startswith("agmax_")]
-    if variants:  # they replace the agreement of agmax, wherever that was named
-        parts = [part for part in parts if part != "agmax" and part not in variants[1:]]
+    agreements = [part for part in parts if part.startswith("agmax_")]
+    if agreements:  # the first replaces agmax, in the flags and in the name
+        parts = [part for part in parts if part != "agmax" and part not in agreements[1:]]
         if source and not is_path(source):
             source = "-".join(word for word in source.split("-") if word != "agmax")
     config_request = ConfigRequest(
@@ -82,55 +82,55 @@ def parse(argv: Sequence[str]) -> Request:
 
 
 def _options(arguments: dict[str, Any], mode: Mode) -> dict[str, Any]:
-    """Return the flags that go with the mode, and refuse those that do not, and numbers that no flag can have."""
-    found: dict[str, Any] = {}
-    for option, how in OPTIONS.items():
+    """Return the options of the mode; refuse options of other modes, and numbers below 1."""
+    options: dict[str, Any] = {}
+    for option, settings in OPTIONS.items():
         name = option.replace("-", "_")
         value = arguments[name]
         if option in mode.options:
-            found[name] = os.path.expanduser(value) if how.get("metavar") == "FILE" and value else value
-        elif value != _default(how):
-            *most, last = (f"--{each.name}" for each in MODES.values() if option in each.options)
-            modes = f"{', '.join(most)} or {last}" if most else last
-            raise UsageError("flag not followed", where=f"--{option}", why=f"it goes with {modes}")
-        if how.get("type") is int and value is not None and value < 1:
+            options[name] = os.path.expanduser(value) if settings.get("metavar") == "FILE" and value else value
+        elif value != _default(settings):
+            *others, last = (f"--{each.name}" for each in MODES.values() if option in each.options)
+            modes = f"{', '.join(others)} or {last}" if others else last
+            raise UsageError("flag not supported", where=f"--{option}", why=f"it belongs to {modes}")
+        if settings.get("type") is int and value is not None and value < 1:
             raise UsageError("wrong value", where=f"--{option}={value}", why="it must be 1 or more")
     given = arguments[mode.name.replace("-", "_")]
     if mode.words:
-        found["word"] = given
+        options["word"] = given
     if mode.names:
-        found["names"] = (given,) if isinstance(given, str) else tuple(given)
-    return found
+        options["names"] = (given,) if isinstance(given, str) else tuple(given)
+    return options
 
 
-def _default(how: dict[str, Any]) -> Any:
-    """Return what argparse gives for a flag that was not typed."""
-    return how.get("default", False if how.get("action") == "store_true" else None)
+def _default(settings: dict[str, Any]) -> Any:
+    """Return argparse's default of a flag."""
+    return settings.get("default", False if settings.get("action") == "store_true" else None)
 
 
-def _overrides_among_names(arguments: dict[str, Any]) -> list[str]:
-    """Take the overrides from what a mode with several names has taken: `--compare A B train.runs_dir=mine`."""
-    taken = []
+def _pop_overrides(arguments: dict[str, Any]) -> list[str]:
+    """Remove and return overrides among the names of a mode: `--compare A B train.runs_dir=mine`."""
+    overrides = []
     for mode in (mode.name for mode in MODES.values() if mode.names):
         given = arguments[mode]
         if isinstance(given, list):
-            taken += [word for word in given if OVERRIDE.match(word)]
+            overrides += [word for word in given if OVERRIDE.match(word)]
             arguments[mode] = [word for word in given if not OVERRIDE.match(word)]
-    return taken
+    return overrides
 
 
-def _without_value(argv: Sequence[str]) -> list[str]:
-    """Keep a flag from taking an override that follows it: `--resume train.epochs=5` resumes the newest run."""
+def _separate_overrides(argv: Sequence[str]) -> list[str]:
+    """Keep an override from being read as a flag's value: `--resume train.epochs=5` resumes the newest run."""
     words = list(argv)
-    alone = {"--resume": ""} | {f"--{mode.name}": mode.words[0] for mode in MODES.values() if mode.words}
+    defaults = {"--resume": ""} | {f"--{mode.name}": mode.words[0] for mode in MODES.values() if mode.words}
     for position, word in enumerate(words[:-1]):
-        if word in alone and OVERRIDE.match(words[position + 1]):
-            words[position] = f"{word}={alone[word]}"
+        if word in defaults and OVERRIDE.match(words[position + 1]):
+            words[position] = f"{word}={defaults[word]}"
     return words
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a wrong command line with one line, as every error is."""
+    """Reports a wrong command line as a UsageError."""
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="main.py" if sys.argv[0].endswith(".py") else "agmax",
         description="Train and evaluate image classifiers with AgMax and Soft Augmentation.",
-        epilog="Settings are overridden as section.key=value, e.g. augment.cutmix.p=0.5; see --print-config.",
+        epilog="Override settings as section.key=value, e.g. augment.cutmix.p=0.5; --print-config lists them.",
         allow_abbrev=False,
     )
     modes = parser.add_argument_group("modes").add_mutually_exclusive_group()
@@ -153,14 +153,18 @@ def _parser() -> argparse.ArgumentParser:
             modes.add_argument(f"--{mode.name}", nargs="?", const=mode.words[0], choices=mode.words, help=mode.help)
         else:
             modes.add_argument(f"--{mode.name}", action="store_true", help=mode.help)
-    parser.add_argument("--config", metavar="NAME", help="parts joined by '-', a file of configs/, or a path")
+    parser.add_argument(
+        "--config", metavar="NAME", help="parts joined by '-', the name of a file in configs/, or a path"
+    )
     parser.add_argument("--dataset", metavar="NAME", help="one of --list datasets")
-    for option, how in OPTIONS.items():
-        parser.add_argument(f"--{option}", **how)
-    import_help = "run a file of your own first, which joins transforms, objectives, data sets, ...; may be repeated"
+    for option, settings in OPTIONS.items():
+        parser.add_argument(f"--{option}", **settings)
+    import_help = (
+        "run a Python file first, which registers your transforms, objectives, data sets, ...; may be repeated"
+    )
     parser.add_argument("--import", action="append", metavar="FILE", help=import_help)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings")
     group = parser.add_argument_group("settings as flags")
     for row in FLAGS:
@@ -173,14 +177,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _number(kind: Any) -> Any:
-    """Return the reader of a flag's value: numbers may be written as in YAML, words are kept."""
+    """Return the converter of a flag's value; numbers may be written as in YAML."""
 
     def convert(text: str) -> Any:
         value = reader.parse_value(text)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(text)  # argparse names the flag
-        whole = isinstance(value, float) and kind is int and value.is_integer()
-        return int(value) if whole else value
+        is_whole = isinstance(value, float) and kind is int and value.is_integer()
+        return int(value) if is_whole else value
 
     if kind is str:
         return str
@@ -189,15 +193,15 @@ def _number(kind: Any) -> Any:
 
 
 def _mode(arguments: dict[str, Any]) -> Mode:
-    chosen = [mode for mode in MODES.values() if arguments[mode.name.replace("-", "_")]]
-    if not chosen:
-        *most, last = (f"--{mode}" for mode in MODES)
-        raise UsageError("nothing to do", remedy=f"Give {', '.join(most)} or {last}; see --help")
-    return chosen[0]
+    given = [mode for mode in MODES.values() if arguments[mode.name.replace("-", "_")]]
+    if not given:
+        *others, last = (f"--{mode}" for mode in MODES)
+        raise UsageError("nothing to do", remedy=f"Give {', '.join(others)} or {last}; see --help")
+    return given[0]
 
 
 def _flags(arguments: dict[str, Any]) -> tuple[list[str], list[Setting], list[str]]:
-    """Return the parts, the settings and the remarks of the flags that were given."""
+    """Return parts, settings and remarks of the given flags."""
     parts: list[str] = []
     settings: list[Setting] = []
     remarks: list[str] = []
@@ -207,7 +211,7 @@ def _flags(arguments: dict[str, Any]) -> tuple[list[str], list[Setting], list[st
         if value is None:
             continue
         if row.refused:
-            raise UsageError("flag not followed", where=row.flag, why=row.remark)
+            raise UsageError("flag not supported", where=row.flag, why=row.remark)
         if row.remark:
             remarks.append(f"{row.flag}: {row.remark}")
         if row.to.startswith("part:"):
@@ -219,7 +223,7 @@ def _flags(arguments: dict[str, Any]) -> tuple[list[str], list[Setting], list[st
             other = implied.setdefault(key, settings[-1]) if constant else settings[-1]
             if other.value != settings[-1].value:
                 raise UsageError(f"{other.origin} and {row.flag} both set {key}; keep one")
-    # A more particular flag wins over what another implies, whatever the order: --cosinelr --warmup-epochs 3.
+    # An explicit value wins over one that a schedule flag implies, in any order: --cosinelr --warmup-epochs 3.
     settings.sort(
         key=lambda setting: setting.origin in ("--steplr", "--cosinelr", "--multisteplr", "--plateau"), reverse=True
     )

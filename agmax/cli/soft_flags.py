@@ -1,4 +1,4 @@
-"""Answer a command of the Soft Augmentation program (its cifar/train.py) with the one to type here."""
+"""Translate commands of the Soft Augmentation program (its cifar/train.py) to commands of this program."""
 
 import argparse
 import math
@@ -20,7 +20,7 @@ EQUIVALENTS = {
     "--pcrop": "augment.softening.power=POWER",
     "--crop": "augment.soft.sigma=FRACTION_OF_THE_SIDE",
 }
-"""Flags by which its command lines are known, `--crop` where a number follows, and what does the same here."""
+"""Flags that identify its command lines (`--crop` only before a number), and their equivalents here."""
 
 NETWORKS = {
     "resnet18": "CifarResNet18",
@@ -31,54 +31,53 @@ NETWORKS = {
     "pyramidnet272": "PyramidNet272",
 }
 SIDE = 32
-"""Of CIFAR's images: its offsets and lengths are in pixels."""
+"""Image size of CIFAR in pixels; offsets and lengths of that program are in pixels."""
 
 
 def refuse(argv: Sequence[str]) -> None:
-    """Refuse a command line of that program, saying what it is here.
+    """Refuse a command line of that program, with its equivalent here.
 
     Raises:
-        UsageError: it is one.
+        UsageError: the command line has a flag of that program.
     """
-    found = [
+    flags = [
         flag
         for word, following in pairwise([*argv, ""])
         for flag, equals, _ in [word.partition("=")]
         if flag in EQUIVALENTS and (flag != "--crop" or equals or following.replace(".", "", 1).isdigit())
     ]
-    if not found:
+    if not flags:
         return
-    flags = list(dict.fromkeys(found))
-    why = "flags of the Soft Augmentation program, whose recipes are configurations here"
+    flags = list(dict.fromkeys(flags))
+    why = "they are flags of the Soft Augmentation program, whose recipes are configurations here"
     if any(word.partition("=")[0] in ("--config", "--dataset") for word in argv):
         remedy = f"Here {'; '.join(f'{flag} is {EQUIVALENTS[flag]}' for flag in flags)}"
     else:
         remedy = f"Type: {command(argv)}"
         if "soft_crop" in remedy:
-            remedy += "; add augment.softening.reweight=batch_mean to weigh as that program comes to do"
-        left_out = _parser().parse_known_args(list(argv))[1]
-        if left_out:
-            remedy += f"; left out: {shlex.join(left_out)}"
-    raise UsageError("flags not followed", where=", ".join(flags), why=why, remedy=remedy)
+            remedy += "; add augment.softening.reweight=batch_mean for the weights of that program"
+        ignored = _parser().parse_known_args(list(argv))[1]
+        if ignored:
+            remedy += f"; left out: {shlex.join(ignored)}"
+    raise UsageError("flags not supported", where=", ".join(flags), why=why, remedy=remedy)
 
 
 def command(argv: Sequence[str]) -> str:
-    """Return the command that trains here what a command line of that program is meant to train there.
+    """Return the command of this program for the training that a command line of that program intends.
 
-    Where that program's code does something else, which the README lists, its numbers differ.
+    Results differ where that program's code does something else than intended; docs/differences.md lists these cases.
 
     Raises:
-        UsageError: that program cannot train it either, or it is not part of this one, or a value is out of range here.
+        UsageError: that program cannot train it, this program does not support it, or a value is out of range.
     """
     old, _ = _parser().parse_known_args(list(argv))
     epochs = int(200 * old.sch) if math.isfinite(old.sch) else 0
     if epochs < 1:
-        why = "it trains int(200 * sch) epochs, which is none"
+        why = "that program trains int(200 * sch) epochs, which is 0"
         raise UsageError("wrong value", where=f"--sch={old.sch:g}", why=why)
     if old.other:
-        raise UsageError(
-            "flag not followed", where="--other", why="its class for the missing probability is broken there"
-        )
+        why = "that program's class for the missing probability is broken"
+        raise UsageError("flag not supported", where="--other", why=why)
     parts = [NETWORKS[old.net], *_crop(old)]
     settings = _settings(old, epochs)
     if old.ra:
@@ -96,13 +95,13 @@ def command(argv: Sequence[str]) -> str:
     words = ["python3 main.py", f"--config={name}", "--train", f"--dataset={old.task}"]
     words += [f"--epochs={epochs}"] if epochs != 500 else []
     typed = [text.partition("=") for text in settings]
-    asked = [Setting(key, reader.parse_value(value), "Soft Augmentation's flags") for key, _, value in typed]
-    resolve.resolve(name, dataset=old.task, settings=asked)  # what cannot be followed here either is said now
+    requested = [Setting(key, reader.parse_value(value), "Soft Augmentation's flags") for key, _, value in typed]
+    resolve.resolve(name, dataset=old.task, settings=requested)  # raises errors of this program
     return " ".join([*words, *map(shlex.quote, settings)])
 
 
 def _crop(old: argparse.Namespace) -> list[str]:
-    """Return the part for its `--da`: 2 is the soft crop, whose targets soften with the loss `st` alone."""
+    """Return the part for its `--da`: 2 is the soft crop, whose targets soften only with the loss `st`."""
     if old.da == 2:
         return ["soft_crop" if old.loss == "st" else "wide_crop"]
     if old.da == 1 and old.l > 0:
@@ -111,10 +110,10 @@ def _crop(old: argparse.Namespace) -> list[str]:
 
 
 def _settings(old: argparse.Namespace, epochs: int) -> list[str]:
-    """Return the settings that are not as its recipes have them."""
+    """Return the settings that differ from its recipes."""
     is_soft = old.da == 2 and old.loss == "st"
-    has_final_epochs = old.da == 2 or (old.da == 1 and old.l > 0) or bool(old.mixup)
-    num_final = min(max(old.ft, 0), int(0.95 * epochs))
+    has_weak_epochs = old.da == 2 or (old.da == 1 and old.l > 0) or bool(old.mixup)
+    num_weak = min(max(old.ft, 0), int(0.95 * epochs))
     rows = [
         (old.da == 2, "augment.soft.sigma", old.crop / SIDE, 12 / SIDE),
         (old.da == 2, "augment.soft.background", old.bgcrop, 0.01),
@@ -122,8 +121,8 @@ def _settings(old: argparse.Namespace, epochs: int) -> list[str]:
         (is_soft, "augment.softening.max_confidence", old.max_p, 1),
         (is_soft and old.no_soften, "augment.softening.applies_to", "weight", None),
         (old.da == 1 and old.l > 0, "augment.cutout.size", old.l / SIDE, 0.5),
-        (has_final_epochs, "augment.weak_fraction", num_final / epochs, 0.04 if is_soft else 0),
-        (has_final_epochs, "augment.weak_divisor", old.r, 1000),
+        (has_weak_epochs, "augment.weak_fraction", num_weak / epochs, 0.04 if is_soft else 0),
+        (has_weak_epochs, "augment.weak_divisor", old.r, 1000),
         (True, "train.batch_size", old.b, 128),
         (True, "optimizer.lr", old.lr, 0.1),
         (True, "optimizer.momentum", old.momentum, 0.9),
@@ -136,11 +135,11 @@ def _settings(old: argparse.Namespace, epochs: int) -> list[str]:
         (old.decay == "s", "schedule.gamma", old.gamma, 0.1),
         (old.seed >= 0, "train.seed", old.seed, 0),
     ]
-    return [f"{key}={_as_words(value)}" for is_told, key, value, recipe in rows if is_told and value != recipe]
+    return [f"{key}={_as_words(value)}" for is_used, key, value, recipe in rows if is_used and value != recipe]
 
 
 def _as_words(value: float | str) -> str:
-    """Write a value so that it is read again as it is; whole numbers without a point."""
+    """Format a value as YAML; whole numbers without a point."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -154,7 +153,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Read what decides a training there; all its other flags do nothing, or do not bear on the result."""
+    """Return a parser of the flags that determine a training there; its other flags do not affect the result."""
     parser = _Parser(allow_abbrev=False, add_help=False)
     parser.add_argument("--task", default="cifar10", choices=("cifar10", "cifar100"))
     parser.add_argument("--net", default="resnet18", choices=tuple(NETWORKS))

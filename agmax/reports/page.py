@@ -1,4 +1,4 @@
-"""Write a study as one HTML file that opens offline, and beside it its tables and figures as files."""
+"""Write a study as one self-contained HTML file, with its tables and figures as separate files."""
 
 import re
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ FOLDER = Path(__file__).parent
 
 
 def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
-    """Return the page: what can be said, tables, figures, settings, environment, notes.
+    """Return the HTML page: conclusions, tables, figures, settings, environment, notes.
 
-    It asks for nothing from elsewhere and runs no script.
+    The page loads no other files and runs no scripts.
     """
     environment = Environment(
         autoescape=True,
@@ -39,7 +39,7 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         analysis=analysis,
         conclusions=[sentence(item, analysis.metrics[0]) for item in analysis.contrasts],
         failures=[sentence(item, analysis.metrics[0]) for item in analysis.checks if item.holds is False],
-        num_checks_held=sum(item.holds is True for item in analysis.checks),
+        num_checks_passed=sum(item.holds is True for item in analysis.checks),
         tables={table.name: table for table in contents.tables(analysis)},
         settings=settings(analysis),
         drawings={name: (drawing.caption, svg(drawing)) for name, drawing in by_name.items()},
@@ -48,7 +48,7 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
 
 
 def settings(analysis: Analysis) -> Table:
-    """Return the settings in which variants differ, a row for each variant."""
+    """Return the table of the settings that differ between variants, one row for each variant."""
     keys = sorted({key for variant in analysis.variants for key in variant.settings})
     columns = [Column("variant", is_text=True), *(Column(key, is_text=True) for key in keys)]
     rows = [
@@ -56,44 +56,42 @@ def settings(analysis: Analysis) -> Table:
         for variant in analysis.variants
         if keys
     ]
-    caption = "The settings in which variants differ; all others, and the seeds of each seed, are the same for all."
+    caption = "The settings that differ between variants. All other settings are equal, and so are the seeds."
     return Table("settings", "Settings", caption, columns, rows, [])
 
 
 def _value(value: Any) -> str:
-    """Write a setting as in YAML."""
+    """Format a setting as in YAML."""
     words: dict[Any, str] = {None: DASH, True: "true", False: "false"}
     return words[value] if value is None or isinstance(value, bool) else plain(str(value))
 
 
 def svg(drawing: Drawing) -> Markup:
-    """Return a figure as an <svg> element without a background, in the text colour of the page it stands in.
+    """Return a figure as an <svg> element without a background, in the text colour of the page.
 
-    Its identifiers begin with the name of the drawing, so that several can stand in one page.
+    Its identifiers begin with the name of the drawing, so that one page can contain several.
     """
     text, metadata = StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": drawing.name}):
         style.render(drawing.figure, text, format="svg", transparent=True, metadata=metadata)
-    drawn = text.getvalue()
-    drawn = drawn[drawn.index("<svg") :]
-    drawn = re.sub(r"<!--.*?-->\s*", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawing.name}-", drawn)
-    box = re.search(r'viewBox="[^"]*"', drawn)
-    assert box is not None, "matplotlib writes one"
-    inside = drawn[drawn.index(">") + 1 :].strip().replace(style.INK, "currentColor")
+    markup = text.getvalue()
+    markup = markup[markup.index("<svg") :]
+    markup = re.sub(r"<!--.*?-->\s*", "", markup, flags=re.DOTALL)
+    markup = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawing.name}-", markup)
+    box = re.search(r'viewBox="[^"]*"', markup)
+    assert box is not None, "matplotlib writes a viewBox"
+    inside = markup[markup.index(">") + 1 :].strip().replace(style.INK, "currentColor")
     label = Markup.escape(drawing.caption)
     return Markup(f'<svg {box[0]} role="img" aria-label="{label}">{inside}')
 
 
 def breakable(text: str) -> Markup:
-    """Escape a name, and let it go on in the next line where a word begins behind a dot, underscore or slash."""
+    """Escape a name, and allow line breaks after dots, underscores and slashes."""
     return Markup("<wbr>").join(re.split(r"(?<=[._/])(?=[^\W\d])", text))
 
 
 def write(analysis: Analysis, folder: Path) -> list[Path]:
-    """Write study.csv, study.md, study.tex, the figures as PNG and report.html; each is replaced whole or not at all.
-
-    Return their paths.
+    """Write study.csv, study.md, study.tex, the figures as PNG and report.html, each atomically; return the paths.
 
     Raises:
         OutputError: the folder or a file cannot be written.

@@ -1,4 +1,4 @@
-"""Draw a sheet of the images of a training batch, each view with its target, as the model gets them."""
+"""Draw the images of a training batch as the model receives them, each view with its target."""
 
 from bisect import bisect
 from collections.abc import Sequence
@@ -17,16 +17,15 @@ from agmax.core.errors import printable
 from agmax.core.storage import output_file
 
 NUM_IMAGES = 16
-"""Images on a sheet: the first of the batch."""
+"""Images in a preview: the first of the batch."""
 
 MAX_CLASSES = 3
 SMALLEST_SHOWN = 0.01
 SMALLEST_REST = 0.0005
-"""Classes named under a view, and the probability above which one is; what is left must not round to 0.0 %."""
+"""Largest number of classes named under a view, their smallest probability, and that of the bar `others`."""
 
 OWN, ANOTHER, REST, EMPTY = "#7cc0ec", "#f4b13d", "#c4c4c4", "#f2f2f2"
-"""Colours of the bars, the last of what a bar leaves empty: blue and orange differ for colour-blind eyes too, and black
-text can be read on all of them."""
+"""Colours of the bars and of their background, distinguishable with colour blindness and readable under black text."""
 
 FONT = FontProperties(family="DejaVu Sans", size=8)  # matplotlib brings it
 BOLD = FontProperties(family="DejaVu Sans", size=8, weight="bold")
@@ -34,10 +33,10 @@ TITLE = FontProperties(family="DejaVu Sans", size=12, weight="bold")
 
 DPI = 120
 WIDTH, HEADER, MARGIN, PADDING, LINE = 15.0, 0.6, 0.14, 0.08, 0.165
-"""Inches: across the sheet, above the frames, between frames, inside a frame, from one line of text to the next."""
+"""Inches: width of the figure, height of the header, space between frames, inside a frame, height of a line of text."""
 
 VIEWS_ACROSS = 8
-"""Views side by side on a sheet, about: frames of one to three views hold them at nearly the same size."""
+"""Approximate number of views in a row, so that views have nearly the same size with one, two or three views."""
 
 
 class Bar(NamedTuple):
@@ -49,14 +48,14 @@ class Bar(NamedTuple):
 
 
 def bars(target: Tensor, label: int, class_names: Sequence[str]) -> list[Bar]:
-    """Return the classes of a target [K] above 1 %, at most three, the largest first, then the others together.
+    """Return the classes of a target [K] above 1 %, at most three, largest first, then the sum of the others.
 
-    Classes over which a share is spread evenly, as smoothing does, are among the others.
+    Classes with the evenly spread probability of label smoothing are among the others.
     """
     row: list[float] = target.tolist()
-    least = min(fraction for k, fraction in enumerate(row) if k != label)
-    even = [k for k, fraction in enumerate(row) if k != label and fraction < least + SMALLEST_REST]
-    likely = [k for k, fraction in enumerate(row) if fraction > SMALLEST_SHOWN and (k not in even or len(even) == 1)]
+    least = min(p for k, p in enumerate(row) if k != label)
+    even = [k for k, p in enumerate(row) if k != label and p < least + SMALLEST_REST]
+    likely = [k for k, p in enumerate(row) if p > SMALLEST_SHOWN and (k not in even or len(even) == 1)]
     likely = sorted(likely, key=lambda k: -row[k])[:MAX_CLASSES]
     shown = [Bar(class_names[k], row[k], OWN if k == label else ANOTHER) for k in likely]
     rest = sum(row) - sum(bar.probability for bar in shown)
@@ -64,7 +63,7 @@ def bars(target: Tensor, label: int, class_names: Sequence[str]) -> list[Bar]:
 
 
 class Layout(NamedTuple):
-    """Where the frames stand: sizes in inches, a frame is an image with its views side by side."""
+    """Positions of the frames, in inches; a frame is an image with its views side by side."""
 
     columns: int
     width: float  # of a frame
@@ -73,25 +72,25 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, num_views: int, num_bars: int) -> "Layout":
-        """Fill the width of the sheet; a frame has a line for its title, one for the weight and `num_bars`."""
+        """Return the layout that fills the width; a frame has a title line, a weight line and `num_bars` bars."""
         columns = max(1, round(VIEWS_ACROSS / num_views))
         width = (WIDTH - MARGIN) / columns - MARGIN
         side = (width - PADDING) / num_views - PADDING
         return cls(columns, width, 2 * PADDING + side + (2 + num_bars) * LINE, side)
 
     def frame(self, n: int) -> tuple[float, float]:
-        """Return left and top of the frame of image n."""
+        """Return the left and top coordinates of the frame of image n."""
         row, column = divmod(n, self.columns)
         return MARGIN + column * (self.width + MARGIN), HEADER + row * (self.height + MARGIN)
 
 
-def sheet(
+def figure(
     batch: Batch, labels: Tensor, class_names: Sequence[str], *, mean: list[float], std: list[float], title: str
 ) -> Figure:
-    """Draw the first 16 images of a batch, a frame each, with its V views side by side.
+    """Draw the first 16 images of a batch, one frame each, with its V views side by side.
 
-    `labels` [N] are the images' own classes, `mean` and `std` [C] those by which they were normalised. Under a view
-    stand its weight in the loss, the share of the image that is visible, where known, and its target as bars.
+    `labels` [N] are the images' classes; `mean` and `std` [C] are those of the normalization. Each view has below it
+    its weight in the loss, the visible fraction of the image if known, and its target as bars.
     """
     names = drawable_names(class_names)
     num_shown, num_views = min(len(labels), NUM_IMAGES), batch.weights.shape[1]
@@ -99,14 +98,14 @@ def sheet(
     targets = [[bars(row, label, names) for row in batch.targets[n]] for n, label in enumerate(own)]
     pixels = denormalize(batch.images[:num_shown].cpu(), mean, std)
     layout = Layout.of(num_views, max(len(target) for views in targets for target in views))
-    figure, drawing = _empty_sheet(layout.frame(num_shown - 1)[1] + layout.height + MARGIN)
-    _draw_header(drawing, title, _legend(num_shown, len(labels), has_visible=batch.visible is not None))
+    figure, axes = _empty_figure(layout.frame(num_shown - 1)[1] + layout.height + MARGIN)
+    _draw_header(axes, title, _legend(num_shown, len(labels), has_visible=batch.visible is not None))
     for n, label in enumerate(own):
         left, top = layout.frame(n)
-        _draw_frame(drawing, left, top, layout, f"image {n + 1}, label {names[label]}")
+        _draw_frame(axes, left, top, layout, f"image {n + 1}, label {names[label]}")
         for view in range(num_views):
             at = (left + PADDING + view * (layout.side + PADDING), top + PADDING + LINE)
-            _draw_view(drawing, *at, layout.side, pixels[n, view], facts(batch, n, view), targets[n][view])
+            _draw_view(axes, *at, layout.side, pixels[n, view], facts(batch, n, view), targets[n][view])
     return figure
 
 
@@ -117,7 +116,7 @@ def denormalize(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
 
 
 def facts(batch: Batch, n: int, view: int) -> str:
-    """Say what a view weighs in the loss and, where the batch knows, how much of the image it shows."""
+    """Return the text below a view: its weight in the loss and, if known, the visible fraction of the image."""
     text = f"weight {float(batch.weights[n, view]):.2f}"
     if batch.visible is None:
         return text
@@ -125,17 +124,17 @@ def facts(batch: Batch, n: int, view: int) -> str:
 
 
 def drawable_names(names: Sequence[str]) -> list[str]:
-    """Return the names of the classes, `class 3` in the place of one that the font has no letters for."""
+    """Return the class names; `class 3` replaces a name with letters that the font lacks."""
     font = get_font(findfont(FONT))
-    printed = [printable(name) for name in names]
+    printable_names = [printable(name) for name in names]
     return [
         name if all(font.get_char_index(ord(letter)) for letter in name) else f"class {k}"
-        for k, name in enumerate(printed)
+        for k, name in enumerate(printable_names)
     ]
 
 
 def fit_text(text: str, width: float, font: FontProperties = FONT) -> str:
-    """Return a text that is at most `width` inches wide, the end of a longer one cut off."""
+    """Return a text shortened to at most `width` inches."""
     if _width(text, font) <= width:
         return text
     count = bisect(range(len(text)), width, key=lambda length: _width(f"{text[:length]}…", font)) - 1
@@ -143,74 +142,72 @@ def fit_text(text: str, width: float, font: FontProperties = FONT) -> str:
 
 
 def save(figure: Figure, path: Path, *, force: bool = False) -> None:
-    """Write a picture as PNG, all or nothing; `force` replaces a file that is there.
+    """Write a figure as PNG, atomically; `force` replaces an existing file.
 
     Raises:
-        OutputError: the file cannot be written, or must not be.
-        TakenError: it is there, and nothing forces.
+        OutputError: the file cannot be written, or must not be replaced.
+        TakenError: the file exists, and `force` is false.
     """
     with output_file(path, force=force) as file:
-        figure.savefig(file, format="png", metadata={"Software": None})  # the same picture is the same file
+        figure.savefig(file, format="png", metadata={"Software": None})  # equal figures give equal files
 
 
-def _empty_sheet(height: float) -> tuple[Figure, Axes]:
-    """Return a sheet whose coordinates are inches from its top left corner."""
+def _empty_figure(height: float) -> tuple[Figure, Axes]:
+    """Return a figure whose coordinates are inches from its top left corner."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI)
-    drawing = figure.add_axes((0, 0, 1, 1), autoscale_on=False, xlim=(0, WIDTH), ylim=(height, 0))
-    drawing.set_axis_off()
-    return figure, drawing
+    axes = figure.add_axes((0, 0, 1, 1), autoscale_on=False, xlim=(0, WIDTH), ylim=(height, 0))
+    axes.set_axis_off()
+    return figure, axes
 
 
 def _legend(num_shown: int, num_images: int, *, has_visible: bool) -> str:
     images = f"The first {num_shown} of the {num_images} images of the batch"
-    visible = " Visible: how much crop and erased boxes leave of the image." if has_visible else ""
-    return f"{images}, as the model gets them. Weight: of the view in the loss.{visible} Bars: target of the view"
+    visible = " Visible: fraction of the image left by crop and erasing." if has_visible else ""
+    return f"{images}, as the model receives them. Weight: of the view in the loss.{visible} Bars: target of the view"
 
 
-def _draw_header(drawing: Axes, title: str, legend: str) -> None:
+def _draw_header(axes: Axes, title: str, legend: str) -> None:
     """Write the title, and the legend with the colours of the bars."""
-    _write(drawing, MARGIN, 0.22, fit_text(title, WIDTH - 2 * MARGIN, TITLE), TITLE)
+    _write(axes, MARGIN, 0.22, fit_text(title, WIDTH - 2 * MARGIN, TITLE), TITLE)
     middle, left = 0.46, MARGIN
-    _write(drawing, left, middle, legend)
+    _write(axes, left, middle, legend)
     left += _width(legend) + PADDING
     for color, name in ((OWN, "the image's label"), (ANOTHER, "another class"), (REST, "all other classes")):
-        drawing.add_patch(Rectangle((left, middle - 0.45 * LINE), LINE, 0.9 * LINE, facecolor=color))
-        _write(drawing, left + LINE + PADDING / 2, middle, name)
+        axes.add_patch(Rectangle((left, middle - 0.45 * LINE), LINE, 0.9 * LINE, facecolor=color))
+        _write(axes, left + LINE + PADDING / 2, middle, name)
         left += LINE + _width(name) + 2 * PADDING
 
 
-def _draw_frame(drawing: Axes, left: float, top: float, layout: Layout, title: str) -> None:
+def _draw_frame(axes: Axes, left: float, top: float, layout: Layout, title: str) -> None:
     frame = Rectangle((left, top), layout.width, layout.height, fill=False, edgecolor="#808080", linewidth=0.8)
-    drawing.add_patch(frame)
-    _write(drawing, left + PADDING, top + PADDING + LINE / 2, fit_text(title, layout.width - 2 * PADDING, BOLD), BOLD)
+    axes.add_patch(frame)
+    _write(axes, left + PADDING, top + PADDING + LINE / 2, fit_text(title, layout.width - 2 * PADDING, BOLD), BOLD)
 
 
-def _draw_view(
-    drawing: Axes, left: float, top: float, side: float, pixels: Tensor, text: str, target: list[Bar]
-) -> None:
-    """Draw pixels [H, W, C] as a square, a line of text under it, and the target."""
+def _draw_view(axes: Axes, left: float, top: float, side: float, pixels: Tensor, text: str, target: list[Bar]) -> None:
+    """Draw pixels [H, W, C] as a square, with a line of text and the target below."""
     bottom = top + side
     extent = (left, left + side, bottom, top)
     image = pixels.squeeze(-1).numpy()
-    drawing.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
-    _write(drawing, left, bottom + LINE / 2, fit_text(text, side))
-    _draw_bars(drawing, left, bottom + LINE, side, target)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    _write(axes, left, bottom + LINE / 2, fit_text(text, side))
+    _draw_bars(axes, left, bottom + LINE, side, target)
 
 
-def _draw_bars(drawing: Axes, left: float, top: float, side: float, target: list[Bar]) -> None:
-    """Draw a target, a line for each bar; probability 1 is as long as the view is wide."""
+def _draw_bars(axes: Axes, left: float, top: float, side: float, target: list[Bar]) -> None:
+    """Draw the bars of a target, one a line; probability 1 is as long as the view is wide."""
     middles = [top + (row + 0.5) * LINE for row in range(len(target))]
     lengths, colors = [side * bar.probability for bar in target], [bar.color for bar in target]
-    drawing.barh(middles, side, left=left, height=0.9 * LINE, color=EMPTY)
-    drawing.barh(middles, lengths, left=left, height=0.9 * LINE, color=colors)
+    axes.barh(middles, side, left=left, height=0.9 * LINE, color=EMPTY)
+    axes.barh(middles, lengths, left=left, height=0.9 * LINE, color=colors)
     for middle, bar in zip(middles, target, strict=True):
         value = f": {100 * bar.probability:.1f} %"
         name = fit_text(bar.name, side - PADDING - _width(value))
-        _write(drawing, left + PADDING / 2, middle, name + value)
+        _write(axes, left + PADDING / 2, middle, name + value)
 
 
-def _write(drawing: Axes, left: float, middle: float, text: str, font: FontProperties = FONT) -> None:
-    drawing.text(left, middle, text, fontproperties=font, va="center_baseline", parse_math=False)
+def _write(axes: Axes, left: float, middle: float, text: str, font: FontProperties = FONT) -> None:
+    axes.text(left, middle, text, fontproperties=font, va="center_baseline", parse_math=False)
 
 
 def _width(text: str, font: FontProperties = FONT) -> float:

@@ -1,4 +1,4 @@
-"""Draw how a model's accuracy falls as less of the images is visible."""
+"""Draw a model's accuracy over the occluded fraction and over the offset of the crop."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,22 +12,22 @@ from agmax.reports import style
 
 
 def figure(result: Mapping[str, Any]) -> Figure:
-    """Draw accuracy over the occluded share, or over the offset of the window, or both side by side."""
+    """Draw accuracy over the occluded fraction, or over the offset of the crop, or both side by side."""
     panels = [name for name in PANELS if name in result]
-    with style.figures(4.2, len(panels)) as (made, axes):
+    with style.figures(4.2, len(panels)) as (drawn, axes):
         num_images = result[panels[0]]["num_images"]
-        made.suptitle(f"{result['config']} on {result['dataset']}, {num_images:,} images", wrap=True)
+        drawn.suptitle(f"{result['config']} on {result['dataset']}, {num_images:,} images", wrap=True)
         for name, panel in zip(panels, axes, strict=True):
             PANELS[name](panel, result[name])
-    return made
+    return drawn
 
 
 def save(result: Mapping[str, Any], path: Path, *, force: bool = False) -> None:
-    """Write the figure as PNG, all or nothing; `force` replaces a file that is there.
+    """Write the figure as PNG, atomically; `force` replaces an existing file.
 
     Raises:
-        OutputError: the file cannot be written, or must not be.
-        TakenError: it is there, and nothing forces.
+        OutputError: the file cannot be written, or must not be replaced.
+        TakenError: the file exists, and `force` is false.
     """
     drawn = figure(result)
     with output_file(path, force=force) as file:
@@ -58,8 +58,8 @@ def _draw_offsets(axes: Axes, table: Mapping[str, Any]) -> None:
             )
     axes.set_xticks(range(count), [str(offset) for offset in pixels])
     axes.set_yticks(range(count), [str(offset) for offset in pixels])
-    axes.set_xlabel("window to the right (pixels)")
-    axes.set_ylabel("window down (pixels)")
+    axes.set_xlabel("crop offset to the right (pixels)")
+    axes.set_ylabel("crop offset down (pixels)")
     axes.set_title("top1 (%)", fontsize=9)
 
 

@@ -1,4 +1,4 @@
-"""Write the page of all settings from the schema: `python -m agmax.reports.settings > docs/settings.md`."""
+"""Write the page of all settings, from the schema: `python -m agmax.reports.settings > docs/settings.md`."""
 
 import ast
 import inspect
@@ -33,19 +33,19 @@ def page() -> str:
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """Return the text that stands under each field of a section in the source, empty where none does."""
-    found: dict[str, str] = {}
+    """Return the docstring below each field of a section, empty if there is none."""
+    texts: dict[str, str] = {}
     (kind,) = ast.parse(inspect.getsource(model)).body
     assert isinstance(kind, ast.ClassDef)
     for field, text in zip(kind.body, [*kind.body[1:], None], strict=True):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-            found[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split()) if is_text else ""  # type: ignore[union-attr]
-    return found
+            texts[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split()) if is_text else ""  # type: ignore[union-attr]
+    return texts
 
 
 def _section(model: type[BaseModel], prefix: str) -> list[str]:
-    """Return the lines of a section and of those inside it."""
+    """Return the lines of a section and its subsections."""
     texts, rows, inner = descriptions(model), list[str](), list[str]()
     for name, field in model.model_fields.items():
         kind = field.annotation
@@ -61,7 +61,7 @@ def _section(model: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _values(key: str, field: FieldInfo) -> str:
-    """Say what a setting can be: its words, or its type and range."""
+    """Return the possible values of a setting: its words, or its type and range."""
     words = schema.choices(key)
     if words:
         return ", ".join(f"`{word}`" for word in words)
@@ -71,16 +71,16 @@ def _values(key: str, field: FieldInfo) -> str:
 
 
 def _kind(annotation: Any) -> tuple[str, list[str]]:
-    """Return the words for a type, and the limits written into it."""
+    """Return the name of a type, and its limits."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if hasattr(annotation, "__metadata__"):
         text, limits = _kind(inner[0])
         return text, limits + [limit for mark in annotation.__metadata__ for limit in _limits(mark)]
     if origin in (Union, types.UnionType):
-        found = [_kind(each) for each in inner if each is not type(None)]
+        kinds = [_kind(each) for each in inner if each is not type(None)]
         is_optional = type(None) in inner
-        texts = list(dict.fromkeys(text for text, _ in found))
-        limits = [limit for _, each in found for limit in each]
+        texts = list(dict.fromkeys(text for text, _ in kinds))
+        limits = [limit for _, each in kinds for limit in each]
         return " or ".join([*texts, *(["null"] if is_optional else [])]), limits
     if origin is Literal:
         return " or ".join(f"`{each}`" for each in inner), []
@@ -91,7 +91,7 @@ def _kind(annotation: Any) -> tuple[str, list[str]]:
 
 
 def _limits(mark: Any) -> list[str]:
-    """Return the limits of a pydantic Field or of one of its marks."""
+    """Return the limits of a pydantic Field or of one of its annotations."""
     marks = mark.metadata if isinstance(mark, FieldInfo) else [mark]
     return [limit for each in marks if (limit := _limit(each))]
 

@@ -1,4 +1,4 @@
-"""The tables of a study as plain text: what Markdown, LaTeX and the page show, worded once."""
+"""Build the tables of a study as plain text, for Markdown, LaTeX and the HTML page."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from agmax.reports.formatting import (
 )
 from agmax.studies.analysis import PROTOCOLS, Analysis, Comparison, Curve
 
-NO_P_VALUE = "no p-value under six seeds"
+NO_P_VALUE = "no p-value below six seeds"
 MCNEMAR = "McNemar of these two models"
 
 TEXTS = {
@@ -45,9 +45,9 @@ TEXTS = {
     "verdict",
 }
 TEXTS |= {"what it controls", MCNEMAR}
-"""Columns of words; all others are of numbers."""
+"""Columns of text; all others are of numbers."""
 ALWAYS = {"p, sign flips", "p after Holm"}
-"""Columns that are shown where they hold nothing too; all others are then left out."""
+"""Columns that are shown even when empty; all other empty columns are left out."""
 
 
 class Column(NamedTuple):
@@ -60,22 +60,22 @@ class Column(NamedTuple):
 class Table(NamedTuple):
     """A table whose first column names the rows."""
 
-    name: str  # one word
+    name: str  # one word, used as an identifier
     title: str
     caption: str
     columns: list[Column]
     rows: list[list[str]]
-    notes: list[str]  # what marks mean
+    notes: list[str]  # footnotes
 
 
 def tables(analysis: Analysis) -> list[Table]:
-    """Return the tables of an analysis that have rows: variants, contrasts, checks, others, what is robust."""
-    made = (variants(analysis), contrasts(analysis), checks(analysis), others(analysis))
-    return [table for table in (*made, *(robustness(analysis, name) for name in ROBUSTNESS)) if table.rows]
+    """Return the tables of an analysis that have rows: variants, contrasts, checks, others, robustness."""
+    comparisons = (variants(analysis), contrasts(analysis), checks(analysis), others(analysis))
+    return [table for table in (*comparisons, *(robustness(analysis, name) for name in ROBUSTNESS)) if table.rows]
 
 
 def _table(name: str, title: str, caption: str, rows: Sequence[dict[str, str]], notes: list[str]) -> Table:
-    """Make a table of rows that map the heads of the columns to cells."""
+    """Create a table from rows that map column titles to entries."""
     titles = list(rows[0]) if rows else []
     shown = [head for head in titles if head in ALWAYS or any(row[head] != DASH for row in rows)]
     columns = [Column(head, head in TEXTS) for head in shown]
@@ -83,7 +83,7 @@ def _table(name: str, title: str, caption: str, rows: Sequence[dict[str, str]], 
 
 
 def variants(analysis: Analysis) -> Table:
-    """Return the main table, a row for each variant."""
+    """Return the main table, one row for each variant."""
     headline = analysis.metrics[0]
     rows = [
         {
@@ -109,12 +109,12 @@ def variants(analysis: Analysis) -> Table:
 
 
 def _caption_of_variants(analysis: Analysis) -> str:
-    protocol = f"at the {PROTOCOLS['final']}, where a column names no other protocol"
+    protocol = f"at the {PROTOCOLS['final']}, unless a column names another protocol"
     return (
         f"{_metrics(analysis.metrics)} on {analysis.num_test_images:,} test images {protocol}: mean over seeds "
-        f"{PLUS_MINUS} half the width of its 95 % t interval. Each interval is of its variant alone. Differences "
-        "between variants, paired by seed and therefore known better, stand below. Minutes are the median over runs, "
-        "training and evaluation."
+        f"{PLUS_MINUS} half the width of its 95 % t interval. Each interval is of one variant. Differences between "
+        "variants are paired by seed, which makes them more precise; they are in the tables below. Minutes are of "
+        "training and evaluation, the median over runs."
     )
 
 
@@ -125,22 +125,23 @@ def _notes_of_variants(analysis: Analysis) -> list[str]:
     ]
     if unequal:
         budget = f"the budget of {analysis.budget:,} samples seen"
-        notes.append(f"({times(unequal[0])}) not at equal compute: the variant spends {times(unequal[0])} {budget}")
+        notes.append(f"({times(unequal[0])}) unequal compute: the variant uses {times(unequal[0])} {budget}")
     if any(variant.num_trials for variant in analysis.variants):
         notes.append(
-            "trials: on validation images, from which the variant's settings, or those of the variant it is like, came"
+            "trials: number of trials on validation images from which the settings were chosen; a variant that is like "
+            "another has its choice"
         )
     if any(variant.num_seeds == 1 for variant in analysis.variants):
         notes.append(f"without {PLUS_MINUS}: one seed")
     if any(published_number(variant, analysis.metrics[0]) is not None for variant in analysis.variants):
-        notes.append("published: by the authors' own protocol, which may be another than any here")
+        notes.append("published: by the authors' own protocol, which may differ from all protocols here")
     return notes
 
 
 def contrasts(analysis: Analysis) -> Table:
-    """Return the contrasts with all that is known of each."""
-    found, headline, over_both = analysis.contrasts, analysis.metrics[0], _over_both(analysis)
-    num_tested = sum(item.difference.p_value is not None for item in found)
+    """Return the contrasts with intervals, tests and verdicts."""
+    listed, headline, over_both = analysis.contrasts, analysis.metrics[0], _over_both(analysis)
+    num_tested = sum(item.difference.p_value is not None for item in listed)
     rows = [
         {
             "contrast": pair_name(item),
@@ -155,46 +156,46 @@ def contrasts(analysis: Analysis) -> Table:
             "seeds": str(item.difference.num_seeds),
             "compute": times(item.compute_ratio),
         }
-        for item in found
+        for item in listed
     ]
     tests = f", then after Holm over {num_tested}" if num_tested else ""
     caption = (
         f"{_difference_caption(analysis)} p: two-sided exact sign-flip test of the seeds{tests}. "
-        f"{capitalize(over_both)}: 95 % bootstrap interval of the difference, in points; it is no "
-        "test. Equivalent: two one-sided t tests at 5 %, and the larger of their p."
+        f"{capitalize(over_both)}: 95 % bootstrap interval of the difference, in points; it is not a "
+        "test. Equivalent: two one-sided t tests at 5 %, with the larger p-value."
     )
-    if any(item.two_models for item in found):
-        caption += f" {MCNEMAR}: images on which the first alone and the second alone is right; of no other models."
-    notes = _notes_of_comparisons(found)
-    if any(item.difference.p_value is None for item in found):
+    if any(item.two_models for item in listed):
+        caption += f" {MCNEMAR}: numbers of images that only the first and only the second classifies correctly."
+    notes = _notes_of_comparisons(listed)
+    if any(item.difference.p_value is None for item in listed):
         notes.insert(0, f"{DASH} {NO_P_VALUE}")
     return _table("contrasts", "Contrasts", caption, rows, notes)
 
 
 def checks(analysis: Analysis) -> Table:
-    """Return the checks of the study itself: what was expected, what was found."""
-    held = {True: "yes", False: "NO", None: "too few seeds to tell"}
+    """Return the checks of the study: expected and found results."""
+    outcomes = {True: "yes", False: "NO", None: "too few seeds to tell"}
     rows = [
         {
             "check": pair_name(item),
             "expected": item.pair.expect,
             "found": item.verdict,
             "difference": difference(item, analysis.metrics[0]),
-            "holds?": held[item.holds],
+            "holds?": outcomes[item.holds],
             "seeds": str(item.difference.num_seeds),
             "compute": times(item.compute_ratio),
         }
         for item in analysis.checks
     ]
     caption = (
-        f"Pairs of which it is known beforehand how they compare. {_difference_caption(analysis)} A check holds where "
-        "the interval is as expected."
+        f"Pairs with a known result, which test the study itself. {_difference_caption(analysis)} A check holds if its "
+        "interval is as expected."
     )
     return _table("checks", "Checks", caption, rows, _notes_of_comparisons(analysis.checks))
 
 
 def others(analysis: Analysis) -> Table:
-    """Return the other variants beside the reference: estimates and intervals."""
+    """Return the comparisons of the other variants with the reference: estimates and intervals."""
     over_both = _over_both(analysis)
     rows = [
         {
@@ -208,37 +209,37 @@ def others(analysis: Analysis) -> Table:
         for item in analysis.others
     ]
     caption = (
-        f"Estimates without tests: no p-values, and intervals not widened for their number. "
+        f"Estimates without tests: no p-values, and intervals not adjusted for multiple comparisons. "
         f"{_difference_caption(analysis)} {capitalize(over_both)}: 95 % bootstrap interval, in points."
     )
     return _table("others", "The other variants", caption, rows, _notes_of_comparisons(analysis.others))
 
 
 class Robustness(NamedTuple):
-    """How a measure of robustness is worded."""
+    """The texts of a measure of robustness."""
 
     title: str
-    axis: str  # what grows, with its unit
-    images: str  # what is done to them
+    axis: str  # label of the horizontal axis, with unit
+    images: str  # how the images are changed
 
 
 ROBUSTNESS = {
     "occlusion": Robustness(
-        "When less is visible: occlusion",
+        "Robustness: occlusion",
         "occluded by a square (% of the area)",
-        "with a square of each image hidden, at a place of its own that is the same for all variants",
+        "with a square of each image occluded, at a random place that is the same for all variants",
     ),
     "offsets": Robustness(
-        "When less is visible: windows aside",
-        "window aside (pixels)",
-        "seen through windows that far up, down, left or right, averaged over the four",
+        "Robustness: off-centre crops",
+        "offset of the crop (pixels)",
+        "cropped at this offset up, down, left or right, averaged over the four directions",
     ),
 }
-"""By the name in a record."""
+"""Name in a record -> texts."""
 
 
 def robustness(analysis: Analysis, name: str) -> Table:
-    """Return the error, or top1, of every variant as less of the images is visible."""
+    """Return the error, or top1, of every variant over the occluded fraction or the offset of the crop."""
     metric = accuracy_metric(analysis.metrics[0])
     curves = {variant.name: variant.robustness[name] for variant in analysis.variants if name in variant.robustness}
     places = dict.fromkeys(
@@ -246,25 +247,27 @@ def robustness(analysis: Analysis, name: str) -> Table:
     )
     rows = []
     for variant, curve in curves.items():
-        cells = dict(zip((f"{at:.3g}" for at in curve.at), _points(as_headline(curve, analysis), metric), strict=True))
-        rows.append({"variant": plain(variant), **{place: cells.get(place, DASH) for place in places}})
-    words = ROBUSTNESS[name]
+        entries = dict(
+            zip((f"{at:.3g}" for at in curve.at), _points(as_headline(curve, analysis), metric), strict=True)
+        )
+        rows.append({"variant": plain(variant), **{place: entries.get(place, DASH) for place in places}})
+    texts = ROBUSTNESS[name]
     caption = (
-        f"{capitalize(metric_name(metric))} on {robustness_images(analysis, name)}. Columns: {words.axis}. Mean of the "
+        f"{capitalize(metric_name(metric))} on {robustness_images(analysis, name)}. Columns: {texts.axis}. Mean of the "
         f"seeds {PLUS_MINUS} half the width of its 95 % t interval."
     )
-    return _table(name, words.title, caption, rows, [])
+    return _table(name, texts.title, caption, rows, [])
 
 
 def robustness_images(analysis: Analysis, name: str) -> str:
-    """Say on which images a measure of robustness is."""
+    """Describe the images on which robustness was measured."""
     counts = analysis.num_robustness_images
     number_of = f"{min(counts):,} test images" if len(counts) == 1 else "test images"
     return f"{number_of} {ROBUSTNESS[name].images}"
 
 
 def as_headline(curve: Curve, analysis: Analysis) -> Curve:
-    """Return a curve of top1 in what is shown: top1 or error."""
+    """Convert a curve of top1 to the metric that is shown: top1 or error."""
     if accuracy_metric(analysis.metrics[0]) == "top1":
         return curve
     mean, low, high = ([100 - value for value in values] for values in (curve.mean, curve.high, curve.low))
@@ -279,7 +282,7 @@ def _points(curve: Curve, metric: str) -> list[str]:
 
 
 def _over_both(analysis: Analysis) -> str:
-    """Name the bootstrap interval: it is of right and wrong answers, whatever the headline metric."""
+    """Return the title of the bootstrap interval, which is of correct predictions, whatever the headline metric."""
     return f"{accuracy_metric(analysis.metrics[0])} over seeds and images"
 
 
@@ -293,15 +296,15 @@ def _difference_caption(analysis: Analysis) -> str:
     )
 
 
-def _notes_of_comparisons(found: Sequence[Comparison]) -> list[str]:
-    unequal = [times(item.compute_ratio) for item in found if is_unequal(item.compute_ratio)]
+def _notes_of_comparisons(listed: Sequence[Comparison]) -> list[str]:
+    unequal = [times(item.compute_ratio) for item in listed if is_unequal(item.compute_ratio)]
     if not unequal:
         return []
-    return [f"({unequal[0]}) not at equal compute: the first spends {unequal[0]} the samples seen of the second"]
+    return [f"({unequal[0]}) unequal compute: the first uses {unequal[0]} the samples seen of the second"]
 
 
 def _metrics(metrics: Sequence[str]) -> str:
-    """Name metrics and say which way is better: `Error (%, lower is better), nll (nats, lower is better)`."""
+    """Return the names of metrics with their direction: `Error (%, lower is better), nll (nats, lower is better)`."""
     up = [metric for metric in metrics if METRICS[metric].higher_is_better]
     down = [metric for metric in metrics if not METRICS[metric].higher_is_better]
     listed = [

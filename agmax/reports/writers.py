@@ -25,10 +25,10 @@ FIELDS = (
     "minutes",
     "published",
 )
-"""Columns of the CSV; low and high are the ends of the 95 % interval, what is not known is empty."""
+"""Columns of the CSV; low and high are the ends of the 95 % interval, unknown values are empty."""
 
 WIDE = 8
-"""Columns above which a LaTeX table is turned on its side."""
+"""Number of columns above which a LaTeX table is rotated."""
 
 IN_LATEX = {
     "\\": r"\textbackslash{}",
@@ -53,7 +53,7 @@ IN_LATEX = {
 
 
 def csv(analysis: Analysis) -> str:
-    """Return every mean in full precision, a line for each variant, protocol and metric."""
+    """Return all means in full precision, one line for each variant, protocol and metric."""
     text = io.StringIO()
     writer = csv_module.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -82,7 +82,7 @@ def csv(analysis: Analysis) -> str:
 
 
 def markdown(analysis: Analysis) -> str:
-    """Return all tables and the notes as Markdown with tables (GitHub's)."""
+    """Return all tables and the notes as GitHub Markdown."""
     lines = [f"# {in_markdown(analysis.title)}", ""]
     lines += [in_markdown(analysis.about), ""] if analysis.about else []
     for table in tables.tables(analysis):
@@ -96,15 +96,15 @@ def markdown(analysis: Analysis) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _markdown_row(cells: list[str]) -> str:
-    return f"| {' | '.join(in_markdown(cell) for cell in cells)} |"
+def _markdown_row(entries: list[str]) -> str:
+    return f"| {' | '.join(in_markdown(entry) for entry in entries)} |"
 
 
 def in_markdown(text: str) -> str:
-    """Escape what Markdown or HTML would take for markup; an underscore inside a word is none."""
+    """Escape the markup of Markdown and HTML; an underscore inside a word is not markup."""
     text = re.sub(r"([\\`*~|])", r"\\\1", plain(text))
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\_", text)
-    text = re.sub(r"\](?=[(\[:])", r"\]", text)  # a link needs it
+    text = re.sub(r"\](?=[(\[:])", r"\]", text)  # the end of a link's text
     text = re.sub(r"^(?=#|[+=-](\s|$))", r"\\", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -112,7 +112,7 @@ def in_markdown(text: str) -> str:
 def latex(analysis: Analysis) -> str:
     """Return all tables and the notes as LaTeX for the packages booktabs and rotating.
 
-    A table wider than the text is made smaller.
+    A table wider than the text is scaled down.
     """
     lines = [f"% {plain(analysis.title)}", r"% \usepackage{booktabs, rotating}", ""]
     for table in tables.tables(analysis):
@@ -134,7 +134,7 @@ def _latex_table(table: Table) -> list[str]:
         r"\toprule",
         " & ".join(_latex_head(column) for column in table.columns) + r" \\",
         r"\midrule",
-        *(" & ".join(in_latex(cell) for cell in row) + r" \\" for row in table.rows),
+        *(" & ".join(in_latex(entry) for entry in row) + r" \\" for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}}%",
         r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
@@ -148,12 +148,12 @@ def _latex_column(column: Column) -> str:
 
 
 def _latex_head(column: Column) -> str:
-    """Let a long head of a column of numbers take several lines."""
+    """Return the title of a column, in several lines if it is long and the column has numbers."""
     title = in_latex(column.title)
     return rf"\parbox[b]{{18mm}}{{\raggedleft {title}}}" if len(column.title) > 14 and not column.is_text else title
 
 
 def in_latex(text: str) -> str:
-    """Escape what LaTeX would take for markup: two hyphens are no dash, a bracket is no option."""
+    """Escape the markup of LaTeX, also double hyphens and a bracket at the start."""
     escaped = "".join(IN_LATEX.get(letter, letter) for letter in plain(text))
-    return re.sub(r"-(?=-)|^(?=[\[*])", lambda found: found[0] + "{}", escaped)
+    return re.sub(r"-(?=-)|^(?=[\[*])", lambda match: match[0] + "{}", escaped)

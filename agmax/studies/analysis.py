@@ -1,7 +1,7 @@
-"""From the records of finished runs to what can be said: means, paired differences, checks, and what is missing."""
+"""Analyze the records of finished runs: means, paired differences, checks, and notes on what is missing."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,22 +34,22 @@ PROTOCOLS = {
     "best_on_validation": "best on validation",
     "best_on_test": "best_on_test (as the papers do)",
 }
-"""How the epoch that counts is chosen; the first is the headline."""
+"""How the reported epoch is chosen; the first is the headline."""
 
 NOT_OF_THE_VARIANT = ("name", "dataset.seed", "model.seed", "train.seed", "train.runs_dir", "dataset.root")
-"""Settings in which runs of one variant differ, or which say nothing about it."""
+"""Settings that may differ between runs of one variant."""
 
 
 class VariantRuns(NamedTuple):
-    """One of the methods that are compared, with what is recorded of it."""
+    """A variant to compare, with its records: the input of `analyze`."""
 
     name: str
     about: str
     config: Config  # of one of its runs
-    records: dict[int, Record]  # by the seed of the seed
+    records: dict[int, Record]  # by seed
     num_planned: int
     paper: dict[str, float]  # published numbers by metric
-    num_trials: int = 0  # from which its settings were chosen
+    num_trials: int = 0  # of the tuning from which its settings were chosen
 
 
 class Pair(NamedTuple):
@@ -57,21 +57,21 @@ class Pair(NamedTuple):
 
     first: str
     second: str
-    about: str = ""  # how the second was found, or what is expected
+    about: str = ""  # how the second was chosen
     expect: str = ""  # of a check: "no difference", "a difference" or "no gain"
 
 
 class Curve(NamedTuple):
-    """A number of every seed over something else."""
+    """Mean over seeds as a function of `at`: epochs, percent of the area, or pixels."""
 
     at: list[float]
     mean: list[float]
-    low: list[float]  # of the 95 % interval; the mean where there is one seed
+    low: list[float]  # of the 95 % interval; equal to the mean with one seed
     high: list[float]
 
 
 class VariantSummary(NamedTuple):
-    """What one variant came to."""
+    """The results of one variant: what tables and figures show."""
 
     name: str
     about: str
@@ -79,34 +79,34 @@ class VariantSummary(NamedTuple):
     num_planned: int
     num_trials: int
     means: dict[str, dict[str, Mean]]  # protocol -> metric -> mean on the test images
-    values: dict[str, list[float]]  # metric -> of every seed at the final epoch
+    values: dict[str, list[float]]  # metric -> one value for each seed, at the final epoch
     samples_seen: int
     steps: int
-    minutes: float  # median of a run, training and evaluation
+    minutes: float  # of training and evaluation, median over runs
     compute: float | None  # samples seen as a multiple of the budget
-    settings: dict[str, Any]  # those in which variants differ
+    settings: dict[str, Any]  # only those that differ between variants
     paper: dict[str, float]
     samples_per_epoch: float
     curves: dict[str, Curve]  # of records.CURVES, over epochs
-    robustness: dict[str, Curve]  # top1 over shares occluded in percent, or over offsets in pixels
+    robustness: dict[str, Curve]  # top1 over occluded fractions in percent, or over offsets in pixels
 
 
 class Comparison(NamedTuple):
-    """What can be said of a pair, by the headline metric at the final epoch."""
+    """The comparison of a pair, by the headline metric at the final epoch."""
 
     pair: Pair
     difference: PairedDifference
     equivalence: Equivalence
-    bootstrap: Interval | None  # over seeds and images, of the error
+    bootstrap: Interval | None  # of the error, over seeds and images
     adjusted_p_value: float | None  # after Holm over the contrasts
     compute_ratio: float  # samples seen of the first over those of the second
     verdict: str
-    holds: bool | None  # of a check: is it as expected? None where there are too few seeds to say
-    two_models: McNemar | None  # where each variant has one seed: the test between these two models
+    holds: bool | None  # of a check: is the result as expected? None with too few seeds
+    two_models: McNemar | None  # the test between two models, where each variant has one seed
 
 
 class Analysis(NamedTuple):
-    """All that tables, figures and the page show."""
+    """The result of a study: the content of tables, figures and the page."""
 
     title: str
     about: str
@@ -114,12 +114,12 @@ class Analysis(NamedTuple):
     margin: float
     budget: int | None
     num_test_images: int
-    num_robustness_images: set[int]  # on how many of them robustness was measured: one number, where variants agree
+    num_robustness_images: set[int]  # test images on which robustness was measured; one number if all variants agree
     variants: list[VariantSummary]
-    contrasts: list[Comparison]  # fixed in advance, with p-values
+    contrasts: list[Comparison]  # declared in advance, with p-values
     checks: list[Comparison]
-    others: list[Comparison]  # every other variant beside one: estimates, without p-values
-    environment: dict[str, list[str]]  # what the runs were made by: every value that occurs
+    others: list[Comparison]  # all other variants with the reference: estimates without p-values
+    environment: dict[str, list[str]]  # of the runs: all values that occur
     notes: list[str]
 
 
@@ -135,49 +135,48 @@ def analyze(
     budget: int | None = None,
     notes: Sequence[str] = (),
 ) -> Analysis:
-    """Compare variants, of which those without a record are left out and noted.
+    """Compare variants by their records; variants without a record are left out and noted.
 
-    The other comparisons are of every variant with the comparator of the first contrast, or with the first variant.
+    `others` compares all remaining variants with the second variant of the first contrast, or with the first variant.
 
     Raises:
-        DataError: records of an earlier release lack the first metric, by which variants are compared.
+        DataError: records of an earlier release lack the headline metric.
     """
     measured = {variant.name: variant for variant in variants if variant.records}
-    lacking = [
+    incomplete = [
         name for name, variant in measured.items() if metrics[0] not in _common_metrics(list(variant.records.values()))
     ]
-    if lacking:
-        why, remedy = f"records of {', '.join(lacking)} lack it", "Name another metric first, or train these again"
+    if incomplete:
+        why, remedy = f"records of {', '.join(incomplete)} lack it", "Name another metric first, or train these again"
         raise DataError("variants cannot be compared", where=metrics[0], why=why, remedy=remedy)
     differing = _differing_settings([variant.config for variant in variants])
     summaries = [_summary(variant, budget, differing) for variant in measured.values()]
     notes = [*notes, *_notes(variants)]
 
-    def compared(pairs: Sequence[Pair]) -> list[Comparison]:
-        possible = [pair for pair in pairs if set(_seeds(measured, pair))]
-        return [_comparison(measured, pair, metrics[0], margin) for pair in possible]
+    def compare(pairs: Sequence[Pair]) -> list[Comparison]:
+        return [_comparison(measured, pair, metrics[0], margin) for pair in pairs if _seeds(measured, pair)]
 
     for pair in (*contrasts, *checks):
         if {pair.first, pair.second} <= measured.keys() and not _seeds(measured, pair):
-            notes.append(f"{pair.first} and {pair.second} have no seed in common, so nothing can be paired")
-    fixed = compared(contrasts)
-    adjusted = holm([item.difference.p_value for item in fixed])
-    fixed = [
+            notes.append(f"{pair.first} and {pair.second} have no seed in common and cannot be compared")
+    in_contrasts = compare(contrasts)
+    adjusted = holm([item.difference.p_value for item in in_contrasts])
+    in_contrasts = [
         item._replace(
             adjusted_p_value=p_value,
             verdict=_verdict(item.difference, item.equivalence, metrics[0], p_value),
         )
-        for item, p_value in zip(fixed, adjusted, strict=True)
+        for item, p_value in zip(in_contrasts, adjusted, strict=True)
     ]
-    tested = compared(checks)
+    in_checks = compare(checks)
     reference = contrasts[0].second if contrasts else next(iter(measured), "")
-    told = [{pair.first, pair.second} for pair in (*contrasts, *checks)]
-    of_checks = {pair.first for pair in checks}
-    others = compared(
+    listed = [{pair.first, pair.second} for pair in (*contrasts, *checks)]
+    checked = {pair.first for pair in checks}
+    others = compare(
         [
             Pair(name, reference)
             for name in measured
-            if name != reference and {name, reference} not in told and name not in of_checks
+            if name != reference and {name, reference} not in listed and name not in checked
         ]
     )
     counts = {record["num_test_images"] for variant in measured.values() for record in variant.records.values()}
@@ -192,8 +191,8 @@ def analyze(
         num_test_images,
         {min(limit, num_test_images) for limit in limits},
         summaries,
-        fixed,
-        tested,
+        in_contrasts,
+        in_checks,
         others,
         _environment(measured.values()),
         notes,
@@ -201,9 +200,9 @@ def analyze(
 
 
 def as_mapping(analysis: Analysis) -> dict[str, Any]:
-    """Return the numbers of an analysis in plain types, for --json."""
+    """Return the numbers of an analysis as plain types, for --json."""
 
-    def compared(comparison: Comparison) -> dict[str, Any]:
+    def mapping(comparison: Comparison) -> dict[str, Any]:
         pair, difference = comparison.pair, comparison.difference
         return {
             "first": pair.first,
@@ -231,69 +230,69 @@ def as_mapping(analysis: Analysis) -> dict[str, Any]:
             }
             for variant in analysis.variants
         },
-        "contrasts": [compared(item) for item in analysis.contrasts],
-        "checks": [compared(item) for item in analysis.checks],
+        "contrasts": [mapping(item) for item in analysis.contrasts],
+        "checks": [mapping(item) for item in analysis.checks],
         "notes": analysis.notes,
     }
 
 
 def _summary(variant: VariantRuns, budget: int | None, differing: Sequence[str]) -> VariantSummary:
-    found = [variant.records[seed] for seed in sorted(variant.records)]
+    by_seed = [variant.records[seed] for seed in sorted(variant.records)]
     leaves = dict(names.leaves(variant.config.model_dump(mode="json")))
-    samples = round(statistics.median(record["samples_seen"] for record in found))
+    samples = round(statistics.median(record["samples_seen"] for record in by_seed))
     return VariantSummary(
         name=variant.name,
         about=variant.about,
-        num_seeds=len(found),
+        num_seeds=len(by_seed),
         num_planned=variant.num_planned,
         num_trials=variant.num_trials,
-        means=_means(found),
-        values={metric: _values(found, metric).tolist() for metric in _common_metrics(found)},
+        means=_means(by_seed),
+        values={metric: _values(by_seed, metric).tolist() for metric in _common_metrics(by_seed)},
         samples_seen=samples,
-        steps=round(statistics.median(record["steps"] for record in found)),
-        minutes=statistics.median(record["seconds"] for record in found) / 60,
+        steps=round(statistics.median(record["steps"] for record in by_seed)),
+        minutes=statistics.median(record["seconds"] for record in by_seed) / 60,
         compute=samples / budget if budget else None,
         settings={key: leaves.get(key) for key in differing},
         paper=variant.paper,
-        samples_per_epoch=samples / found[0]["epochs"],
-        curves={name: curve for name in records.CURVES if (curve := _curve_over_epochs(found, name))},
-        robustness={name: curve for name in ("occlusion", "offsets") if (curve := _robustness(found, name))},
+        samples_per_epoch=samples / by_seed[0]["epochs"],
+        curves={name: curve for name in records.CURVES if (curve := _curve_over_epochs(by_seed, name))},
+        robustness={name: curve for name in ("occlusion", "offsets") if (curve := _robustness(by_seed, name))},
     )
 
 
-def _means(found: Sequence[Record]) -> dict[str, dict[str, Mean]]:
-    """Return mean and interval of every metric under every protocol that all records know."""
+def _means(listed: Sequence[Record]) -> dict[str, dict[str, Mean]]:
+    """Return mean and interval of every metric, for each protocol that all records have."""
     by_protocol: dict[str, list[dict[str, float]]] = {
         protocol: [
             record["metrics"]["test"] if protocol == "final" else record["best"][protocol]
-            for record in found
+            for record in listed
             if protocol == "final" or protocol in record["best"]
         ]
         for protocol in PROTOCOLS
     }
     return {
         protocol: {
-            metric: mean_interval(np.array([values[metric] for values in listed]))
+            metric: mean_interval(np.array([values[metric] for values in by_record]))
             for metric in METRICS
-            if all(metric in values for values in listed)
+            if all(metric in values for values in by_record)
         }
-        for protocol, listed in by_protocol.items()
-        if len(listed) == len(found)
+        for protocol, by_record in by_protocol.items()
+        if len(by_record) == len(listed)
     }
 
 
-def _curve_over_epochs(found: Sequence[Record], name: str) -> Curve | None:
-    curves = [record["curves"].get(name, {"epochs": [], "values": []}) for record in found]
+def _curve_over_epochs(listed: Sequence[Record], name: str) -> Curve | None:
+    curves = [record["curves"].get(name, {"epochs": [], "values": []}) for record in listed]
     return _curve([dict(zip(curve["epochs"], curve["values"], strict=True)) for curve in curves])
 
 
-def _robustness(found: Sequence[Record], name: str) -> Curve | None:
-    tables = [record.get("robustness", {}).get(name, {"at": [], "top1": []}) for record in found]
+def _robustness(listed: Sequence[Record], name: str) -> Curve | None:
+    tables = [record.get("robustness", {}).get(name, {"at": [], "top1": []}) for record in listed]
     return _curve([dict(zip(table["at"], table["top1"], strict=True)) for table in tables])
 
 
 def _curve(points: Sequence[Mapping[float, float]]) -> Curve | None:
-    """Return the mean curve of the seeds, where all of them are known."""
+    """Return the mean over seeds at the places that all of them have; None where there are none."""
     places = sorted(set.intersection(*(set(each) for each in points)))
     if not places:
         return None
@@ -307,7 +306,7 @@ def _curve(points: Sequence[Mapping[float, float]]) -> Curve | None:
 
 
 def _seeds(variants: Mapping[str, VariantRuns], pair: Pair) -> list[int]:
-    """Return the seeds that both variants have."""
+    """Return the seeds that both variants of a pair have."""
     if pair.first not in variants or pair.second not in variants:
         return []
     return sorted(variants[pair.first].records.keys() & variants[pair.second].records.keys())
@@ -332,27 +331,27 @@ def _comparison(variants: Mapping[str, VariantRuns], pair: Pair, metric: str, ma
     )
 
 
-def _common_metrics(found: Sequence[Record]) -> list[str]:
-    """Return the metrics that all records have; those of an earlier release may lack some."""
-    return [metric for metric in METRICS if all(metric in record["metrics"]["test"] for record in found)]
+def _common_metrics(listed: Sequence[Record]) -> list[str]:
+    """Return the metrics that all records have; records of an earlier release may lack some."""
+    return [metric for metric in METRICS if all(metric in record["metrics"]["test"] for record in listed)]
 
 
-def _values(found: Sequence[Record], metric: str) -> NDArray[np.float64]:
-    return np.array([record["metrics"]["test"][metric] for record in found], dtype=np.float64)
+def _values(listed: Sequence[Record], metric: str) -> NDArray[np.float64]:
+    return np.array([record["metrics"]["test"][metric] for record in listed], dtype=np.float64)
 
 
 def _bootstrap(first: Sequence[Record], second: Sequence[Record], pair: Pair) -> Interval | None:
-    """Return the interval over seeds and images, None where the test images are not the same."""
+    """Return the interval over seeds and images; None where the test images differ."""
     if len({record["labels"] for record in (*first, *second)}) > 1:
         return None
-    bits = [np.stack([records.unpack_right(record) for record in listed]) for listed in (first, second)]
+    bits = [np.stack([records.unpack_bits(record) for record in listed]) for listed in (first, second)]
     return bootstrap_interval(*bits, generator=generator("bootstrap", pair.first, pair.second))
 
 
 def _two_models(first: Sequence[Record], second: Sequence[Record]) -> McNemar | None:
     if first[0]["labels"] != second[0]["labels"]:
         return None
-    return mcnemar(records.unpack_right(first[0]), records.unpack_right(second[0]))
+    return mcnemar(records.unpack_bits(first[0]), records.unpack_bits(second[0]))
 
 
 def _verdict(difference: PairedDifference, equivalence: Equivalence, metric: str, p_value: float | None) -> str:
@@ -365,7 +364,7 @@ def _verdict(difference: PairedDifference, equivalence: Equivalence, metric: str
 
 
 def _holds(difference: PairedDifference, expect: str, *, lower_is_better: bool) -> bool | None:
-    """Tell whether a check came out as expected."""
+    """Tell whether the result of a check is as expected; None with too few seeds."""
     if not expect or difference.interval is None:
         return None
     low, high = difference.interval
@@ -373,11 +372,11 @@ def _holds(difference: PairedDifference, expect: str, *, lower_is_better: bool) 
         return low <= 0 <= high
     if expect == "a difference":
         return not low <= 0 <= high
-    return high >= 0 if lower_is_better else low <= 0  # no gain: the interval is not wholly on the better side
+    return high >= 0 if lower_is_better else low <= 0  # no gain: the interval is not entirely on the better side
 
 
 def _differing_settings(configs: Sequence[Config]) -> list[str]:
-    """Return the settings in which variants differ."""
+    """Return the settings that differ between variants."""
     leaves = [dict(names.leaves(config.model_dump(mode="json"))) for config in configs]
     keys = sorted({key for each in leaves for key in each})
     return [
@@ -387,30 +386,30 @@ def _differing_settings(configs: Sequence[Config]) -> list[str]:
     ]
 
 
-def _environment(variants: Any) -> dict[str, list[str]]:
-    found = [
+def _environment(variants: Iterable[VariantRuns]) -> dict[str, list[str]]:
+    environments = [
         record["environment"] | {"code": record.get("code")}
         for variant in variants
         for record in variant.records.values()
     ]
     keys = (*records.ENVIRONMENT_KEYS, "code")
-    return {key: sorted({str(each.get(key)) for each in found}) for key in keys}
+    return {key: sorted({str(each.get(key)) for each in environments}) for key in keys}
 
 
 def _notes(variants: Sequence[VariantRuns]) -> list[str]:
-    """Say what is missing, and what does not go together."""
+    """Return notes on missing seeds, and on differences between the runs."""
     notes = [
         f"{variant.name}: {len(variant.records)} of {variant.num_planned} seeds are finished"
         for variant in variants
         if len(variant.records) < variant.num_planned
     ]
-    found = [record for variant in variants for record in variant.records.values()]
-    for key, what in (("precision", "number formats"), ("threads", "numbers of threads"), ("torch", "torch releases")):
-        values = sorted({str(record["environment"].get(key)) for record in found})
+    listed = [record for variant in variants for record in variant.records.values()]
+    for key, what in (("precision", "dtypes"), ("threads", "numbers of threads"), ("torch", "torch releases")):
+        values = sorted({str(record["environment"].get(key)) for record in listed})
         if len(values) > 1:
-            notes.append(f"runs of several {what}: {', '.join(values)}")
-    if len({record.get("code") for record in found}) > 1:
-        notes.append("runs of several states of the code")
-    if len({record["labels"] for record in found}) > 1:
-        notes.append("the test images are not the same in all runs: no interval over images can be given")
+            notes.append(f"runs with several {what}: {', '.join(values)}")
+    if len({record.get("code") for record in listed}) > 1:
+        notes.append("runs of several versions of the code")
+    if len({record["labels"] for record in listed}) > 1:
+        notes.append("the test images differ between runs: there is no interval over images")
     return notes

@@ -1,4 +1,4 @@
-"""Compare run folders that are there already, as a study compares its runs."""
+"""Compare existing run folders, as a study compares its runs."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from agmax.experiments.start import IRRELEVANT_SETTINGS
 from agmax.studies import records
 from agmax.studies.analysis import NOT_OF_THE_VARIANT, Analysis, Pair, VariantRuns, analyze
 
-CHOSEN_AFTERWARDS = "the pairs were chosen when the runs were there: the p-values describe, they do not confirm"
+CHOSEN_AFTERWARDS = "the pairs were chosen after the runs: the p-values are exploratory, not confirmatory"
 
 
 class Side(NamedTuple):
-    """One of the two that --diff sets against each other."""
+    """One of the two sides of --diff."""
 
     text: str
     config: Config
@@ -27,13 +27,13 @@ class Side(NamedTuple):
 
 
 def compare_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
-    """Compare finished runs: those that differ in their seeds alone are seeds of one variant.
+    """Compare finished runs; runs that differ only in their seed belong to one variant.
 
-    Every variant is compared with the first. Return the analysis, and the folder for what is made from it.
+    Every variant is compared with the first. Return the analysis, and the folder for tables and figures.
 
     Raises:
-        UsageError: a run is given twice, or was not evaluated on the test images.
-        CheckpointError: there is no such run.
+        UsageError: two runs of a variant have the same seed, or a run has no test metrics.
+        CheckpointError: a run does not exist, is not finished or lacks a file.
     """
     variants: list[VariantRuns] = []
     runs = [_finished_run(text, runs_dir) for text in texts]
@@ -43,8 +43,8 @@ def compare_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
         try:
             record = records.record_of_run(run)
         except (KeyError, OSError, ValueError) as error:
-            remedy = "Restore it, or train again: runs of early releases lack some of it"
-            raise CheckpointError("run folder is not whole", where=run.path, why=str(error), remedy=remedy) from error
+            remedy = "Restore it, or train again: runs of early releases lack some files"
+            raise CheckpointError("run folder is incomplete", where=run.path, why=str(error), remedy=remedy) from error
         if "test" not in record["metrics"]:
             raise UsageError(
                 "run without test metrics", where=run.path, why="it was trained with evaluation.test=false"
@@ -52,8 +52,8 @@ def compare_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
         for number, variant in enumerate(variants):
             if not resolve.differences(variant.config, config, ignore=(*IRRELEVANT_SETTINGS, *NOT_OF_THE_VARIANT)):
                 if record["seed"] in variant.records:
-                    why = f"two runs of {variant.name} have seed {record['seed']}"
-                    raise UsageError("a seed stands twice", where=run.path, why=why, remedy="Leave one out")
+                    why = f"another run of {variant.name} has seed {record['seed']}"
+                    raise UsageError("two runs of one seed", where=run.path, why=why, remedy="Leave one out")
                 variant.records[record["seed"]] = record
                 variants[number] = variant._replace(num_planned=len(variant.records))
                 break
@@ -78,25 +78,24 @@ def _finished_run(text: str, runs_dir: str) -> RunFolder:
     run = RunFolder(path)
     if not path.is_dir() or run.read_json("result.json") is None:
         why = "it has no result.json"
-        raise CheckpointError(
-            "not a finished run", where=path, why=why, remedy="Give run folders; --train --resume ends one"
-        )
+        remedy = "Give finished run folders; --train --resume finishes one"
+        raise CheckpointError("not a finished run", where=path, why=why, remedy=remedy)
     return run
 
 
 def _find_run(text: str, runs_dir: str) -> Path:
-    """Find a run folder as typed or below the folder of runs; where there is none, name the nearest."""
+    """Find a run folder, as typed or in `runs_dir`; the error names the nearest."""
     try:
         return find(text, runs_dir)
     except CheckpointError as error:
-        there = [str(found.parent) for found in Path(runs_dir).expanduser().glob("*/*/result.json")]
-        remedy = names.nearest(text, there) if there else f"There is none in {runs_dir}"
+        finished = [str(file.parent) for file in Path(runs_dir).expanduser().glob("*/*/result.json")]
+        remedy = names.nearest(text, finished) if finished else f"{runs_dir} contains no finished run"
         raise CheckpointError("no such run", where=text, remedy=remedy) from error
 
 
 def _distinguish_names(variants: Sequence[VariantRuns]) -> list[VariantRuns]:
-    """Give variants of one name the settings that tell them apart."""
-    named = []
+    """Add the differing settings to the names of variants with the same name."""
+    renamed = []
     for variant in variants:
         same = [other for other in variants if other.name == variant.name]
         keys = {
@@ -108,18 +107,18 @@ def _distinguish_names(variants: Sequence[VariantRuns]) -> list[VariantRuns]:
         }
         leaves = dict(names.leaves(variant.config.model_dump(mode="json")))
         words = ", ".join(f"{key}={leaves.get(key)}" for key in sorted(keys))
-        named.append(variant._replace(name=f"{variant.name} ({words})" if words else variant.name))
-    return named
+        renamed.append(variant._replace(name=f"{variant.name} ({words})" if words else variant.name))
+    return renamed
 
 
 def diff(texts: Sequence[str], runs_dir: str) -> dict[str, Any]:
     """Return the settings and metrics in which two runs, or two configurations, differ.
 
     Raises:
-        UsageError: there is no such configuration.
-        CheckpointError: there is no such run.
+        UsageError: a configuration does not exist.
+        CheckpointError: a run does not exist.
     """
-    first, second = (_side(text, runs_dir) for text in texts)
+    first, second = (_read_side(text, runs_dir) for text in texts)
     before, after = (dict(names.leaves(side.config.model_dump(mode="json"))) for side in (first, second))
     differing = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     shared = [name for name in first.metrics if name in second.metrics]
@@ -132,8 +131,8 @@ def diff(texts: Sequence[str], runs_dir: str) -> dict[str, Any]:
     }
 
 
-def _side(text: str, runs_dir: str) -> Side:
-    """Read a run folder or, where there is none of that name, a configuration."""
+def _read_side(text: str, runs_dir: str) -> Side:
+    """Read a run folder or, where none has that name, a configuration."""
     is_name = not resolve.is_path(text) or text.endswith((".yaml", ".yml"))
     try:
         run = RunFolder(_find_run(text, runs_dir))

@@ -1,4 +1,4 @@
-"""How long the runs of a study will take: by the runs already finished, or by a few steps timed now."""
+"""Estimate how long the runs of a study take, from its finished runs or from a few timed steps."""
 
 import statistics
 import time
@@ -11,13 +11,13 @@ from agmax.studies.plan import PlannedRun
 from agmax.studies.records import Record
 
 LARGE = 64
-"""Side of images, in pixels, from which a few of them are enough to time a step."""
+"""Image size in pixels above which a step is timed with a few images only."""
 
 
 def samples_seen(config: Config, sizes: dict[str, int | None] | None = None) -> int | None:
-    """Return how many images, counting views, a training goes through; None where only the data could tell.
+    """Return the samples seen in a training (images, times views, times epochs); None where the data are missing.
 
-    `sizes` remembers the number of training images of each data set that was looked at.
+    `sizes` caches the number of training images of each data set.
     """
     sizes = {} if sizes is None else sizes
     number = config.dataset.train_limit
@@ -29,8 +29,8 @@ def samples_seen(config: Config, sizes: dict[str, int | None] | None = None) -> 
     return None if number is None else config.train.epochs * number * config.objective.num_views
 
 
-def seconds(planned_runs: Sequence[PlannedRun], known: Collection[Record]) -> float | None:
-    """Return how long runs take one after another; None where the data are not there to tell."""
+def seconds(planned_runs: Sequence[PlannedRun], finished: Collection[Record]) -> float | None:
+    """Return the seconds of runs one after another, from finished runs or timed steps; None where data are missing."""
     if not planned_runs:
         return 0.0
     sizes: dict[str, int | None] = {}
@@ -38,13 +38,13 @@ def seconds(planned_runs: Sequence[PlannedRun], known: Collection[Record]) -> fl
     total = sum(number for number in samples if number is not None)
     if None in samples:
         return None
-    if known:
-        return total * float(statistics.median(record["seconds"] / record["samples_seen"] for record in known))
+    if finished:
+        return total * float(statistics.median(record["seconds"] / record["samples_seen"] for record in finished))
     return total * seconds_per_sample(planned_runs[-1].config)
 
 
 def _num_images(config: Config) -> int | None:
-    from agmax import builders  # here, for it takes seconds, which a study that asks for no estimate spares
+    from agmax import builders  # slow to import
 
     try:
         return len(builders.split(config, "train").labels)
@@ -53,9 +53,9 @@ def _num_images(config: Config) -> int | None:
 
 
 def seconds_per_sample(config: Config) -> float:
-    """Time two training steps on images of noise, and return the seconds for one view of one image.
+    """Time two training steps on noise images, and return the seconds for one view of one image.
 
-    Reading files and evaluating are left out.
+    Reading files and evaluation are not included.
     """
     import torch
 
@@ -68,11 +68,10 @@ def seconds_per_sample(config: Config) -> float:
     device = devices.choose_device(config.train.device)
     devices.keep_freed_memory()
     data, num_views = config.dataset, config.objective.num_views
-    count = 4 if data.image_size > LARGE else config.train.batch_size
-    images = torch.randint(0, 256, (count, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
-    sample = RawBatch(
-        images.to(device), torch.arange(count).remainder(builders.num_classes(config)), torch.arange(count)
-    )
+    num_images = 4 if data.image_size > LARGE else config.train.batch_size
+    images = torch.randint(0, 256, (num_images, data.channels, data.image_size, data.image_size), dtype=torch.uint8)
+    indices = torch.arange(num_images)
+    raw = RawBatch(images.to(device), indices.remainder(builders.num_classes(config)), indices)
     classifier = builders.model(config, with_pretrained=False).to(device)
     classifier.autocast = devices.autocast_dtype(config.train.precision, device)
     augment, objective, optimizer = (
@@ -81,19 +80,19 @@ def seconds_per_sample(config: Config) -> float:
         builders.optimizer(config, classifier),
     )
     started = 0.0
-    for step in range(3):  # the first also chooses algorithms and fills caches
+    for step in range(3):  # step 0 is a warm-up
         if step == 1:
             started = time.perf_counter()
-        batch = augment(sample, step=step)
+        batch = augment(raw, step=step)
         losses = objective(classifier(batch.images), batch)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         optimizer.step()
         float(batch.weights.sum())  # waits for a GPU
-    return (time.perf_counter() - started) / (2 * count * num_views)
+    return (time.perf_counter() - started) / (2 * num_images * num_views)
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people read it."""
+    """Format seconds as hours and minutes."""
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""The runs of a study: every training it is made of, each with a key that names its result for good."""
+"""Plan the runs of a study, each with a key that identifies its result."""
 
 import hashlib
 import json
@@ -11,15 +11,16 @@ from agmax.config.schema import Config
 from agmax.experiments.start import IRRELEVANT_SETTINGS
 from agmax.studies.spec import Study, Variant
 
-WHERE_THE_DATA_ARE = ("dataset.root", "dataset.license", "dataset.source")
+DATA_LOCATION = ("dataset.root", "dataset.license", "dataset.source")
+"""Settings that do not change the result of a training."""
 
 
 class PlannedRun(NamedTuple):
-    """One training of a study."""
+    """One training of a study: a variant with one seed."""
 
     variant: str
-    seed: int  # of the seed
-    trial: int | None  # of the tuning, which never reads the test images; None for a result
+    seed: int  # without the variant's seed_offset
+    trial: int | None  # number of the trial in the tuning; None for a run evaluated on the test images
     resolved: Resolved
     key: str
 
@@ -29,13 +30,13 @@ class PlannedRun(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Name the run in a line of text."""
+        """Return the name of the run for messages."""
         trial = "" if self.trial is None else f", trial {self.trial}"
         return f"{self.variant}{trial}, seed {self.seed}"
 
 
 class TypedSettings(NamedTuple):
-    """What was typed beside the study: it holds for every run."""
+    """Overrides from the command line; they apply to every run."""
 
     dataset: str | None = None
     parts: tuple[str, ...] = ()
@@ -43,12 +44,12 @@ class TypedSettings(NamedTuple):
 
 
 def key(config: Config) -> str:
-    """Return 16 hexadecimal digits for all that decides a training's result: its settings and its seed.
+    """Return a hash (16 hexadecimal digits) of everything that determines a training's result: settings and seed.
 
-    Only settings that differ from the schema's defaults are hashed, so that a setting added later, whose default is
-    what was done before, leaves the keys of finished runs as they are.
+    Only settings that differ from the schema's defaults are hashed. A setting added later, whose default keeps the
+    earlier behavior, therefore does not change the keys of finished runs.
     """
-    ignored = (*IRRELEVANT_SETTINGS, *WHERE_THE_DATA_ARE)
+    ignored = (*IRRELEVANT_SETTINGS, *DATA_LOCATION)
     leaves = names.leaves(config.model_dump(mode="json", exclude_defaults=True))
     decisive = {name: value for name, value in sorted(leaves) if not name.startswith(ignored)}
     decisive["train.seed"] = config.train.seed
@@ -56,10 +57,10 @@ def key(config: Config) -> str:
 
 
 def tuning(study: Study, typed: TypedSettings) -> list[PlannedRun]:
-    """Return the runs of the tuning, seed by seed, so that all variants have come equally far at any time."""
-    unread = Setting("evaluation.test", False, "the tuning, which never reads the test images")
+    """Return the runs of the tuning, seed by seed, so that all variants progress equally."""
+    without_test = Setting("evaluation.test", False, "the tuning, which never reads the test images")
     return [
-        _planned(study, study.variants[name], seed, typed, settings=(*trial, unread), trial=number)
+        _plan_run(study, study.variants[name], seed, typed, settings=(*trial, without_test), trial=number)
         for seed in study.tune_seeds
         for name, trials in study.trials.items()
         for number, trial in enumerate(trials)
@@ -67,11 +68,16 @@ def tuning(study: Study, typed: TypedSettings) -> list[PlannedRun]:
 
 
 def results(study: Study, typed: TypedSettings, chosen: dict[str, Sequence[Setting]]) -> list[PlannedRun]:
-    """Return the runs that read the test images, seed by seed, each variant with the settings chosen for it."""
+    """Return the runs evaluated on the test images, seed by seed, each variant with its chosen settings."""
     seeds = sorted({seed for variant in study.variants.values() for seed in variant.seeds})
     return [
-        _planned(
-            study, variant, seed, typed, settings=chosen.get(variant.name, ()), beneath=chosen.get(variant.like or "")
+        _plan_run(
+            study,
+            variant,
+            seed,
+            typed,
+            settings=chosen.get(variant.name, ()),
+            like_settings=chosen.get(variant.like or ""),
         )
         for seed in seeds
         for variant in study.variants.values()
@@ -79,33 +85,33 @@ def results(study: Study, typed: TypedSettings, chosen: dict[str, Sequence[Setti
     ]
 
 
-def _planned(
+def _plan_run(
     study: Study,
     variant: Variant,
     seed: int,
     typed: TypedSettings,
     *,
     settings: Sequence[Setting] = (),
-    beneath: Sequence[Setting] | None = None,
+    like_settings: Sequence[Setting] | None = None,
     trial: int | None = None,
 ) -> PlannedRun:
-    """Lay a run's settings: the study's, those of the variant it is like, its own, the seeds, what was typed."""
+    """Resolve a run's settings; in rising order: study, the variant in `like`, own, trial, seeds, command line."""
     like = study.variants.get(variant.like or "")
     parts = tuple(dict.fromkeys([*(like.parts if like else ()), *variant.parts, *typed.parts]))
-    number = "" if trial is None else f"-trial{trial}"
+    suffix = "" if trial is None else f"-trial{trial}"
     origin = f"{study.name}, {variant.name}"
-    written = (*study.settings, *(like.settings if like else ()), *variant.settings)
-    has_own_subset = any(setting.key == "dataset.seed" for setting in written)
+    in_file = (*study.settings, *(like.settings if like else ()), *variant.settings)
+    has_own_subset = any(setting.key == "dataset.seed" for setting in in_file)
     layers = [
         *study.settings,
         *(like.settings if like else ()),
-        *(beneath or ()),
+        *(like_settings or ()),
         *variant.settings,
         *settings,
         Setting("train.seed", seed + variant.seed_offset, origin),
         *([Setting("dataset.seed", seed, origin)] if variant.seed_offset and not has_own_subset else []),
         *typed.settings,
-        Setting("name", f"{study.name}-{variant.name}{number}", origin),
+        Setting("name", f"{study.name}-{variant.name}{suffix}", origin),
     ]
     dataset = typed.dataset or study.dataset
     resolved = resolve.resolve(study.base, dataset=dataset, parts=parts, settings=layers)

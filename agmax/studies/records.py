@@ -1,4 +1,4 @@
-"""Finished runs, one line of JSON each: all that tables, intervals and figures are made from."""
+"""Store finished runs as lines of JSON, from which all tables, intervals and figures are computed."""
 
 import base64
 import hashlib
@@ -21,16 +21,16 @@ Bits = NDArray[np.bool_]
 ENVIRONMENT_KEYS = ("torch", "device_name", "num_gpus", "threads", "precision", "commit", "clean")
 CURVES = ("train_loss", "validation_top1", "test_top1")
 
-CANNOT, REMEDY = "cannot write the results", "Copy the study file to a folder you can write, and give its path"
+WHAT, REMEDY = "cannot write the results", "Copy the study file to a writable folder, and give its path"
 
 
 def record_of_run(run: RunFolder) -> Record:
-    """Return what a finished run leaves for a comparison.
+    """Return the record of a finished run.
 
     Keys: seed, config, split, metrics (of every split: METRICS), best (the two protocols that choose an epoch),
-    curves (values at epochs), epochs, steps, samples_seen, num_training_images, code, seconds, environment; with a test
-    split num_test_images, labels (checksum) and right (of every test image, packed); where it was measured robustness
-    (top1 `at` shares occluded in percent, and `at` offsets in pixels).
+    curves (values at epochs), epochs, steps, samples_seen, num_training_images, code, seconds, environment. With a test
+    split: num_test_images, labels (checksum), right (packed bits: is each test image classified correctly?). Where it
+    was measured: robustness (top1 `at` occluded fractions in percent, and `at` offsets in pixels).
     """
     result, environment = run.read_json("result.json"), run.read_json("environment.json")
     with np.load(run.path / "predictions.npz", allow_pickle=False) as arrays:
@@ -55,8 +55,8 @@ def record_of_run(run: RunFolder) -> Record:
         record["robustness"] = robustness
     if "test_labels" in predictions:
         labels = predictions["test_labels"]
-        right = predictions["test_predicted"] == labels
-        record |= {"num_test_images": len(labels), "labels": checksum(labels), "right": pack_bits(right)}
+        correct = predictions["test_predicted"] == labels
+        record |= {"num_test_images": len(labels), "labels": checksum(labels), "right": pack_bits(correct)}
     return record
 
 
@@ -69,15 +69,15 @@ def _seconds(timing: Mapping[str, float]) -> tuple[float, float]:
 
 
 def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the test metrics of the epochs that validation and, as the papers do, the test itself would choose."""
-    tested = [row for row in rows if "test_top1" in row]
-    chosen: dict[str, Any] = {}
+    """Return the test metrics of the best epoch on validation and of the best on test (as the papers do)."""
+    test_rows = [row for row in rows if "test_top1" in row]
+    best: dict[str, Any] = {}
     for protocol, key in (("best_on_validation", "validation_top1"), ("best_on_test", "test_top1")):
-        candidates = [row for row in tested if key in row]
+        candidates = [row for row in test_rows if key in row]
         if candidates:
-            row = max(candidates, key=lambda row: float(row[key]))  # the first of equals
-            chosen[protocol] = {"epoch": row["epoch"], **_metrics(row, "test")}
-    return chosen
+            row = max(candidates, key=lambda row: float(row[key]))  # ties go to the first
+            best[protocol] = {"epoch": row["epoch"], **_metrics(row, "test")}
+    return best
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
@@ -91,40 +91,40 @@ def _curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
 
 
 def _robustness(result: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    tables: dict[str, tuple[list[float], list[float]]] = {}
     if "occlusion" in result:
         table = result["occlusion"]
-        found["occlusion"] = [100 * fraction for fraction in table["fraction"]], table["top1"]
+        tables["occlusion"] = [100 * fraction for fraction in table["fraction"]], table["top1"]
     if "offsets" in result:
         table = result["offsets"]["along_axes"]
-        found["offsets"] = table["pixels"], table["top1"]
+        tables["offsets"] = table["pixels"], table["top1"]
     return {
         name: {"at": [round(x, 3) for x in at], "top1": [round(y, 3) for y in top1]}
-        for name, (at, top1) in found.items()
+        for name, (at, top1) in tables.items()
     }
 
 
-def pack_bits(right: Bits) -> str:
-    """Write right [M] as text, eight images a byte."""
-    return base64.b64encode(np.packbits(right).tobytes()).decode()
+def pack_bits(correct: Bits) -> str:
+    """Encode bits [M] as base64 text, eight to a byte."""
+    return base64.b64encode(np.packbits(correct).tobytes()).decode()
 
 
-def unpack_right(record: Record) -> Bits:
-    """Return which test images [M] a run's model has classified rightly."""
+def unpack_bits(record: Record) -> Bits:
+    """Return for each test image [M] whether the run classified it correctly."""
     packed_bits = np.frombuffer(base64.b64decode(record["right"]), dtype=np.uint8)
     return np.unpackbits(packed_bits, count=record["num_test_images"]).astype(bool)
 
 
 def checksum(labels: NDArray[Any]) -> str:
-    """Return 16 hexadecimal digits for labels [M] in their order: equal where the test images are."""
+    """Return a hash (16 hexadecimal digits) of labels [M], equal for equal test images in equal order."""
     return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def read_records(path: Path) -> dict[str, Record]:
-    """Return the records of a file by key, of equal keys the last; a line cut short by a kill is left out.
+    """Return the records of a file by key; the last of equal keys wins, an incomplete last line is ignored.
 
     Raises:
-        DataError: a line in the middle is damaged, or the file cannot be read.
+        DataError: another line is damaged, or the file cannot be read.
     """
     try:
         return _parse(path.read_bytes(), path)
@@ -135,54 +135,54 @@ def read_records(path: Path) -> dict[str, Record]:
 
 
 def _parse(content: bytes, path: Path) -> dict[str, Record]:
-    found: dict[str, Record] = {}
+    record_of: dict[str, Record] = {}
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-            found[record["key"]] = record
+            record_of[record["key"]] = record
         except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):  # no line end behind it
+            if number == len(lines):  # cut short by a kill
                 break
-            remedy = "Restore the file, or remove that line: its run is then trained again"
+            remedy = "Restore the file, or remove the line to train its run again"
             raise DataError("damaged record", where=f"{path}:{number}", remedy=remedy) from error
-    return found
+    return record_of
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Add a record to the file, to which other programs may be adding, unless they have added this very one.
+    """Append a record to the file, unless the same run of the same code is in it; safe with several writers.
 
-    A line cut short before is mended: removed, or ended where it is whole.
+    An incomplete last line is removed; a complete one without a line end gets one.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    storage.make_folder(path.parent, what=CANNOT, remedy=REMEDY)
+    storage.make_folder(path.parent, what=WHAT, remedy=REMEDY)
     with (
-        storage.explain(path, what=CANNOT, remedy=REMEDY),
-        storage.open_locked(path, wait=True, what=CANNOT, remedy=REMEDY) as file,
+        storage.explain(path, what=WHAT, remedy=REMEDY),
+        storage.open_locked(path, wait=True, what=WHAT, remedy=REMEDY) as file,
     ):
-        assert file is not None, "it was waited for"
+        assert file is not None, "open_locked waits for the lock"
         file.seek(0)
         content = file.read()
-        there = _parse(content, path)
-        if record["key"] in there and there[record["key"]].get("code") == record.get("code"):
+        existing = _parse(content, path).get(record["key"])
+        if existing is not None and existing.get("code") == record.get("code"):
             return
-        cut = content[content.rfind(b"\n") + 1 :]
-        if _parse(cut, path):
+        last_line = content[content.rfind(b"\n") + 1 :]
+        if _parse(last_line, path):
             file.write(b"\n")
         else:
-            file.truncate(len(content) - len(cut))
+            file.truncate(len(content) - len(last_line))
         file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         storage.sync(file)
 
 
 def check_writable(path: Path) -> None:
-    """Find out before the work begins whether its records can be kept.
+    """Check before the first training that records can be written.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    storage.check_writable(path, what=CANNOT, remedy=REMEDY)
+    storage.check_writable(path, what=WHAT, remedy=REMEDY)

@@ -1,4 +1,4 @@
-"""Run the runs of a study that are not finished: each in a process of its own, alone in its run folder."""
+"""Train the missing runs of a study, each in its own process and run folder."""
 
 import json
 import os
@@ -24,30 +24,30 @@ from agmax.experiments.start import IRRELEVANT_SETTINGS
 from agmax.studies.plan import PlannedRun
 
 POLL_SECONDS = 5.0
-"""How often a run that another program trains is looked at."""
+"""Interval between checks of runs that other processes train."""
 
 
 class RunOutcome(NamedTuple):
-    """What became of a run."""
+    """The outcome of a run: finished, failed, or left to another process."""
 
     planned: PlannedRun
-    run: RunFolder | None  # finished; None where it failed, or another program has it
-    message: str  # what went wrong
-    exit_code: int
+    run: RunFolder | None  # None where it failed, or another process trains it
+    message: str  # the error, where it failed
+    exit_code: int  # 0 where it finished or another process trains it
 
 
 class StudyRunError(AgmaxError):
-    """A run whose training failed; the program ends with the code of that training."""
+    """The training of a run failed; the program ends with the exit code of that training."""
 
     def __init__(self, outcome: RunOutcome, num_failed: int, log_file: Path) -> None:
         what = "a run failed" if num_failed == 1 else f"{num_failed} runs failed, the first"
-        remedy = f"See {log_file}; the finished runs are kept, and --study again runs the others"
+        remedy = f"See {log_file}; finished runs are kept, and --study trains the others"
         super().__init__(what, where=outcome.planned.title, why=outcome.message, remedy=remedy)
         self.exit_code = outcome.exit_code
 
 
 def folder_of(study: str, runs_dir: str) -> Path:
-    """Return where a study writes what is its own."""
+    """Return the folder of a study's tables, figures and logs."""
     return Path(runs_dir).expanduser() / "studies" / study
 
 
@@ -61,19 +61,19 @@ def run_all(
     imports: Sequence[str] = (),
     done: Callable[[RunOutcome], None],
 ) -> list[RunOutcome]:
-    """Train the runs, `jobs` at a time, each job on its share of the GPUs or of the cores.
+    """Train the runs, `jobs` at a time, each job on its part of the GPUs or cores; return the failed outcomes.
 
-    With `fresh` the runs that other code has begun are left as they are; every run imports the files `imports`.
-    `done` is called with every finished run, in the order in which they end. A run that another program has
-    locked is left to it and looked at again at the end. Return the outcomes of those that failed.
+    With `fresh`, unfinished runs of other code are not continued. Every run imports the files `imports`. `done` is
+    called with each finished run, in the order in which they end. Runs that another process has locked are checked
+    again at the end.
     """
     storage.make_folder(folder / "runs")
     failed: list[RunOutcome] = []
     waiting = list(planned_runs)
-    num_told = 0
+    num_reported = 0
     while waiting:
         elsewhere: list[PlannedRun] = []
-        with closing(_each(waiting, folder, jobs=jobs, gpus=gpus, fresh=fresh, imports=imports)) as outcomes:
+        with closing(_train_all(waiting, folder, jobs=jobs, gpus=gpus, fresh=fresh, imports=imports)) as outcomes:
             for outcome in outcomes:
                 if outcome.run is not None:
                     done(outcome)
@@ -83,23 +83,23 @@ def run_all(
                     failed.append(outcome)
                     log.info("failed: %s: %s", outcome.planned.title, outcome.message)
         if elsewhere and len(elsewhere) == len(waiting):
-            if len(elsewhere) != num_told:
-                num_told = len(elsewhere)
-                log.info("waiting for runs that other programs train: %d", num_told)
+            if len(elsewhere) != num_reported:
+                num_reported = len(elsewhere)
+                log.info("waiting for runs that other processes train: %d", num_reported)
             time.sleep(POLL_SECONDS)
         waiting = elsewhere
     return failed
 
 
 class _Processes:
-    """The processes that were started and run on; all of them end when this program is told to."""
+    """The child processes that are running; all of them end with this program."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._is_over = False
+        self._is_ended = False
 
     def run(self, words: Sequence[str], log_file: Path, environment: dict[str, str], lock: int) -> tuple[int, bytes]:
-        """Run a command whose text goes to a file; return its exit status, 128 + n after signal n, and its answer."""
+        """Run a command with stderr to a file; return its exit code (128 + n after signal n) and its stdout."""
         storage.append(log_file, f"$ {shlex.join(words)}\n")
         with log_file.open("ab") as output:
             child = subprocess.Popen(
@@ -111,21 +111,21 @@ class _Processes:
                 pass_fds=[lock],
             )
             self._running.add(child)
-            if self._is_over:  # it was told between two of these lines
+            if self._is_ended:  # end() was called since the child was started
                 child.terminate()
-            answer, _ = child.communicate()
+            output_bytes, _ = child.communicate()
         self._running.discard(child)
         code = child.returncode
-        return code if code >= 0 else 128 - code, answer
+        return code if code >= 0 else 128 - code, output_bytes
 
     def end(self) -> None:
-        """End them; their trainings go on from the last checkpoint next time."""
-        self._is_over = True
+        """End all processes; the next call continues their trainings from the last checkpoint."""
+        self._is_ended = True
         for child in list(self._running):
             child.terminate()
 
 
-def _each(
+def _train_all(
     planned_runs: Sequence[PlannedRun],
     folder: Path,
     *,
@@ -135,27 +135,28 @@ def _each(
     imports: Sequence[str],
 ) -> Generator[RunOutcome, None, None]:
     """Yield the outcome of each run as it ends."""
-    places = [_environment(number, jobs, gpus) for number in range(jobs)]
+    environments = [_environment(number, jobs, gpus) for number in range(jobs)]
     children = _Processes()
     queue = iter(planned_runs)
     with ThreadPoolExecutor(jobs) as pool:
         running: dict[Future[RunOutcome], dict[str, str]] = {}
         try:
             while True:
-                while places and (planned := next(queue, None)) is not None:
-                    place = places.pop()
-                    running[pool.submit(_train, planned, folder, place, children, fresh=fresh, imports=imports)] = place
+                while environments and (planned := next(queue, None)) is not None:
+                    environment = environments.pop()
+                    future = pool.submit(_train, planned, folder, environment, children, fresh=fresh, imports=imports)
+                    running[future] = environment
                 if not running:
                     return
                 for ended in wait(running, return_when=FIRST_COMPLETED).done:
-                    places.append(running.pop(ended))
+                    environments.append(running.pop(ended))
                     yield ended.result()
         finally:
             children.end()
 
 
 def _environment(number: int, jobs: int, gpus: Sequence[str]) -> dict[str, str]:
-    """Return the environment of a job: its share of the GPUs, or of the cores."""
+    """Return the environment variables of a job: its part of the GPUs or cores."""
     environment = dict(os.environ)
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[number::jobs])
@@ -174,75 +175,75 @@ def _train(
     fresh: bool,
     imports: Sequence[str],
 ) -> RunOutcome:
-    """Train one run, or go on with it; the lock is the child's too, so that it holds as long as either lives."""
+    """Train or continue one run; the child inherits the lock, which holds while either process lives."""
     with storage.lock(folder / "runs" / f"{planned.key}.lock") as lock:
         if lock is None:
-            return RunOutcome(planned, None, "another program trains it", 0)
-        begun = next(iter(_runs(planned, fresh=fresh)), None)
-        if begun is not None and begun.read_json("result.json") is not None:
-            return RunOutcome(planned, begun, "", 0)
+            return RunOutcome(planned, None, "another process trains it", 0)
+        existing = next(iter(_find_runs(planned, fresh=fresh)), None)
+        if existing is not None and existing.read_json("result.json") is not None:
+            return RunOutcome(planned, existing, "", 0)
         config = folder / "runs" / f"{planned.key}.yaml"
         log_file = config.with_suffix(".log")
         words = [*program(), *(f"--import={path}" for path in imports), f"--config={config}", "--train", "--json"]
-        words += [f"--resume={begun.path}"] if begun else []
+        words += [f"--resume={existing.path}"] if existing else []
         storage.write_file(config, resolve.as_yaml(planned.resolved))
         with storage.explain(log_file):
-            code, answer = children.run(words, log_file, environment, lock)
+            code, output = children.run(words, log_file, environment, lock)
         try:
-            folder_of_run = json.loads(answer)["run_folder"] if code == 0 else None
+            run_folder = json.loads(output)["run_folder"] if code == 0 else None
         except (ValueError, KeyError, TypeError):
-            folder_of_run = None
-        if folder_of_run is None:
+            run_folder = None
+        if run_folder is None:
             return RunOutcome(planned, None, _reason(log_file, code), code or 1)
-        return RunOutcome(planned, RunFolder(Path(folder_of_run)), "", 0)
+        return RunOutcome(planned, RunFolder(Path(run_folder)), "", 0)
 
 
-def _runs(planned: PlannedRun, *, fresh: bool) -> Iterable[RunFolder]:
-    """Yield the run folders of a run's very settings, the newest first; with `fresh` those of the present code."""
+def _find_runs(planned: PlannedRun, *, fresh: bool) -> Iterable[RunFolder]:
+    """Yield the run folders with exactly a run's settings, newest first; with `fresh`, only those of this code."""
     config = planned.config
     for run in find_runs(config.train.runs_dir, config.name, start.stem(config)):
-        there = start.settings_of(run)
+        other = start.settings_of(run)
         environment = run.read_json("environment.json") or {}
-        if there is None or (fresh and environment.get("code") != fingerprint()):
+        if other is None or (fresh and environment.get("code") != fingerprint()):
             continue
-        num_classes = there.dataset.num_classes
-        counted = resolve.with_classes(config, num_classes) if num_classes else config  # a run has counted them
-        if not resolve.differences(there, counted, ignore=IRRELEVANT_SETTINGS):
+        num_classes = other.dataset.num_classes  # a run folder has the number of classes found in the data
+        expected = resolve.with_classes(config, num_classes) if num_classes else config
+        if not resolve.differences(other, expected, ignore=IRRELEVANT_SETTINGS):
             yield run
 
 
 def program() -> list[str]:
-    """Return the command that starts this program anew."""
+    """Return the command that starts this program."""
     script = names.PACKAGE.parent / "main.py"
     return [sys.executable, str(script)] if script.is_file() else [sys.executable, "-m", "agmax"]
 
 
 def visible_gpus() -> list[str]:
-    """Return the names of the GPUs that may be used, as CUDA_VISIBLE_DEVICES writes them."""
+    """Return the names of the usable GPUs, as written in CUDA_VISIBLE_DEVICES."""
     import torch
 
     if not torch.cuda.is_available():
         return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
-    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
 
-def jobs_for(asked: int | None, gpus: Sequence[str]) -> int:
-    """Return how many runs are trained at a time: what is asked, or one for each GPU.
+def num_jobs(typed: int | None, gpus: Sequence[str]) -> int:
+    """Return how many runs are trained at a time: as typed, or one for each GPU.
 
     Raises:
         ResourceError: there are fewer GPUs than jobs.
     """
-    if asked and gpus and asked > len(gpus):
-        raise ResourceError("fewer GPUs than jobs", where=f"--jobs={asked}", why=f"{len(gpus)} GPUs are visible")
-    return asked or max(1, len(gpus))
+    if typed and gpus and typed > len(gpus):
+        raise ResourceError("fewer GPUs than jobs", where=f"--jobs={typed}", why=f"{len(gpus)} GPUs are visible")
+    return typed or max(1, len(gpus))
 
 
 def _reason(log_file: Path, code: int) -> str:
-    """Return why a training ended, from what its latest attempt has said."""
+    """Return why a training failed, from the log of its latest attempt."""
     text = "\n" + log_file.read_text(encoding="utf-8", errors="replace")
     _, *lines = text.rpartition("\n$ ")[2].splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
     if not errors and code > 128:
         return f"ended by signal {code - 128} ({signal.strsignal(code - 128)})"
-    return (errors or lines or ["nothing was said"])[-1].removeprefix("error: ")
+    return (errors or lines or ["its log is empty"])[-1].removeprefix("error: ")

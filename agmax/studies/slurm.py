@@ -1,4 +1,4 @@
-"""Write a study as an array job for the batch system Slurm: every task trains one run."""
+"""Write a study as an array job for Slurm, one task for each run."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from agmax.studies.runner import program
 
 
-def script(name: str, words: Sequence[str], planned_runs: Sequence[int]) -> str:
-    """Return the job script that trains the runs of these numbers (from 1 on), each with the words typed.
+def script(name: str, words: Sequence[str], numbers: Sequence[int]) -> str:
+    """Return the job script that trains the runs with these numbers (counted from 1), each with the same command.
 
-    A task that Slurm ends early is queued again, and goes on from its last checkpoint.
+    A task that Slurm ends early is queued again and continues from its last checkpoint.
     """
     command = shlex.join([*program(), *words])
     return "\n".join(
         [
             "#!/bin/bash",
-            f"# Submit with sbatch; afterwards run, for the tables: {command}",
+            f"# Submit with sbatch. For the tables, run afterwards: {command}",
             f"#SBATCH --job-name={name}",
-            f"#SBATCH --array={ranges(planned_runs)}",
+            f"#SBATCH --array={ranges(numbers)}",
             "#SBATCH --gpus-per-task=1",
             "#SBATCH --ntasks=1",
             "#SBATCH --cpus-per-task=8",
@@ -32,7 +32,7 @@ def script(name: str, words: Sequence[str], planned_runs: Sequence[int]) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Write rising numbers as Slurm does: 1, 2, 3, 5 is `1-3,5`."""
+    """Format increasing numbers as Slurm does: 1, 2, 3, 5 is `1-3,5`."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""Read a study: one YAML file that says what is compared with what, on which seeds, and by which numbers."""
+"""Read a study from its YAML file: variants, seeds, metrics, contrasts, checks and trials."""
 
 import re
 from collections.abc import Iterable
@@ -17,24 +17,24 @@ SET_BY_THE_STUDY = {
     "train.seed": "Write seeds: [5, 6, 7] in the study",
     "evaluation.test": "Leave it out",
 }
-"""Settings that make a run what it is, and what to do instead of writing them."""
+"""Settings that the study sets for each run, and what to write instead."""
 
 
 class Variant(NamedTuple):
-    """One variant of a study."""
+    """One variant of a study, with its seeds and the file lines of its settings."""
 
     name: str
     about: str  # what it controls
-    parts: tuple[str, ...]  # added to the name of the base
+    parts: tuple[str, ...]  # appended to the name of the base
     settings: tuple[Setting, ...]
-    like: str | None  # the variant whose parts, settings and chosen trial lie beneath its own
+    like: str | None  # the variant whose parts, settings and chosen trial are applied before its own
     seeds: tuple[int, ...]
-    seed_offset: int  # added to every seed but the subset's
-    paper: dict[str, float]  # published numbers, to stand beside
+    seed_offset: int  # added to every seed except that of the data subset
+    paper: dict[str, float]  # published numbers, shown in the tables
 
 
 class Study(NamedTuple):
-    """What a study file says."""
+    """A study file, validated."""
 
     name: str
     path: Path
@@ -44,41 +44,41 @@ class Study(NamedTuple):
     settings: tuple[Setting, ...]  # of every run
     variants: dict[str, Variant]
     metrics: tuple[str, ...]  # the first is the headline
-    budget: int | None  # samples seen that a fair variant spends
+    budget: int | None  # samples seen by each variant at equal compute
     margin: float  # of equivalence, in units of the headline metric
     contrasts: tuple[ContrastSection, ...]
     checks: tuple[CheckSection, ...]
     tune_seeds: tuple[int, ...]
     trials: dict[str, tuple[tuple[Setting, ...], ...]]  # variant -> the settings of each trial
-    unequal_trials: str  # why some variants have fewer
+    unequal_trials: str  # why some variants have fewer trials
 
     @property
     def results(self) -> Path:
-        """Return the file of finished runs, one line each."""
+        """Return the path of the records of finished runs (JSON lines)."""
         return self.path.parent / "results" / f"{self.name}.jsonl"
 
-    def chosen(self, typed: str = "") -> Path:
-        """Return the file of the settings that the tuning has chosen; `typed` marks that of settings typed beside."""
-        return self.path.parent / "results" / f"{self.name}{typed}.chosen.yaml"
+    def chosen(self, suffix: str = "") -> Path:
+        """Return the path of the settings that the tuning chose; `suffix` distinguishes overridden studies."""
+        return self.path.parent / "results" / f"{self.name}{suffix}.chosen.yaml"
 
 
 def find_study(text: str) -> Path:
-    """Return the file of a study: a path, or the name of one in configs/study.
+    """Return the path of a study file, given as a path or as a name in configs/study.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the file does not exist or cannot be read.
     """
     folder = names.CONFIGS / "study"
     is_name = not text.endswith((".yaml", ".yml")) and "/" not in text
     try:
         path = folder / f"{text}.yaml" if is_name else Path(text).expanduser()
-        is_there = path.is_file()
+        exists = path.is_file()
     except (OSError, RuntimeError) as error:  # a name too long, no such home folder
         raise UsageError("cannot read the study", where=text[:60], why=str(error)[:200]) from error
-    if not is_there:
-        known = [shipped.stem for shipped in sorted(folder.glob("*.yaml"))]
-        is_near = is_name and Path(f"{text}.yaml").is_file()
-        remedy = f"Write ./{text}.yaml" if is_near else names.nearest(path.stem, known)
+    if not exists:
+        shipped = [file.stem for file in sorted(folder.glob("*.yaml"))]
+        is_in_this_folder = is_name and Path(f"{text}.yaml").is_file()
+        remedy = f"Write ./{text}.yaml" if is_in_this_folder else names.nearest(path.stem, shipped)
         raise UsageError("no such study", where=text, remedy=remedy)
     return path
 
@@ -87,11 +87,11 @@ def read_study(path: Path) -> Study:
     """Read a study file.
 
     Raises:
-        UsageError: it is not one, or a variant of it cannot be trained; every error that was found is reported.
+        UsageError: the file is not a valid study, or a variant cannot be trained; lists every error.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", path.stem):
-        why = "letters, digits and . _ - make it, 100 at most"
-        raise UsageError("not a name for a study", where=path, why=why, remedy="Rename the file")
+        why = "a name consists of at most 100 letters, digits and . _ -"
+        raise UsageError("wrong name of a study", where=path, why=why, remedy="Rename the file")
     document = reader.read_yaml(path)
     file = spec_file.validate(document)
     tune = file.tune
@@ -142,7 +142,7 @@ def _settings(mapping: dict[str, Any], prefix: str, document: Document) -> tuple
 
 
 def _inconsistencies(study: Study, file: StudyFile, document: Document) -> list[AgmaxError]:
-    """Return what does not fit together: variants that are not there, trials of different number, shared seeds."""
+    """Return the contradictions in a study: unknown variants, unequal numbers of trials, shared seeds."""
     problems: list[AgmaxError] = []
     seeds = file.seeds
 
@@ -151,10 +151,10 @@ def _inconsistencies(study: Study, file: StudyFile, document: Document) -> list[
 
     pairs = [("contrasts", contrast.of, name) for contrast in study.contrasts for name in contrast.against]
     pairs += [("checks", check.of, check.against) for check in study.checks]
-    named = [(f"variants.{variant.name}.like", variant.like) for variant in study.variants.values() if variant.like]
-    named += [(key, name) for key, first, second in pairs for name in (first, second)]
-    named += [(f"tune.trials.{name}", name) for name in study.trials]
-    for key, name in named:
+    references = [(f"variants.{item.name}.like", item.like) for item in study.variants.values() if item.like]
+    references += [(key, name) for key, first, second in pairs for name in (first, second)]
+    references += [(f"tune.trials.{name}", name) for name in study.trials]
+    for key, name in references:
         if name not in study.variants:
             refuse(key, f"unknown variant {name}", remedy=names.nearest(name, study.variants))
     for key, first, second in pairs:
@@ -163,32 +163,33 @@ def _inconsistencies(study: Study, file: StudyFile, document: Document) -> list[
     for variant in study.variants.values():
         other = study.variants.get(variant.like or "")
         if other and (other.like or variant.name in study.trials):
-            why = "a variant like another has no trials of its own, and that other stands by itself"
+            why = "a variant with `like` has no trials, and names a variant without `like`"
             refuse(f"variants.{variant.name}.like", f"variant {variant.name} cannot be like {other.name}", why)
     if len({len(listed) for listed in study.trials.values()}) > 1 and not study.unequal_trials:
         counts = ", ".join(f"{name} {len(listed)}" for name, listed in study.trials.items())
-        why, remedy = f"a fair tuning gives all equally many: {counts}", "Or say in tune.unequal why they are not"
-        refuse("tune.trials", "variants with more trials than others", why, remedy)
+        why = f"a fair tuning has the same number for each: {counts}"
+        remedy = "Add trials, or write the reason in tune.unequal"
+        refuse("tune.trials", "variants have unequal numbers of trials", why, remedy)
     for contrast in study.contrasts:
         untuned = [name for name in contrast.against if name in study.variants and name not in study.trials]
         if len(contrast.against) > 1 and untuned:
-            why = "the best of several is chosen on the validation of the tuning"
-            refuse("contrasts", f"no trials of {', '.join(untuned)}", why, "Name one variant, or give them trials")
-    for name, words in file.variants.items():
-        if words.seeds and words.seeds > len(seeds):
-            why = f"{words.seeds}, of {len(seeds)}"
+            why = "the best of several comparators is chosen by the tuning"
+            refuse("contrasts", f"no trials of {', '.join(untuned)}", why, "Name one variant, or add trials")
+    for name, section in file.variants.items():
+        if section.seeds and section.seeds > len(seeds):
+            why = f"{section.seeds}, of {len(seeds)}"
             refuse(f"variants.{name}.seeds", f"variant {name} has more seeds than the study", why)
     for key, listed in (("seeds", seeds), ("tune.seeds", list(study.tune_seeds))):
         if len(set(listed)) < len(listed):
-            refuse(key, "a seed stands twice")
+            refuse(key, "a seed is listed twice")
     shared = sorted(set(study.tune_seeds) & set(seeds))
     if shared:
-        refuse("tune.seeds", f"seeds {shared} are seeds of the study too", "they would be chosen on")
+        refuse("tune.seeds", f"seeds {shared} are seeds of the study too", "settings must be chosen on other seeds")
     return problems
 
 
 def _wrong_settings(study: Study, document: Document) -> list[AgmaxError]:
-    """Return what a variant or a trial could not be trained with; nothing is asked of the data."""
+    """Return the settings with which a variant or a trial cannot be trained; reads no data."""
     problems: list[AgmaxError] = []
     try:
         resolve.resolve(study.base)
@@ -227,7 +228,7 @@ def _each(error: UsageError) -> Iterable[AgmaxError]:
 
 
 def _with_line(error: AgmaxError, what: str, key: str, document: Document) -> AgmaxError:
-    """Return an error that names a line of the file: its own, or that of `key`."""
+    """Return the error with a line of the file: its own line or, where it has none, that of `key`."""
     if f"({document.path}:" in str(error):
         return error
     return UsageError(what, where=document.where(key), why=str(error))

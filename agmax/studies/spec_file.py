@@ -1,4 +1,4 @@
-"""The shape of a study file, and what is wrong with a file of another shape."""
+"""Validate a study file, and explain what is wrong with it."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -17,20 +17,20 @@ Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length
 
 
 def _as_seeds(value: Any) -> Any:
-    """Read a number of seeds as the seeds from 0 on."""
+    """Read a number n as the seeds 0 to n - 1."""
     if type(value) is int and value >= 1:
         return list(range(value))
     if not isinstance(value, list):
-        raise PydanticCustomError("seeds", "it must be how many there are, or a list of their seeds")
+        raise PydanticCustomError("seeds", "it must be a number of seeds, or a list of seeds")
     return value
 
 
 def _as_variant(value: Any) -> Any:
-    """Read one line of text as the parts of a variant, and nothing as a variant that adds nothing to the base."""
+    """Read a string as the parts of a variant, and null as a variant without changes to the base."""
     if isinstance(value, str):
         return {"parts": value}
     if not isinstance(value, dict | None):
-        raise PydanticCustomError("variant", "it must be parts of a name, or a section of settings")
+        raise PydanticCustomError("variant", "it must be parts of a configuration name, or a section of settings")
     return value or {}
 
 
@@ -38,7 +38,7 @@ Seeds = Annotated[list[Seed], Field(min_length=1), BeforeValidator(_as_seeds)]
 
 
 class VariantSection(Section):
-    """What a study file says of one variant; other keys than these are settings."""
+    """One variant in a study file; all other keys are settings."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -51,15 +51,15 @@ class VariantSection(Section):
 
 
 class ContrastSection(Section):
-    """Two variants to compare, fixed before the results are known."""
+    """Two variants to compare, declared before the results are known."""
 
     of: Word
     against: Annotated[list[Word], Field(min_length=1)]
-    """The comparator, or several of which the one with the best validation in the tuning is taken."""
+    """The comparator; of several, the one with the best validation top1 in the tuning."""
 
 
 class CheckSection(Section):
-    """Two variants of which it is known beforehand how they compare: they test the study itself."""
+    """Two variants with a known result: a test of the study itself."""
 
     of: Word
     against: Word
@@ -67,21 +67,21 @@ class CheckSection(Section):
 
 
 class TuneSection(Section):
-    """How each variant's settings are chosen: by the mean top1 on the validation images."""
+    """The trials from which each variant's settings are chosen, by mean top1 on the validation images."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    """Seeds of the trials, none of them a seed of the study."""
+    """Seeds of the trials; none is a seed of the study."""
     trials: Annotated[
         dict[Word, Annotated[list[dict[str, Any]], Field(min_length=2)]],
         Field(min_length=1),
     ]
-    """For each variant the settings of its trials, equally many for all."""
+    """Settings of each trial by variant, the same number for every variant."""
     unequal: str = ""
-    """Why some variants have fewer trials than others; the report says so."""
+    """The reason for unequal numbers of trials; the report shows it."""
 
 
 class StudyFile(Section):
-    """What a study file says."""
+    """The content of a study file."""
 
     about: str = ""
     base: str
@@ -102,21 +102,21 @@ SECTIONS: dict[str, type[Section]] = {"contrasts": ContrastSection, "checks": Ch
 EXPLANATIONS = {
     "dict_type": "it must be a section, `key: value`",
     "model_type": "it must be a section, `key: value`",
-    "list_type": "it must be a list, `[one, another]`",
+    "list_type": "it must be a list, `[first, second]`",
     "int_type": "it must be a whole number",
     "float_type": "it must be a number",
     "string_type": "it must be text",
-    "string_pattern_mismatch": "letters, digits and _ . - make a name",
-    "string_too_long": "60 letters at most make a name",
+    "string_pattern_mismatch": "a name consists of letters, digits and _ . -",
+    "string_too_long": "a name has at most 60 characters",
 }
-"""What pydantic's errors mean to whom wrote the file."""
+"""Explanations of pydantic's error types for the author of the file."""
 
 
 def validate(document: Document) -> StudyFile:
-    """Return what a study file says; a key with nothing behind it says nothing.
+    """Return the content of a study file; keys without a value are ignored.
 
     Raises:
-        UsageError: it has another shape; every error that was found is reported.
+        UsageError: the file is not a valid study; lists every error.
     """
     try:
         return StudyFile.model_validate({key: value for key, value in document.mapping.items() if value is not None})
@@ -125,7 +125,7 @@ def validate(document: Document) -> StudyFile:
 
 
 def _explain(item: Any, document: Document) -> UsageError:
-    """Turn one of pydantic's errors into ours: key, value, line, what is allowed."""
+    """Convert one of pydantic's errors to a UsageError with key, value, line and what is allowed."""
     path = [word for word in item["loc"] if word != "[key]"]
     where = document.where(".".join(map(str, path)))
     key, entry = ".".join(map(str, path)), ""
@@ -140,11 +140,11 @@ def _explain(item: Any, document: Document) -> UsageError:
         return UsageError(f"unknown key {key}{entry}", where=where, remedy=remedy)
     why, remedy = EXPLANATIONS.get(item["type"], item["msg"].replace("Input should be", "it must be")), ""
     if item["type"] == "too_short":
-        why = f"it must hold {item['ctx']['min_length']} or more"
+        why = f"it must have {item['ctx']['min_length']} or more entries"
     if item["type"] == "literal_error":
         close = names.nearest(str(item["input"]), re.findall("'([^']+)'", why))
         remedy = close if close.startswith("Did") else ""
     value = repr(item["input"]) if len(repr(item["input"])) <= 60 else repr(item["input"])[:57] + "..."
-    is_of_key = item["loc"][-1] == "[key]"  # the key itself is wrong, and stands last in its name
+    is_of_key = item["loc"][-1] == "[key]"  # the key itself is wrong; it is the last word of the path
     what = f"wrong name {key}" if is_of_key else f"wrong value {key}={value}" if key else f"wrong value {value}"
     return UsageError(f"{what}{entry}", where=where, why=why, remedy=remedy)

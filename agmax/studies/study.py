@@ -1,4 +1,4 @@
-"""Run a study from its file: tune, freeze, measure, and report what can be said."""
+"""Run a study from its file: tune, freeze the settings, measure, analyze."""
 
 import signal
 import time
@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
 from agmax.experiments.source_hash import fingerprint
-from agmax.studies import analysis, estimate, intervals, plan, records, runner, slurm, tuning
-from agmax.studies import spec as files
+from agmax.studies import analysis, estimate, intervals, plan, records, runner, slurm, spec, tuning
 from agmax.studies.analysis import Analysis, Pair, VariantRuns
 from agmax.studies.plan import PlannedRun, TypedSettings
 from agmax.studies.records import Record
@@ -22,127 +21,124 @@ Result = dict[str, Any]
 
 
 class Phase(NamedTuple):
-    """What a study does now: its tuning, or its measuring."""
+    """The current phase of a study: tuning, or results."""
 
     name: str  # tuning or results
     planned_runs: list[PlannedRun]
-    tuned: Tuning
+    tuning: Tuning
     choices: dict[str, Choice] | None
 
 
 class Options(NamedTuple):
-    """How a study is run."""
+    """The options of --study."""
 
-    dry_run: bool = False  # say what would be trained, and for how long
-    fresh: bool = False  # repeat the runs that other code has made
+    dry_run: bool = False  # report what would be trained, and for how long
+    fresh: bool = False  # repeat the runs of other code
     jobs: int | None = None  # runs at a time
-    run_number: int | None = None  # this one alone, counted from 1
-    print_slurm: bool = False  # write an array job, whose tasks repeat `words`
+    run_number: int | None = None  # only this run, counted from 1
+    print_slurm: bool = False  # return an array job whose tasks repeat `words`
     words: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()  # files that every run imports first
 
 
 class StudyOutcome(NamedTuple):
-    """What a run of a study came to."""
+    """The outcome of one call of a study."""
 
     result: Result
     analysis: Analysis | None  # where all runs are finished
-    folder: Path  # for what is made from it
+    folder: Path  # of tables and figures
 
 
 def run(study_file: Path, typed: TypedSettings = TypedSettings(), options: Options = Options()) -> StudyOutcome:  # noqa: B008
-    """Run what is missing of a study; what was typed beside it holds for every run.
+    """Train the missing runs of a study and analyze it; `typed` settings apply to every run.
 
     Raises:
-        UsageError: the file is no study, a setting is the study's own to set, there is no such run, or nothing is left
-            to submit.
-        CellError: the training of some runs failed; the others are finished.
+        UsageError: the file is not a valid study, a typed setting is set by the study, the run number does not exist,
+            or no run is left to submit.
+        StudyRunError: the training of some runs failed; the others are finished.
     """
-    study = files.read_study(study_file)
+    study = spec.read_study(study_file)
     for setting in typed.settings:
-        if setting.key in files.SET_BY_THE_STUDY:
-            remedy = files.SET_BY_THE_STUDY[setting.key]
+        if setting.key in spec.SET_BY_THE_STUDY:
+            remedy = spec.SET_BY_THE_STUDY[setting.key]
             raise UsageError(f"{setting.key} is the study's to set", where=setting.origin, remedy=remedy)
     phase = phase_of(study, typed)
-    known = records.read_records(study.results)
-    missing = [planned for planned in phase.planned_runs if _is_missing(planned, known, fresh=options.fresh)]
-    wanted = missing
+    record_of = records.read_records(study.results)
+    missing = [planned for planned in phase.planned_runs if _is_missing(planned, record_of, fresh=options.fresh)]
+    to_train = missing
     if options.run_number is not None:
         if options.run_number > len(phase.planned_runs):
-            raise UsageError(
-                "no such run", where=f"--run={options.run_number}", why=f"there are {len(phase.planned_runs)}"
-            )
-        wanted = [planned for planned in missing if planned is phase.planned_runs[options.run_number - 1]]
+            why = f"the study has {len(phase.planned_runs)} runs"
+            raise UsageError("no such run", where=f"--run={options.run_number}", why=why)
+        to_train = [planned for planned in missing if planned is phase.planned_runs[options.run_number - 1]]
     folder = runner.folder_of(study.name, phase.planned_runs[0].config.train.runs_dir)
     if options.print_slurm:
-        if not wanted:
-            why = f"all {len(phase.planned_runs)} runs are finished"
-            raise UsageError(
-                "nothing to submit", where=study.name, why=why, remedy="--study without it writes the report"
-            )
-        numbers = [number for number, planned in enumerate(phase.planned_runs, start=1) if planned in wanted]
+        if not to_train:
+            why, remedy = f"all {len(phase.planned_runs)} runs are finished", "Leave --print-slurm out for the report"
+            raise UsageError("nothing to submit", where=study.name, why=why, remedy=remedy)
+        numbers = [number for number, planned in enumerate(phase.planned_runs, start=1) if planned in to_train]
         script = slurm.script(study.name, options.words, numbers)
-        return StudyOutcome({**_answer(study, phase, wanted), "script": script}, None, folder)
+        return StudyOutcome({**_result(study, phase, to_train), "script": script}, None, folder)
     is_on_cpu = all(planned.config.train.device == "cpu" for planned in phase.planned_runs)
     gpus = [] if is_on_cpu else runner.visible_gpus()
-    jobs = runner.jobs_for(None if options.run_number else options.jobs, gpus)
+    jobs = runner.num_jobs(None if options.run_number else options.jobs, gpus)
     num_done = len(phase.planned_runs) - len(missing)
-    alike = {
-        planned.key: known[planned.key]
-        for planned in (*phase.tuned.planned_runs, *phase.planned_runs)
-        if planned.key in known
+    finished = {
+        planned.key: record_of[planned.key]
+        for planned in (*phase.tuning.planned_runs, *phase.planned_runs)
+        if planned.key in record_of
     }
-    seconds = _announce(study, phase, wanted, alike, jobs, num_done=num_done, is_timed=options.dry_run)
+    seconds = _report_plan(study, phase, to_train, finished, jobs, num_done=num_done, is_timed=options.dry_run)
     if options.dry_run:
-        return StudyOutcome({**_answer(study, phase, wanted), "estimated_seconds": seconds}, None, folder)
-    if wanted:
+        return StudyOutcome({**_result(study, phase, to_train), "estimated_seconds": seconds}, None, folder)
+    if to_train:
         records.check_writable(study.results)
-        _train(study, phase, wanted, folder, num_done=num_done, jobs=jobs, gpus=gpus, options=options)
-        known = records.read_records(study.results)
-    answer = _answer(study, phase, [])
+        _train(study, phase, to_train, folder, num_done=num_done, jobs=jobs, gpus=gpus, options=options)
+        record_of = records.read_records(study.results)
+    result = _result(study, phase, [])
     if options.run_number is not None:
-        return StudyOutcome(answer, None, folder)
+        return StudyOutcome(result, None, folder)
     if phase.name == "tuning":
-        _freeze(phase.tuned, known)
-        return StudyOutcome(answer, None, folder)
-    said = analyze_study(study, phase, known, typed)
-    return StudyOutcome({**answer, **analysis.as_mapping(said)}, said, folder)
+        _freeze(phase.tuning, record_of)
+        return StudyOutcome(result, None, folder)
+    analyzed = analyze_study(study, phase, record_of)
+    return StudyOutcome({**result, **analysis.as_mapping(analyzed)}, analyzed, folder)
 
 
 def phase_of(study: Study, typed: TypedSettings) -> Phase:
-    """Return the runs to run: the tuning until its choice is written, then those that read the test images."""
-    tuned = tuning.tuning(study, typed)
-    choices = tuning.read_choices(tuned)
+    """Return the tuning until its choices are written, then the runs evaluated on the test images."""
+    tune = tuning.tuning(study, typed)
+    choices = tuning.read_choices(tune)
     if study.trials and choices is None:
-        return Phase("tuning", tuned.planned_runs, tuned, None)
-    return Phase("results", plan.results(study, typed, tuning.settings(choices)), tuned, choices)
+        return Phase("tuning", tune.planned_runs, tune, None)
+    return Phase("results", plan.results(study, typed, tuning.chosen_settings(choices)), tune, choices)
 
 
-def analyze_study(study: Study, phase: Phase, known: Mapping[str, Record], typed: TypedSettings) -> Analysis:
-    """Return what the finished runs of a study say."""
-    published = {planned.key for planned in plan.results(study, TypedSettings(), tuning.settings(phase.choices))}
+def analyze_study(study: Study, phase: Phase, record_of: Mapping[str, Record]) -> Analysis:
+    """Analyze the finished runs of a study; `record_of` maps keys of runs to records."""
+    without_overrides = plan.results(study, TypedSettings(), tuning.chosen_settings(phase.choices))
+    published = {planned.key for planned in without_overrides}
     variants = []
     for variant in study.variants.values():
         planned_runs = [planned for planned in phase.planned_runs if planned.variant == variant.name]
-        found = {planned.seed: known[planned.key] for planned in planned_runs if planned.key in known}
+        by_seed = {planned.seed: record_of[planned.key] for planned in planned_runs if planned.key in record_of}
         paper = variant.paper if all(planned.key in published for planned in planned_runs) else {}
         num_trials = len(study.trials.get(variant.like or variant.name, ()))
         variants.append(
             VariantRuns(
-                variant.name, variant.about, planned_runs[0].config, found, len(planned_runs), paper, num_trials
+                variant.name, variant.about, planned_runs[0].config, by_seed, len(planned_runs), paper, num_trials
             )
         )
     contrasts = []
     for contrast in study.contrasts:
         second = tuning.best_variant(contrast.against, phase.choices)
-        among = ", ".join(contrast.against)
-        about = f"the best on validation of {among}" if len(contrast.against) > 1 else ""
+        about = f"the best on validation of {', '.join(contrast.against)}" if len(contrast.against) > 1 else ""
         contrasts.append(Pair(contrast.of, second, about))
     notes = [f"variants have unequal numbers of trials: {study.unequal_trials}"] if study.unequal_trials else []
     notes += too_few_seeds(study)
-    of_other_code = _num_of_other_code(phase.planned_runs, known)
-    if of_other_code:
-        notes.append(f"{of_other_code} runs were made by other code than the present; --fresh repeats them")
+    num_of_other_code = _num_of_other_code(phase.planned_runs, record_of)
+    if num_of_other_code:
+        notes.append(f"{num_of_other_code} runs are of another version of the code; --fresh repeats them")
     return analysis.analyze(
         study.name,
         variants,
@@ -157,7 +153,7 @@ def analyze_study(study: Study, phase: Phase, known: Mapping[str, Record], typed
 
 
 def too_few_seeds(study: Study) -> list[str]:
-    """Return a note where no contrast can come out significant, whatever is measured."""
+    """Return a note where the study has too few seeds for any significant contrast."""
     if not study.contrasts:
         return []
     num_seeds = {name: len(variant.seeds) for name, variant in study.variants.items()}
@@ -167,59 +163,61 @@ def too_few_seeds(study: Study) -> list[str]:
     if most >= needed:
         return []
     contrasts = "one contrast" if num_tests == 1 else f"{num_tests} contrasts"
-    return [f"with {contrasts} a p-value can fall under 0.05 from {needed} seeds on; these are {most}"]
+    return [f"with {contrasts}, a p-value below 0.05 needs at least {needed} seeds; this study has {most}"]
 
 
-def _is_missing(planned: PlannedRun, known: Mapping[str, Record], *, fresh: bool) -> bool:
-    """Tell whether a run has no record; with `fresh`, one of other code does not count."""
-    return planned.key not in known or (fresh and known[planned.key].get("code") != fingerprint())
+def _is_missing(planned: PlannedRun, record_of: Mapping[str, Record], *, fresh: bool) -> bool:
+    """Tell whether a run has no record; with `fresh`, records of other code do not count."""
+    return planned.key not in record_of or (fresh and record_of[planned.key].get("code") != fingerprint())
 
 
-def _num_of_other_code(planned_runs: Sequence[PlannedRun], known: Mapping[str, Record]) -> int:
-    return sum(known[planned.key].get("code") != fingerprint() for planned in planned_runs if planned.key in known)
+def _num_of_other_code(planned_runs: Sequence[PlannedRun], record_of: Mapping[str, Record]) -> int:
+    listed = [record_of[planned.key] for planned in planned_runs if planned.key in record_of]
+    return sum(record.get("code") != fingerprint() for record in listed)
 
 
-def _announce(
+def _report_plan(
     study: Study,
     phase: Phase,
-    missing: Sequence[PlannedRun],
-    known: Mapping[str, Record],
+    to_train: Sequence[PlannedRun],
+    finished: Mapping[str, Record],
     jobs: int,
     *,
     num_done: int,
     is_timed: bool,
 ) -> float | None:
-    """Show the plan, and return the seconds that the missing runs will take, where that can be told.
+    """Log the plan, and return the estimated seconds of the runs to train; None where they cannot be estimated.
 
-    Without finished runs that takes steps `is_timed`, which a study that trains leaves out: the GPU is its runs' own.
+    Without finished runs, the estimate is made from a few timed steps where `is_timed`. A study that trains does not
+    time steps: they would occupy the GPU of its runs.
     """
-    counts = len(phase.planned_runs), num_done, len(missing)
+    counts = len(phase.planned_runs), num_done, len(to_train)
     log.info("%s, %s: %d runs, %d finished, %d to run", study.name, phase.name, *counts)
-    of_other_code = _num_of_other_code([planned for planned in phase.planned_runs if planned not in missing], known)
-    if of_other_code:
-        log.info("note: %d finished runs were made by other code; --fresh repeats them", of_other_code)
+    num_of_other_code = _num_of_other_code([item for item in phase.planned_runs if item not in to_train], finished)
+    if num_of_other_code:
+        log.info("note: %d finished runs are of another version of the code; --fresh repeats them", num_of_other_code)
     for note in too_few_seeds(study):
         log.info("note: %s", note)
-    if not missing:
+    if not to_train:
         return 0.0
     sizes: dict[str, int | None] = {}
     for name in dict.fromkeys(planned.variant for planned in phase.planned_runs):
         planned_runs = [planned for planned in phase.planned_runs if planned.variant == name]
         samples = estimate.samples_seen(planned_runs[0].config, sizes)
-        to_run = sum(planned.variant == name for planned in missing)
-        text = "unknown, the data are not there" if samples is None else f"{samples:,}"
-        log.info("  %-28s %3d runs, %3d to run, samples seen of each: %s", name, len(planned_runs), to_run, text)
-    seconds = estimate.seconds(missing, known.values()) if known or is_timed else None
+        num_to_train = sum(planned.variant == name for planned in to_train)
+        text = "unknown, the data set was not found" if samples is None else f"{samples:,}"
+        log.info("  %-28s %3d runs, %3d to run, samples seen of each: %s", name, len(planned_runs), num_to_train, text)
+    seconds = estimate.seconds(to_train, finished.values()) if finished or is_timed else None
     if seconds is not None:
-        by = "by the runs already finished" if known else "by steps timed now, without evaluations"
-        log.info("about %s, %d at a time, %s", estimate.duration(seconds / jobs), jobs, by)
+        source = "from the finished runs" if finished else "from a few timed steps, without evaluations"
+        log.info("about %s, %d at a time (estimated %s)", estimate.duration(seconds / jobs), jobs, source)
     return None if seconds is None else seconds / jobs
 
 
 def _train(
     study: Study,
     phase: Phase,
-    missing: Sequence[PlannedRun],
+    to_train: Sequence[PlannedRun],
     folder: Path,
     *,
     num_done: int,
@@ -227,24 +225,24 @@ def _train(
     gpus: Sequence[str],
     options: Options,
 ) -> None:
-    """Train the missing runs and keep their records.
+    """Train the runs and append their records.
 
     Raises:
-        CellError: some failed; the others are finished.
+        StudyRunError: some runs failed; the others are finished.
     """
-    progress = _Progress(study, phase, num_done, len(missing))
+    progress = _Progress(study, phase, num_done, len(to_train))
     before = signal.getsignal(signal.SIGTERM)
-    if before != signal.SIG_IGN:  # what is ignored at the start stays so
-        signal.signal(signal.SIGTERM, _end)
+    if before != signal.SIG_IGN:  # a signal ignored at the start stays ignored
+        signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         failed = runner.run_all(
-            missing,
+            to_train,
             folder,
             jobs=jobs,
             gpus=gpus,
             fresh=options.fresh,
             imports=options.imports,
-            done=progress.keep,
+            done=progress.add,
         )
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -253,15 +251,15 @@ def _train(
 
 
 class _Progress:
-    """Keep the record of each finished run, and say one line about it."""
+    """Append the record of each finished run, and log one line about it."""
 
-    def __init__(self, study: Study, phase: Phase, num_before: int, num_missing: int) -> None:
+    def __init__(self, study: Study, phase: Phase, num_done: int, num_to_train: int) -> None:
         self.study, self.phase = study, phase
-        self.num_done, self.num_missing, self.num_made = num_before, num_missing, 0
+        self.num_done, self.num_to_train, self.num_added = num_done, num_to_train, 0
         self._started = time.monotonic()
 
-    def keep(self, outcome: runner.RunOutcome) -> None:
-        """Write the record of a finished run."""
+    def add(self, outcome: runner.RunOutcome) -> None:
+        """Append the record of a finished run."""
         assert outcome.run is not None
         planned = outcome.planned
         record = {
@@ -272,12 +270,12 @@ class _Progress:
             "trial": planned.trial,
             **records.record_of_run(outcome.run),
         }
-        record["seed"] = planned.seed  # of the seed; an offset is part of the settings
+        record["seed"] = planned.seed  # without the variant's offset, which is part of the settings
         records.append_record(self.study.results, record)
         self.num_done += 1
-        self.num_made += 1
-        seconds = (time.monotonic() - self._started) / self.num_made
-        left = self.num_missing - self.num_made
+        self.num_added += 1
+        seconds = (time.monotonic() - self._started) / self.num_added
+        num_left = self.num_to_train - self.num_added
         split = record["split"]
         log.info(
             "run %d/%d  %s: %s error %.2f %%, %.0f s%s",
@@ -287,20 +285,20 @@ class _Progress:
             split,
             record["metrics"][split]["error"],
             record["seconds"],
-            f"; about {estimate.duration(left * seconds)} left" if left else "",
+            f"; about {estimate.duration(num_left * seconds)} left" if num_left else "",
         )
 
 
-def _freeze(tuned: Tuning, known: Mapping[str, Record]) -> None:
-    """Choose by the finished tuning, and write the choice."""
-    choices = tuning.choose(tuned, known)
-    tuning.write_choices(tuned, choices)
+def _freeze(tune: Tuning, record_of: Mapping[str, Record]) -> None:
+    """Choose the settings from the finished tuning, and write them."""
+    choices = tuning.choose(tune, record_of)
+    tuning.write_choices(tune, choices)
     for variant, choice in choices.items():
         log.info("%s: trial %d, validation top1 %.2f %%", variant, choice.trial, choice.validation_top1)
-    log.info("the settings are chosen: %s. Commit it; --study again measures on the test images", tuned.path)
+    log.info("chosen settings: %s. Commit the file; the next --study measures on the test images", tune.path)
 
 
-def _answer(study: Study, phase: Phase, missing: Sequence[PlannedRun]) -> Result:
+def _result(study: Study, phase: Phase, missing: Sequence[PlannedRun]) -> Result:
     return {
         "mode": "study",
         "study": study.name,
@@ -313,6 +311,6 @@ def _answer(study: Study, phase: Phase, missing: Sequence[PlannedRun]) -> Result
     }
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    """End as a program that was told to: what it started is ended too."""
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    """Exit with code 128 + n, so that the child processes are ended too."""
     raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""Choose each variant's settings by the validation images, and keep the choice in a file that is frozen."""
+"""Choose each variant's settings on the validation images, and store the choice in a file."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -18,60 +18,60 @@ from agmax.studies.spec import Study
 
 
 class Choice(NamedTuple):
-    """The trial that was best for a variant."""
+    """The best trial of a variant."""
 
     trial: int
     validation_top1: float  # mean over the seeds of the tuning, percent
-    of_trials: tuple[float, ...]  # the same of every trial
+    of_trials: tuple[float, ...]  # of every trial
     settings: tuple[Setting, ...]
 
 
 class Tuning(NamedTuple):
-    """The runs of a tuning, and where its choice is kept."""
+    """The runs of a tuning, and the file of its choices."""
 
     study: Study
     planned_runs: list[PlannedRun]
-    digest: str  # of the runs' keys
+    digest: str  # hash of the runs' keys
     path: Path
 
 
 def tuning(study: Study, typed: TypedSettings) -> Tuning:
-    """Return the tuning of a study; where settings typed beside it make other runs, the choice has its own file."""
-    planned_runs, untyped = plan.tuning(study, typed), plan.tuning(study, TypedSettings())
-    digest = _digest(planned_runs)
-    return Tuning(study, planned_runs, digest, study.chosen("" if digest == _digest(untyped) else f"-{digest}"))
+    """Return the tuning of a study; with overrides that change its runs, its choices go to a separate file."""
+    planned_runs = plan.tuning(study, typed)
+    digest, digest_of_file = _digest(planned_runs), _digest(plan.tuning(study, TypedSettings()))
+    return Tuning(study, planned_runs, digest, study.chosen("" if digest == digest_of_file else f"-{digest}"))
 
 
 def _digest(planned_runs: Sequence[PlannedRun]) -> str:
     return hashlib.sha256("\n".join(planned.key for planned in planned_runs).encode()).hexdigest()[:12]
 
 
-def choose(tuned: Tuning, records: Mapping[str, Record]) -> dict[str, Choice]:
-    """Return for each variant the trial of the highest mean validation top1; of equals the first."""
-    scores: dict[str, dict[int, list[float]]] = {}
-    for planned in tuned.planned_runs:
+def choose(tune: Tuning, records: Mapping[str, Record]) -> dict[str, Choice]:
+    """Return for each variant the trial of the highest mean validation top1; ties go to the first."""
+    top1_of: dict[str, dict[int, list[float]]] = {}  # variant -> trial -> one value for each seed
+    for planned in tune.planned_runs:
         assert planned.trial is not None
         top1 = records[planned.key]["metrics"]["validation"]["top1"]
-        scores.setdefault(planned.variant, {}).setdefault(planned.trial, []).append(top1)
+        top1_of.setdefault(planned.variant, {}).setdefault(planned.trial, []).append(top1)
     choices = {}
-    for variant, trials in scores.items():
+    for variant, trials in top1_of.items():
         means = tuple(round(mean(trials[trial]), 4) for trial in sorted(trials))
         best = means.index(max(means))
-        choices[variant] = Choice(best, means[best], means, tuned.study.trials[variant][best])
+        choices[variant] = Choice(best, means[best], means, tune.study.trials[variant][best])
     return choices
 
 
-def write_choices(tuned: Tuning, choices: Mapping[str, Choice]) -> None:
-    """Write the choices beside the results; a file that is there, by another program, is never written over.
+def write_choices(tune: Tuning, choices: Mapping[str, Choice]) -> None:
+    """Write the choices beside the results; an existing file, written by another process, is kept.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    seeds = ", ".join(map(str, tuned.study.tune_seeds))
+    seeds = ", ".join(map(str, tune.study.tune_seeds))
     lines = [
-        f"# Chosen by the mean validation top1 over the seeds {seeds} of {tuned.study.name}.",
+        f"# Chosen by the mean validation top1 over the seeds {seeds} of {tune.study.name}.",
         "# Frozen: the runs that read the test images take their settings from here.",
-        f'runs: "{tuned.digest}"',
+        f'runs: "{tune.digest}"',
         "chosen:",
     ]
     for variant, choice in choices.items():
@@ -83,58 +83,57 @@ def write_choices(tuned: Tuning, choices: Mapping[str, Choice]) -> None:
             "    settings:" if choice.settings else "    settings: {}",
             *(f"      {setting.key}: {reader.format_value(setting.value)}" for setting in choice.settings),
         ]
-    what = "cannot write the choice"
-    storage.make_folder(tuned.path.parent, what=what)
-    with suppress(storage.AlreadyExistsError), storage.atomic_file(tuned.path, replace=False, what=what) as file:
+    what = "cannot write the chosen settings"
+    storage.make_folder(tune.path.parent, what=what)
+    with suppress(storage.AlreadyExistsError), storage.atomic_file(tune.path, replace=False, what=what) as file:
         file.write(("\n".join(lines) + "\n").encode())
 
 
-def read_choices(tuned: Tuning) -> dict[str, Choice] | None:
-    """Return the choices that were written, or None where there are none yet.
+def read_choices(tune: Tuning) -> dict[str, Choice] | None:
+    """Return the choices from their file, or None where the file does not exist.
 
     Raises:
-        UsageError: the file does not fit the study.
+        UsageError: the file does not match the study.
     """
-    if not tuned.path.is_file():
+    if not tune.path.is_file():
         return None
-    document = reader.read_yaml(tuned.path)
+    document = reader.read_yaml(tune.path)
     chosen = document.mapping.get("chosen")
-    if document.mapping.get("runs") != tuned.digest or not isinstance(chosen, dict):
-        why = "its tuning had other variants, trials, seeds or settings than the study has now"
-        remedy = "Restore the study, or remove the file to tune anew"
-        raise UsageError("the choice does not fit the study", where=tuned.path, why=why, remedy=remedy)
+    if document.mapping.get("runs") != tune.digest or not isinstance(chosen, dict):
+        why = "variants, trials, seeds or settings of the study have changed since the tuning"
+        remedy = "Restore the study, or remove the file to tune again"
+        raise UsageError("the choices do not match the study", where=tune.path, why=why, remedy=remedy)
     return {
         variant: _choice(chosen.get(variant), trials, document.where(f"chosen.{variant}"))
-        for variant, trials in tuned.study.trials.items()
+        for variant, trials in tune.study.trials.items()
     }
 
 
 def _choice(value: Any, trials: Sequence[Sequence[Setting]], where: str) -> Choice:
-    """Read the choice of a variant, which is one of its trials as it stands in the study."""
+    """Read the choice of a variant, and check that it is one of its trials in the study."""
     try:
         settings = tuple(Setting(key, number, where) for key, number in names.leaves(value["settings"]))
         choice = Choice(value["trial"], value["validation_top1"], tuple(value["of_trials"]), settings)
         chosen = [(setting.key, setting.value) for setting in trials[choice.trial]]
-        is_written = choice.validation_top1 == choice.of_trials[choice.trial] == max(choice.of_trials)
-        is_written = is_written and chosen == [(setting.key, setting.value) for setting in settings]
+        is_best = choice.validation_top1 == choice.of_trials[choice.trial] == max(choice.of_trials)
+        is_valid = is_best and chosen == [(setting.key, setting.value) for setting in settings]
     except (AttributeError, IndexError, KeyError, TypeError):
-        is_written = False
-    if not is_written:
-        why = "it is not what a tuning writes: the best of the trials, with the settings that the study gives it"
-        raise UsageError(
-            "the choice was edited", where=where, why=why, remedy="Restore it, or remove the file to tune anew"
-        )
+        is_valid = False
+    if not is_valid:
+        why = "it is not the best trial with its settings in the study"
+        remedy = "Restore it, or remove the file to tune again"
+        raise UsageError("the choice was edited", where=where, why=why, remedy=remedy)
     return choice
 
 
-def settings(choices: Mapping[str, Choice] | None) -> dict[str, Sequence[Setting]]:
+def chosen_settings(choices: Mapping[str, Choice] | None) -> dict[str, Sequence[Setting]]:
     """Return the chosen settings of each variant."""
     return {variant: choice.settings for variant, choice in (choices or {}).items()}
 
 
 def best_variant(variants: Sequence[str], choices: Mapping[str, Choice] | None) -> str:
-    """Return the variant of the highest validation top1 in the tuning, or the only one."""
+    """Return the variant with the highest validation top1 in the tuning; a single variant needs no tuning."""
     if len(variants) == 1:
         return variants[0]
-    assert choices is not None, "the reader refuses a choice among variants without trials"
+    assert choices is not None, "read_study refuses several comparators without trials"
     return max(variants, key=lambda variant: choices[variant].validation_top1)

@@ -42,7 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_every_row_says_what_was_timed_and_beside_what(run: Run) -> None:
+def test_every_row_names_the_pipeline_and_the_other_programs(run: Run) -> None:
     answer = run("--benchmark", "augment", "--json")
     assert answer.status == 0, answer.err
     rows = answer.json["rows"]
@@ -57,9 +57,9 @@ def test_every_row_says_what_was_timed_and_beside_what(run: Run) -> None:
         assert set(row) == KEYS
         assert row["device"] == "cpu"
         assert row["views_per_second"] == pytest.approx(row["ratio"] * row["per_image_views_per_second"])
-    assert {"torchvision tensors per image", "timm PIL per image (ImageNet's table)"} <= set(rows[0]["others"])
+    assert {"torchvision tensors per image", "timm PIL per image (ImageNet's policy)"} <= set(rows[0]["others"])
     assert {"torch", "torchvision", "timm", "pillow"} <= set(answer.json["versions"])
-    assert "torchvision PIL per image, decode-random_resized-flip-normalise" in rows[3]["others"]
+    assert "torchvision PIL per image, decode-random_resized-flip-normalize" in rows[3]["others"]
     assert answer.err.count("\n") == 5  # a line for each row, beside the JSON
 
 
@@ -67,7 +67,7 @@ def test_every_row_says_what_was_timed_and_beside_what(run: Run) -> None:
 def test_without_json_the_table_is_the_result(run: Run) -> None:
     answer = run("--benchmark")
     assert answer.status == 0
-    assert answer.out.splitlines()[1].startswith("crop-flip-normalise-cutout ")
+    assert answer.out.splitlines()[1].startswith("crop-flip-normalize-cutout ")
     assert answer.err == ""
 
 
@@ -75,16 +75,16 @@ def test_without_json_the_table_is_the_result(run: Run) -> None:
 def test_a_setting_that_the_benchmark_would_ignore_is_refused(run: Run, word: str) -> None:
     answer = run("--benchmark", "augment", word)
     assert (answer.status, answer.out) == (2, "")
-    assert "settings not followed (--benchmark)" in answer.err
+    assert "settings not supported (--benchmark)" in answer.err
 
 
-def test_an_evaluation_is_timed_beside_timms(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_is_timed_together_with_timms(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "NUM_IMAGES", 4)
     monkeypatch.setattr(evaluation, "REPEATS", 1)
     monkeypatch.setattr(evaluation, "NETWORK", "ResNet8")
     answer = run("--benchmark=evaluation", "--json")
     assert answer.status == 0, answer.err
-    assert [row["what"] for row in answer.json["rows"]] == ["loader", "whole"]
+    assert [row["what"] for row in answer.json["rows"]] == ["loader", "evaluation"]
     for row in answer.json["rows"]:
         assert row["ratio"] == pytest.approx(row["images_per_second"] / row["timm_images_per_second"])
     assert answer.err.count("\n") == 2
@@ -127,7 +127,7 @@ def test_speeds_are_medians_of_programs_that_take_turns(monkeypatch: pytest.Monk
     assert turns[4:] == ["fast", "slow"] * timing.REPEATS
 
 
-def test_a_timing_ends_when_the_device_has_done_what_was_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timing_ends_when_the_device_has_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call is launched in 1 s and takes the device 9 s more; what was left of the warm-up counts for nobody."""
     now, waiting = [0.0], [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
@@ -148,7 +148,7 @@ def test_a_timing_ends_when_the_device_has_done_what_was_launched(monkeypatch: p
     assert now[0] == 101 + 10 + timing.REPEATS * 2 * 10  # two calls a turn: 25 s hold two of 10 s
 
 
-def test_what_another_program_cannot_do_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_program_cannot_do_is_left_out_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(torch.nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             raise RuntimeError("tensors on two devices")
@@ -158,11 +158,11 @@ def test_what_another_program_cannot_do_is_left_out_and_said(monkeypatch: pytest
     images = files.photographs(4, 32, 32)
     for program, is_timed in ((torch.nn.Identity(), True), (Broken(), False)):
         monkeypatch.setattr(other_programs, "kornia_batched", lambda words, size, program=program: program)
-        assert ("kornia batched" in augment._others(["crop"], images)) == is_timed
+        assert ("kornia batched" in augment._other_programs(["crop"], images)) == is_timed
     assert said == ["left out: Broken(): tensors on two devices"]
 
 
-def test_all_programs_normalise_to_the_same_numbers() -> None:
+def test_all_programs_normalize_to_the_same_numbers() -> None:
     images = files.photographs(4, 32, 32)
     ours = color.normalize(images, torch.tensor(other_programs.MEAN), torch.tensor(other_programs.STD))
     for from_pil, given in ((True, other_programs.pil_images(images)), (False, list(images))):
@@ -171,16 +171,16 @@ def test_all_programs_normalise_to_the_same_numbers() -> None:
 
 
 @pytest.mark.parametrize("word", augment.PARTS)
-def test_every_part_changes_the_images_it_is_given_and_has_a_rival_per_image(word: str) -> None:
+def test_every_part_changes_its_images_and_has_a_counterpart_per_image(word: str) -> None:
     images = files.photographs(16, 32, 32)
-    work, count = augment._own([word], images)
+    work, count = augment._own_program([word], images)
     assert count == 16
     given = augment._normalize(images) if word in augment.ON_FLOATS else images
     changed = work(1)
     assert changed.shape == images.shape
     assert changed.dtype == (torch.float32 if word == "normalize" else given.dtype)
     assert not torch.equal(changed.float(), given.float())
-    assert "torchvision PIL per image" in augment._others([word], images)
+    assert "torchvision PIL per image" in augment._other_programs([word], images)
 
 
 def test_every_word_of_the_tables_is_timed() -> None:
@@ -188,15 +188,15 @@ def test_every_word_of_the_tables_is_timed() -> None:
     assert {*transforms.POLICIES, *transforms.ERASERS, *mixing.MIXES, "crop", "flip", "soft_crop"} <= timed
 
 
-@pytest.mark.parametrize("word", augment.WHOLE_ONLY)
-def test_what_changes_targets_is_timed_as_a_whole_pipeline(word: str) -> None:
+@pytest.mark.parametrize("word", augment.PIPELINE_ONLY)
+def test_parts_that_change_targets_are_timed_as_a_pipeline(word: str) -> None:
     images = files.photographs(16, 32, 32)
-    batch = augment._own(["normalize", word], images)[0](1)
+    batch = augment._own_program(["normalize", word], images)[0](1)
     assert not torch.equal(batch.images[:, 0], augment._normalize(images))
     assert not ((batch.targets == 0) | (batch.targets == 1)).all()
 
 
-def test_programs_per_image_run_on_one_thread_and_count_for_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_per_image_run_on_one_thread_and_are_multiplied_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call takes a second: ours makes 10 views a second, the other 4 a second with each of two workers."""
     now, threads = [0.0], {}
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
@@ -220,7 +220,7 @@ def test_programs_per_image_run_on_one_thread_and_count_for_every_worker(monkeyp
     assert (row["views_per_second"], row["per_image_views_per_second"], row["ratio"]) == (10, 8, 1.25)
 
 
-def test_kornia_makes_batches_where_it_is_installed() -> None:
+def test_kornia_is_timed_on_batches_if_installed() -> None:
     pytest.importorskip("kornia", reason="compared with where installed")
     images = files.photographs(4, 32, 32).float() / 255
     for word in ("crop", "flip", "auto_augment", "rand_augment", "trivial_augment", "color_jitter", "random_erasing"):
@@ -229,7 +229,7 @@ def test_kornia_makes_batches_where_it_is_installed() -> None:
     assert other_programs.kornia_batched(["cutout"], size=32) is None
 
 
-def test_the_photographs_are_smooth_as_photographs_are_and_always_the_same() -> None:
+def test_the_images_have_the_smoothness_of_photographs_and_are_always_the_same() -> None:
     first, second = files.photographs(2, 64, 64), files.photographs(2, 64, 64)
     assert torch.equal(first, second)
     levels = first.float()

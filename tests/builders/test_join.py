@@ -219,7 +219,7 @@ def test_a_study_imports_the_file_in_every_run_and_shows_the_metric(used: "tuple
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "there is no such Python file"),
+        (None, "no such Python file"),
         ("import nothing_of_this_name", "mine.py:1): ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         ("\nraise ValueError('no')", "mine.py:2): ValueError: no"),
         (
@@ -245,4 +245,4 @@ def test_a_file_that_cannot_be_imported_is_said_with_its_line(
 def test_a_file_with_the_name_of_another_module_is_refused(tmp_path: Path, run: Run) -> None:
     (tmp_path / "json.py").write_text("")
     answer = run("--import=json.py", "--list")
-    assert answer.status == 2 and "another module is called json. Rename the file" in answer.err
+    assert answer.status == 2 and "another module has the name json. Rename the file" in answer.err

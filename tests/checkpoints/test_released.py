@@ -362,7 +362,7 @@ def test_weights_that_are_no_numbers_can_be_looked_at(run: Run, tmp_path: Path) 
     assert answer.json["nll"] is None and answer.json["top1"] < 20
     assert answer.json["occlusion"]["nll"] == [None] * 10 and answer.json["occlusion"]["num_images"] == 20
     refused = run("--train", "--allow-nonfinite", *words)
-    assert refused.status == 2 and "it goes with --eval" in refused.err
+    assert refused.status == 2 and "it belongs to --eval" in refused.err
 
 
 def test_a_training_goes_on_from_such_a_file_and_says_what_it_leaves(run: Run, tmp_path: Path) -> None:

@@ -65,12 +65,12 @@ def test_the_agmax_program_had_74_flags() -> None:
 
 
 @pytest.mark.parametrize("flag", FLAGS)
-def test_each_flag_of_the_agmax_program_is_followed_or_answered_in_one_line(flag: str, run: Run) -> None:
+def test_each_flag_of_the_agmax_program_is_supported_or_refused_in_one_line(flag: str, run: Run) -> None:
     mode = [] if flag in MODES else ["--train"] if flag == "--resume" else ["--print-config"]
     if flag in REFUSED:
         answer = run(*mode, *words_of(flag))
         assert (answer.status, answer.out) == (2, "")
-        assert answer.err.startswith(f"error: flag not followed ({flag}): ") and answer.err.count("\n") == 1
+        assert answer.err.startswith(f"error: flag not supported ({flag}): ") and answer.err.count("\n") == 1
     else:
         request = parser.parse([*mode, *words_of(flag)])
         assert request.mode == (flag if flag in MODES else mode[0])[2:]
@@ -189,13 +189,13 @@ def test_flags_alone_are_a_configuration_of_the_published_default_model(run: Run
 
 
 @pytest.mark.parametrize("flag", IGNORED)
-def test_a_flag_that_never_acted_or_moved_changes_nothing_and_says_so(flag: str, run: Run) -> None:
+def test_a_flag_without_effect_changes_nothing_and_prints_a_remark(flag: str, run: Run) -> None:
     answer = run("--config=ResNet8-cutmix", "--print-config", *words_of(flag))
     assert answer.out == run("--config=ResNet8-cutmix", "--print-config").out
     assert answer.err.startswith(f"note: {flag}: ") and answer.err.count("\n") == 1
 
 
-def test_the_tables_of_this_file_hold_every_flag_once() -> None:
+def test_the_tables_of_this_file_list_every_flag_once() -> None:
     with_settings = {flag.partition("=")[0] for flag, _, _ in SETTINGS} - {"--device"}
     own = {"--config", "--n-runs", "--train", "--eval", "--summary", "--resume", "--dataset"}
     groups = [with_settings, set(PARTS), set(IGNORED), set(REFUSED), own, {"--nesterov", "--feature-extractor"}]

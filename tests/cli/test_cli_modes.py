@@ -17,11 +17,11 @@ from helpers.command import Answer
 Run = Callable[..., Answer]
 
 
-def test_a_training_that_is_started_several_times_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torchrun does: each process would train the whole."""
+def test_a_training_started_as_several_processes_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun does: each process would train separately."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     answer = run("--config=ResNet8", "--train", "--dataset=digits")
-    assert answer.status == 2 and "started several times (torchrun)" in answer.err
+    assert answer.status == 2 and "started as several processes (torchrun)" in answer.err
     assert run("--config=ResNet8", "--print-config", "--dataset=digits").status == 0
 
 
@@ -36,7 +36,7 @@ def test_every_mode_and_every_word_of_one_has_its_function() -> None:
     assert set(modes.MODES["export"].words) == set(export.FORMATS)
 
 
-def test_every_flag_of_a_mode_is_in_the_table_and_goes_with_one() -> None:
+def test_every_option_of_a_mode_is_in_the_table_and_belongs_to_a_mode() -> None:
     named = [option for mode in modes.MODES.values() for option in mode.options]
     assert set(named) == set(modes.OPTIONS)
 
@@ -89,7 +89,7 @@ def test_each_part_of_the_list_is_described(run: Run) -> None:
     assert len(parts) == sum(len(names.files(group)) for group in ("model", "augment", "method"))
 
 
-def test_json_stands_alone_on_stdout_and_notes_on_stderr(run: Run) -> None:
+def test_json_is_alone_on_stdout_and_notes_are_on_stderr(run: Run) -> None:
     answer = run("--print-config", "--json", "--config=agmax-ResNet8", "--save")
     assert json.loads(answer.out)["name"] == "ResNet8-standard-agmax"
     assert answer.out.count("\n") == 1

@@ -11,13 +11,13 @@ from helpers.command_line import printed
 Run = Callable[..., Answer]
 
 
-def test_an_override_wins_over_a_flag_and_a_particular_flag_over_a_general_one(run: Run) -> None:
+def test_an_override_wins_over_a_flag_and_an_explicit_flag_over_an_implied_value(run: Run) -> None:
     assert printed(run, "--config=ResNet8", "optimizer.lr=0.5", "--lr=0.4")["optimizer.lr"] == 0.5
     for words in (["--cosinelr", "--warmup-epochs=3"], ["--warmup-epochs=3", "--cosinelr"]):
         assert printed(run, "--config=ResNet50", *words)["schedule.warmup_epochs"] == 3
 
 
-def test_overrides_and_flags_may_stand_in_any_order(run: Run) -> None:
+def test_overrides_and_flags_may_be_in_any_order(run: Run) -> None:
     mixed = ["optimizer.lr=0.2", "--config", "ResNet8", "train.epochs=3", "--dataset", "digits", "model.dropout=0.1"]
     sorted_words = ["--config=ResNet8", "--dataset=digits", "optimizer.lr=0.2", "train.epochs=3", "model.dropout=0.1"]
     assert printed(run, *mixed) == printed(run, *sorted_words)
@@ -35,12 +35,12 @@ def test_a_resume_value_of_the_form_of_a_setting_is_an_override() -> None:
 @pytest.mark.parametrize(
     "value", ["runs/a/b", "imagenet-agmax-79.12-mlp-2048.pth", "model.pth", "a=b.pth", "dir.d/x=1.pth"]
 )
-def test_any_other_resume_value_is_what_to_resume(value: str) -> None:
+def test_any_other_resume_value_is_a_checkpoint_or_run(value: str) -> None:
     assert parser.parse(["--eval", "--resume", value]).config_request.resume == value
 
 
 @pytest.mark.parametrize(("mode", "word"), [("--list", "configs"), ("--preview", "batch")])
-def test_a_mode_without_its_word_takes_no_override_for_one(mode: str, word: str) -> None:
+def test_a_mode_without_its_word_does_not_read_an_override_as_one(mode: str, word: str) -> None:
     request = parser.parse(["--config=ResNet8", mode, "train.epochs=5"])
     assert (request.mode, request.options["word"]) == (mode[2:], word)
     assert [(setting.key, setting.value) for setting in request.config_request.settings] == [("train.epochs", 5)]
@@ -59,18 +59,18 @@ def test_abbreviated_and_unknown_flags_are_refused_in_one_line(word: str, run: R
 
 
 @pytest.mark.parametrize("mode", ["--print-config", "--summary", "--list", "--preview"])
-def test_what_a_mode_does_not_follow_is_refused(mode: str, run: Run) -> None:
+def test_what_a_mode_does_not_support_is_refused(mode: str, run: Run) -> None:
     for flag in ("--resume", "--n-runs=2", "--split=train", "--predictions=x.npz"):
         answer = run("--config=ResNet8", mode, flag)
         assert answer.status == 2
-        assert "flag not followed" in answer.err
+        assert "flag not supported" in answer.err
 
 
-def test_a_misspelt_flag_is_answered_with_the_nearest(run: Run) -> None:
+def test_a_misspelt_flag_is_refused_with_the_nearest_name(run: Run) -> None:
     assert "Did you mean '--batch-size'?" in run("--config=ResNet8", "--print-config", "--bathc-size=4").err
 
 
-def test_the_home_folder_is_put_in_where_no_shell_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_expanded_where_the_shell_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     words = ["--eval", "--resume", "x.pth", "--output=~/seen.png", "--predictions=~/p.npz"]
     options = parser.parse(words).options

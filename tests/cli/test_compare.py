@@ -80,7 +80,7 @@ def result(path: str) -> dict[str, Any]:
 # --- compare -------------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_their_seeds_alone_are_seeds_of_one_variant(runs: Call) -> None:
+def test_runs_that_differ_only_in_their_seeds_are_one_variant(runs: Call) -> None:
     standard, smoothed = (of(name, "digits-s0", "digits-s1") for name in (STANDARD, SMOOTHED))
     answer = runs("--compare", standard[0], smoothed[1], smoothed[0], standard[1], "--json")
     assert answer.status == 0, answer.err
@@ -97,7 +97,7 @@ def test_runs_that_differ_in_their_seeds_alone_are_seeds_of_one_variant(runs: Ca
     half = 12.7062 * abs(first - second) / math.sqrt(2) / math.sqrt(2)  # two differences: t with 1 degree of freedom
     assert contrast["interval"][1] - contrast["interval"][0] == pytest.approx(2 * half, rel=1e-4)
     assert contrast["p_value"] is None
-    assert any("the pairs were chosen when the runs were there" in note for note in found["notes"])
+    assert any("the pairs were chosen after the runs" in note for note in found["notes"])
     assert {Path(file).name for file in found["files"]} >= set(REPORT)
     assert all(Path(file).is_file() for file in found["files"])
     folder = Path(found["files"][0]).parent
@@ -113,7 +113,7 @@ def test_the_same_runs_in_any_order_have_one_folder(runs: Call, monkeypatch: pyt
     assert seen[0] == seen[1] != seen[2]
 
 
-def test_variants_of_one_name_are_told_apart_by_what_differs(runs: Call, unreported: None) -> None:
+def test_variants_of_one_name_are_distinguished_by_their_settings(runs: Call, unreported: None) -> None:
     paths = [*of(STANDARD, "digits-s0", "digits-s1", "digits-s0-2"), *of(SMOOTHED, "digits-s0")]
     answer = runs("--compare", *paths, "--json")
     names = [f"{STANDARD} (optimizer.lr=0.1)", f"{STANDARD} (optimizer.lr=0.02)", SMOOTHED]
@@ -125,21 +125,19 @@ def test_variants_of_one_name_are_told_apart_by_what_differs(runs: Call, unrepor
     ]
 
 
-def test_one_run_is_an_variant_without_a_comparison(runs: Call, unreported: None) -> None:
+def test_one_run_is_a_variant_without_a_comparison(runs: Call, unreported: None) -> None:
     found = runs("--compare", *of(STANDARD, "digits-s0"), "--json").json
     assert (found["contrasts"], found["notes"]) == ([], [])
     assert found["variants"][STANDARD]["top1"] == result(*of(STANDARD, "digits-s0"))["top1"]
 
 
-def test_runs_of_other_seeds_are_shown_side_by_side_and_it_is_said_that_they_are_no_pair(
-    runs: Call, unreported: None
-) -> None:
+def test_runs_of_other_seeds_are_shown_and_noted_as_unpaired(runs: Call, unreported: None) -> None:
     found = runs("--compare", *of(STANDARD, "digits-s0"), *of(AGMAX, "digits-s7"), "--json").json
     assert list(found["variants"]) == [STANDARD, AGMAX] and found["contrasts"] == []
-    assert f"{AGMAX} and {STANDARD} have no seed in common, so nothing can be paired" in found["notes"]
+    assert f"{AGMAX} and {STANDARD} have no seed in common and cannot be compared" in found["notes"]
 
 
-def test_runs_are_found_below_the_folder_of_runs(runs: Call, unreported: None) -> None:
+def test_runs_are_found_in_runs_dir(runs: Call, unreported: None) -> None:
     assert runs("--compare", f"{STANDARD}/digits-s0", f"{SMOOTHED}/digits-s0").status == 0
     assert runs("train.runs_dir=elsewhere", "--compare", f"{STANDARD}/digits-s0").status == 4
     assert runs("train.runs_dir=elsewhere", "--compare", f"runs/{STANDARD}/digits-s0").status == 0
@@ -151,42 +149,42 @@ def test_other_test_images_are_noted_and_not_drawn_again(
     checksums = iter(["of these", "of others"])
     monkeypatch.setattr(records, "checksum", lambda labels: next(checksums))
     found = runs("--compare", *of(STANDARD, "digits-s0"), *of(SMOOTHED, "digits-s0"), "--json").json
-    assert any("the test images are not the same" in note for note in found["notes"])
+    assert any("the test images differ" in note for note in found["notes"])
     (contrast,) = found["contrasts"]
     assert contrast["bootstrap"] is None and contrast["num_seeds"] == 1
 
 
-def test_a_seed_that_stands_twice_is_refused(runs: Call) -> None:
+def test_two_runs_of_one_seed_are_refused(runs: Call) -> None:
     for paths in (
         of(STANDARD, "digits-s0") * 2,
         [*of(STANDARD, "digits-s0"), f"./runs/{STANDARD}/../{STANDARD}/digits-s0"],
     ):
         answer = runs("--compare", *paths)
         assert answer.status == 2 and answer.out == ""
-        assert f"two runs of {STANDARD} have seed 0. Leave one out" in answer.err
+        assert f"another run of {STANDARD} has seed 0. Leave one out" in answer.err
 
 
-def test_an_unknown_run_is_refused_with_what_is_there(runs: Call) -> None:
+def test_an_unknown_run_is_refused_with_the_existing_runs(runs: Call) -> None:
     answer = runs("--compare", f"runs/{STANDARD}/digits-s9")
     assert answer.status == 4
     assert answer.err.startswith(
         f"error: no such run (runs/{STANDARD}/digits-s9). Did you mean 'runs/{STANDARD}/digits-s"
     )
     answer = runs("train.runs_dir=elsewhere", "--compare", "digits-s0")
-    assert answer.status == 4 and answer.err == "error: no such run (digits-s0). There is none in elsewhere\n"
+    assert answer.status == 4 and answer.err == "error: no such run (digits-s0). elsewhere contains no finished run\n"
 
 
 def test_an_unfinished_run_is_refused(copy: Path, run: Call) -> None:
     (copy / "result.json").unlink()
     answer = run("--compare", str(copy))
     assert answer.status == 4
-    assert "not a finished run" in answer.err and "--train --resume ends one" in answer.err
+    assert "not a finished run" in answer.err and "--train --resume finishes one" in answer.err
 
 
-def test_a_checkpoint_is_no_run(runs: Call) -> None:
+def test_a_checkpoint_is_not_a_run(runs: Call) -> None:
     (checkpoint,) = Path(f"runs/{STANDARD}/digits-s0/checkpoints").glob("step-*.pth")
     answer = runs("--compare", str(checkpoint))
-    assert answer.status == 4 and "not a finished run" in answer.err and "Give run folders" in answer.err
+    assert answer.status == 4 and "not a finished run" in answer.err and "Give finished run folders" in answer.err
 
 
 def test_a_run_that_was_not_tested_is_refused(runs: Call) -> None:
@@ -194,12 +192,12 @@ def test_a_run_that_was_not_tested_is_refused(runs: Call) -> None:
     assert answer.status == 2 and "evaluation.test=false" in answer.err
 
 
-def test_a_run_folder_that_is_not_whole_is_refused(copy: Path, run: Call) -> None:
+def test_an_incomplete_run_folder_is_refused(copy: Path, run: Call) -> None:
     early = result(str(copy))
     del early["samples_seen"]
     (copy / "result.json").write_text(json.dumps(early))
     answer = run("--compare", str(copy))
-    assert answer.status == 4 and "run folder is not whole" in answer.err and "samples_seen" in answer.err
+    assert answer.status == 4 and "run folder is incomplete" in answer.err and "samples_seen" in answer.err
     (copy / "predictions.npz").unlink()
     answer = run("--compare", str(copy))
     assert answer.status == 4 and "predictions.npz" in answer.err
@@ -242,7 +240,7 @@ def test_a_run_differs_from_a_name_in_what_was_typed(runs: Call) -> None:
     assert found["metrics"] == {}
 
 
-def test_what_is_the_same_has_no_difference(runs: Call) -> None:
+def test_equal_runs_have_no_difference(runs: Call) -> None:
     answer = runs("--diff", "ResNet50-cutmix-agmax", "ResNet50-agmax-cutmix")
     assert answer.status == 0 and answer.out == "no difference\n"
 
@@ -262,7 +260,7 @@ def test_an_unfinished_run_has_settings_and_no_metrics(copy: Path, run: Call) ->
         (f"runs/{STANDARD}/digits-s0/checkpoints/best.pth", 4, "not a run folder"),
     ],
 )
-def test_what_is_neither_run_nor_configuration_is_refused(runs: Call, text: str, status: int, said: str) -> None:
+def test_a_name_of_neither_run_nor_configuration_is_refused(runs: Call, text: str, status: int, said: str) -> None:
     answer = runs("--diff", "ResNet50-cutmix", text)
     assert answer.status == status and answer.out == "" and said in answer.err
 

@@ -65,37 +65,37 @@ def test_losses_and_schedules_have_their_parts() -> None:
 @pytest.mark.parametrize(
     "flag", ["--task=cifar10", "--net=resnet18", "--da=0", "--ra=1", "--loss=st", "--pcrop=2", "--crop=12"]
 )
-def test_each_of_its_flags_is_answered_with_the_command(run: Run, flag: str) -> None:
+def test_each_of_its_flags_is_translated_to_a_command(run: Run, flag: str) -> None:
     for words in ([flag], flag.split("=")):
         answer = run(*words)
         assert answer.status == 2
-        assert f"flags not followed ({flag.partition('=')[0]})" in answer.err
+        assert f"flags not supported ({flag.partition('=')[0]})" in answer.err
         assert "Type: python3 main.py --config=CifarResNet18" in answer.err
 
 
 @pytest.mark.parametrize(("flag", "here"), EQUIVALENTS.items())
-def test_beside_a_configuration_each_flag_is_answered_by_what_it_is_here(run: Run, flag: str, here: str) -> None:
+def test_beside_a_configuration_each_flag_is_translated_to_its_equivalent(run: Run, flag: str, here: str) -> None:
     for words in (["--config=ResNet8-soft_crop", "--train", flag, "2"], [f"{flag}=2", "--dataset=digits"]):
         answer = run(*words)
         assert answer.status == 2 and answer.err.count("\n") == 1
         assert answer.err.endswith(f"Here {flag} is {here}\n") and "Type:" not in answer.err
 
 
-def test_what_the_answer_leaves_out_and_where_it_differs_is_said(run: Run) -> None:
+def test_omissions_and_differences_of_the_command_are_named(run: Run) -> None:
     answer = run("--task", "cifar100", "--da", "2", "--loss", "st", "--epochs=100", "dataset.root=/a b")
     assert answer.err.endswith("; left out: --epochs=100 'dataset.root=/a b'\n")
-    assert "add augment.softening.reweight=batch_mean to weigh" in answer.err
+    assert "add augment.softening.reweight=batch_mean for the weights" in answer.err
     answer = run("--task", "cifar100", "--da", "2")
     assert answer.err.endswith("Type: python3 main.py --config=CifarResNet18-wide_crop --train --dataset=cifar100 "
                                "augment.weak_fraction=0.04\n")  # fmt: skip
 
 
-def test_flags_of_agmax_are_not_taken_for_its(run: Run) -> None:
+def test_flags_of_agmax_are_not_read_as_its_flags(run: Run) -> None:
     answer = run("--config=ResNet8", "--eval", "--crop")
     assert "(--crop): is not part of this version" in answer.err and "Soft Augmentation" not in answer.err
 
 
-def test_settings_as_the_recipes_have_them_are_left_out() -> None:
+def test_settings_equal_to_the_recipe_are_left_out() -> None:
     assert command(["--task", "cifar10", "--sch", "2.5", "--seed", "0", "--b", "128"]) == command(["--task", "cifar10"])
     assert command(["--task", "cifar10", "--sch", "0.5"]).endswith("--dataset=cifar10 --epochs=100")
 
@@ -115,7 +115,7 @@ def test_settings_as_the_recipes_have_them_are_left_out() -> None:
         ("--da 0 --ra 1 --sch 1", 0),
     ],
 )
-def test_as_many_epochs_are_final_as_there(old: str, expected: int) -> None:
+def test_the_number_of_weak_augmentation_epochs_is_equal(old: str, expected: int) -> None:
     assert config_of(command(shlex.split(f"--task cifar10 {old}"))).num_weak_epochs == expected
 
 
@@ -133,18 +133,18 @@ def test_numbers_keep_all_their_digits() -> None:
         ("--da much", "invalid int value: 'much'"),
         ("--da 0 --loss ols", "invalid choice: 'ols'"),
         ("--da 0 --optimizer adam", "invalid choice: 'adam'"),
-        ("--da 0 --other", "is broken there"),
-        ("--da 0 --sch 0", "which is none"),
-        ("--da 0 --sch inf", "which is none"),
+        ("--da 0 --other", "missing probability is broken"),
+        ("--da 0 --sch 0", "epochs, which is 0"),
+        ("--da 0 --sch inf", "epochs, which is 0"),
         ("--da 1 --l 40", "augment.cutout.size"),
         ("--da 2 --loss st --pcrop 0", "augment.softening.power"),
         ("--da 2 --r 0.5", "augment.weak_divisor"),
         ("--da 2 --loss st --max_p 0.05", "augment.softening.max_confidence"),
         ("--da 0 --decay s --sch 0.005", "schedule.milestones"),
-        ("--da 0 --sch nan", "which is none"),
+        ("--da 0 --sch nan", "epochs, which is 0"),
     ],
 )
-def test_what_it_could_not_train_is_named(run: Run, old: str, why: str) -> None:
+def test_unsupported_trainings_are_named(run: Run, old: str, why: str) -> None:
     answer = run(*shlex.split(old))
     assert answer.status == 2
     assert why in answer.err and answer.err.count("\n") == 1 and "Type:" not in answer.err

@@ -137,7 +137,7 @@ def test_graphs_of_published_networks_answer_as_they_do(run: Run, name: str, dat
         (["--export=pickle", "--config=ResNet8"], 2, "invalid choice"),
         (["--export", "--resume=none.pth"], 4, "checkpoint not found"),
         (["--export", "--config=ResNet8", "--dataset=digits", "--output=nowhere/a"], 6, "cannot write"),
-        (["--train", "--config=ResNet8", "--normalize"], 2, "it goes with --export"),
+        (["--train", "--config=ResNet8", "--normalize"], 2, "it belongs to --export"),
     ],
 )
 def test_mistakes_are_answered(run: Run, words: list[str], status: int, why: str) -> None:

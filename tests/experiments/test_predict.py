@@ -68,7 +68,7 @@ def test_a_folder_of_mixed_formats_is_classified_and_what_is_broken_is_named(
     (tmp_path / "mixed" / "._00.png").write_text("of another system")
     none = run("--predict", *map(str, broken), f"--resume={weights}")
     assert (none.status, none.out) == (3, "")
-    assert "nothing classified (3 files): none is an image that can be read" in none.err
+    assert "no image classified (3 files): none is a readable image" in none.err
     answer = run("--predict", "mixed", f"--resume={weights}")
     assert answer.status == 0, answer.err
     rows = list(csv.DictReader(io.StringIO(answer.out)))
@@ -151,11 +151,11 @@ def test_more_classes_than_there_are_cannot_be_named(run: Run, weights: str, tmp
     [
         (["--predict", "nowhere", "--resume=RUN"], 3, "there is no such file or folder"),
         (["--predict", "empty", "--resume=RUN"], 3, "no file ends in .jpg"),
-        (["--predict", "empty"], 2, "Give --resume CHECKPOINT"),
+        (["--predict", "empty"], 2, "Give --checkpoint FILE"),
         (["--predict", "empty", "--resume=RUN", "--top-k=0"], 2, "it must be 1 or more"),
         (["--predict", "empty", "--resume=none.pth"], 4, "checkpoint not found"),
-        (["--predict", "empty", "--config=ResNet8"], 2, "checkpoints name theirs"),
-        (["--eval", "--resume=RUN", "--top-k=3"], 2, "it goes with --predict"),
+        (["--predict", "empty", "--config=ResNet8"], 2, "checkpoints have their own configuration"),
+        (["--eval", "--resume=RUN", "--top-k=3"], 2, "it belongs to --predict"),
     ],
 )
 def test_mistakes_are_answered(run: Run, weights: str, tmp_path: Path, words: list[str], status: int, why: str) -> None:

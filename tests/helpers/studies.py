@@ -156,5 +156,5 @@ def until(holds: Callable[[], object], seconds: float = 120) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "it never came to it"
+        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)

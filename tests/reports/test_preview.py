@@ -13,7 +13,7 @@ from helpers.preview import NAMES, bars_under, batch_of, frames, pictures, sheet
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("num_views", [1, 2, 3])
-def test_the_pictures_are_the_views_with_their_normalisation_undone(num_views: int, channels: int) -> None:
+def test_the_images_are_the_denormalized_views(num_views: int, channels: int) -> None:
     batch, labels = batch_of(3, num_views, channels=channels)
     drawn = pictures(sheet(batch, labels))
     assert len(drawn) == 3 * num_views
@@ -42,7 +42,7 @@ def test_the_file_shows_each_pixel_at_its_place_in_its_gray(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("num_images", "shown"), [(40, 16), (16, 16), (5, 5), (2, 2)])
-def test_the_first_16_images_are_shown_or_all_that_there_are(num_images: int, shown: int) -> None:
+def test_the_first_16_images_are_shown_or_all_of_a_smaller_batch(num_images: int, shown: int) -> None:
     batch, labels = batch_of(num_images)
     figure = sheet(batch, labels)
     assert len(frames(figure)) == shown
@@ -53,7 +53,7 @@ def test_the_first_16_images_are_shown_or_all_that_there_are(num_images: int, sh
 
 
 @pytest.mark.parametrize(("num_views", "across"), [(1, 8), (2, 4), (3, 3)])
-def test_the_views_of_an_image_stand_side_by_side_in_a_frame(num_views: int, across: int) -> None:
+def test_the_views_of_an_image_are_side_by_side_in_a_frame(num_views: int, across: int) -> None:
     figure = sheet(*batch_of(16, num_views))
     places = [image.get_extent() for image in figure.axes[0].images]
     for n, frame in enumerate(frames(figure)):
@@ -65,7 +65,7 @@ def test_the_views_of_an_image_stand_side_by_side_in_a_frame(num_views: int, acr
     assert len({round(frame.get_x(), 6) for frame in frames(figure)}) == across
 
 
-def test_bars_and_their_texts_are_the_target() -> None:
+def test_bars_and_their_texts_show_the_target() -> None:
     batch, labels = batch_of(4)
     batch.targets[1, 1] = torch.tensor([0.25, 0.5, 0.0, 0.25, 0.0])
     figure = sheet(batch, labels)
@@ -79,7 +79,7 @@ def test_bars_and_their_texts_are_the_target() -> None:
         assert lengths == pytest.approx(wanted, abs=1e-6)
 
 
-def test_the_label_has_a_color_of_its_own_even_where_it_is_not_the_likeliest() -> None:
+def test_the_label_has_its_own_color_even_if_another_class_is_more_likely() -> None:
     batch, labels = batch_of(2, 1)
     batch.targets[1, 0] = torch.tensor([0.9, 0.1, 0.0, 0.0, 0.0])  # label b
     figure = sheet(batch, labels)
@@ -102,7 +102,7 @@ def test_the_label_has_a_color_of_its_own_even_where_it_is_not_the_likeliest() -
         ([0, 1], ["b 100.0"]),
     ],
 )
-def test_classes_above_one_percent_are_named_and_an_even_share_is_that_of_the_others(
+def test_classes_above_one_percent_are_named_and_evenly_spread_probability_is_in_others(
     target: list[float], wanted: list[str]
 ) -> None:
     made = preview.bars(torch.tensor(target, dtype=torch.float32), 0, NAMES)
@@ -111,7 +111,7 @@ def test_classes_above_one_percent_are_named_and_an_even_share_is_that_of_the_ot
     assert [bar.color == preview.REST for bar in made] == [bar.name == "others" for bar in made]
 
 
-def test_weight_and_visible_share_stand_under_their_view() -> None:
+def test_weight_and_visible_fraction_are_below_their_view() -> None:
     batch, labels = batch_of(2, 3)
     weights = torch.tensor([[1.0, 0.5, 0.25], [0.125, 0.0, 0.875]])
     visible = torch.tensor([[1.0, 0.99, 0.4], [0.123, 0.0, 0.505]])
@@ -122,7 +122,7 @@ def test_weight_and_visible_share_stand_under_their_view() -> None:
     assert "Visible:" in texts(figure)[1]
 
 
-def test_without_a_visible_share_nothing_is_said_of_it() -> None:
+def test_an_unknown_visible_fraction_is_not_mentioned() -> None:
     assert not any("isible" in text for text in texts(sheet(*batch_of(2))))
 
 
@@ -143,7 +143,7 @@ def test_no_text_touches_another_or_leaves_its_frame_however_long_the_names(num_
     assert sum("…" in text for text in texts(figure)) == 5 * (1 + 3 * num_views)
 
 
-def test_a_name_is_cut_at_its_end_and_only_where_it_is_too_wide() -> None:
+def test_a_name_is_shortened_at_its_end_only_if_it_is_too_wide() -> None:
     assert preview.fit_text("Ankle boot", 1.0) == "Ankle boot"
     cut = preview.fit_text("golden_retriever_playing_with_a_ball", 1.0)
     assert cut.endswith("…") and "golden_retriever_playing_with_a_ball".startswith(cut[:-1]) and len(cut) > 10
@@ -154,7 +154,7 @@ def test_names_that_cannot_be_drawn_are_replaced_by_their_number() -> None:
     assert preview.drawable_names(names) == ["Zürich", "class 1", "$5 and $7", "a\\nb", "\\udcff"]
 
 
-def test_a_name_is_no_formula(tmp_path: Path) -> None:
+def test_a_name_is_not_read_as_a_formula(tmp_path: Path) -> None:
     batch, labels = batch_of(2)
     names = ("$\\foo$", "$5", "_^{", "\\", "%")
     preview.save(sheet(batch, labels, names), tmp_path / "a.png")

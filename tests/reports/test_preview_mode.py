@@ -63,7 +63,7 @@ def first_step(run: Run, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
     ],
     ids=["in memory", "from files"],
 )
-def test_what_is_drawn_is_what_the_model_gets_at_the_first_step_of_training(
+def test_the_preview_shows_what_the_model_receives_at_the_first_training_step(
     words: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classes = ["first", "second", "third"] if "--dataset=folder" in words else list("0123456789")
@@ -86,7 +86,7 @@ def test_what_is_drawn_is_what_the_model_gets_at_the_first_step_of_training(
         assert sum(fractions.values()) == pytest.approx(1, abs=0.002)
 
 
-def test_the_mode_writes_a_picture_and_says_what_it_shows(run: Run) -> None:
+def test_the_mode_writes_a_figure_and_reports_its_content(run: Run) -> None:
     answer = run("--preview", *TINY, "--json")
     assert answer.status == 0, answer.err
     assert answer.json == {
@@ -108,7 +108,7 @@ def test_the_mode_writes_a_picture_and_says_what_it_shows(run: Run) -> None:
     assert answer.err == f"{file} shows 16 of the 128 images of step 0\n"
 
 
-def test_the_picture_goes_where_it_is_asked_to_and_is_the_same_each_time(run: Run) -> None:
+def test_the_figure_is_written_to_output_and_is_the_same_each_time(run: Run) -> None:
     Path("new/folder").mkdir(parents=True)
     for name in ("one.png", "two.PNG"):
         answer = run("--preview", "batch", *TINY, "train.batch_size=3", f"--output=new/folder/{name}", "--json")
@@ -116,7 +116,7 @@ def test_the_picture_goes_where_it_is_asked_to_and_is_the_same_each_time(run: Ru
     assert Path("new/folder/one.png").read_bytes() == Path("new/folder/two.PNG").read_bytes()
 
 
-def test_an_output_that_cannot_be_written_is_answered_before_the_work(
+def test_an_output_that_cannot_be_written_is_an_error_before_the_work(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -135,7 +135,7 @@ def test_an_output_that_cannot_be_written_is_answered_before_the_work(
         assert answer.err.startswith(f"error: cannot write ({path}): ") and answer.err.count("\n") == 1
 
 
-def test_a_picture_that_cannot_be_kept_leaves_nothing(tmp_path: Path) -> None:
+def test_a_figure_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         preview.save(sheet(*batch_of(2)), tmp_path / "nowhere" / "a.png")
     (tmp_path / "a.png").mkdir()
@@ -145,19 +145,19 @@ def test_a_picture_that_cannot_be_kept_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["--train", "--print-config", "--summary", "--list"])
-def test_output_goes_with_what_draws(mode: str, run: Run) -> None:
+def test_output_is_refused_by_modes_that_write_no_file(mode: str, run: Run) -> None:
     answer = run(mode, "--config=ResNet8", "--output=a.png")
     assert answer.status == 2
-    assert answer.err == "error: flag not followed (--output): it goes with --eval, --preview or --export\n"
+    assert answer.err == "error: flag not supported (--output): it belongs to --eval, --preview or --export\n"
 
 
 # --- how targets soften ----------------------------------------------------------------------------------------------
 
 
-def test_the_curves_are_those_of_the_formula_and_the_bars_the_shares_that_are_drawn() -> None:
+def test_the_curves_follow_the_formula_and_the_bars_the_sampled_fractions() -> None:
     """With 5 classes and at most 0.9, half an image keeps 0.9 - 0.7 / 2 ** k."""
     curve, drawn = softening.Curve(5, 1.5, 0.9, "area"), torch.tensor([0.02, 0.03, 0.52, 1.0])
-    figure = softening.figure(curve, drawn, window_size=4, title="a title")
+    figure = softening.figure(curve, drawn, crop_size=4, title="a title")
     left, right = figure.axes[:2]
     powers = [1.0, 1.5, 2.0, 3.0, 4.0]
     assert [line.get_label() for line in left.lines] == [f"k = {power:g}" for power in powers]
@@ -172,14 +172,14 @@ def test_the_curves_are_those_of_the_formula_and_the_bars_the_shares_that_are_dr
     assert shown[4, 4] == pytest.approx(0.9)  # nothing moved
     assert shown[0, 4] == pytest.approx(0.2)  # moved up by the whole side
     assert shown[6, 4] == pytest.approx(0.9 - 0.7 * 0.5**1.5)  # half of the side
-    left, right = softening.figure(curve._replace(visibility="iou"), drawn, window_size=4, title="a title").axes[:2]
+    left, right = softening.figure(curve._replace(visibility="iou"), drawn, crop_size=4, title="a title").axes[:2]
     by_union = pytest.approx(0.9 - 0.7 * (1 - 0.5 / 1.5) ** 1.5)
     assert np.asarray(right.images[0].get_array())[6, 4] == by_union
     assert np.asarray(left.lines[1].get_ydata())[100] == by_union
-    assert len(softening.figure(curve, drawn, window_size=None, title="a title").axes) == 1
+    assert len(softening.figure(curve, drawn, crop_size=None, title="a title").axes) == 1
 
 
-def test_the_preview_of_curves_draws_what_the_configuration_softens(run: Run, tmp_path: Path) -> None:
+def test_the_preview_of_curves_draws_the_softening_of_the_configuration(run: Run, tmp_path: Path) -> None:
     words = ("--config=ResNet8-soft_crop", "--dataset=digits", "--preview=curves")
     answer = run(*words, "--output=curves.png", "--json")
     assert answer.status == 0, answer.err
@@ -192,13 +192,13 @@ def test_the_preview_of_curves_draws_what_the_configuration_softens(run: Run, tm
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.pdf", ""])
-def test_a_picture_is_a_png_file(name: str, run: Run) -> None:
+def test_a_figure_is_a_png_file(name: str, run: Run) -> None:
     answer = run("--preview", *TINY, f"--output={name}")
     assert (answer.status, answer.err.count("\n")) == (2, 1)
-    assert answer.err.endswith("the picture is a PNG file. Write a name that ends in .png\n")
+    assert answer.err.endswith("the figure is a PNG file. Write a name that ends in .png\n")
 
 
-def test_preview_needs_a_configuration_two_images_and_a_word_that_it_knows(run: Run) -> None:
+def test_preview_needs_a_configuration_two_images_and_a_known_word(run: Run) -> None:
     assert run("--preview").err == "error: no configuration. Give --config NAME; see --list\n"
     answer = run("--preview", *TINY, "dataset.train_limit=1")
     assert (answer.status, answer.err) == (3, "error: too few training images (1 in the data set): a step needs two\n")

@@ -24,7 +24,7 @@ def texts(figure: Figure) -> list[Text]:
     return [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text() and text.get_visible()]
 
 
-def test_points_stand_at_the_means_with_their_intervals_and_published_numbers() -> None:
+def test_points_are_at_the_means_with_their_intervals_and_published_numbers() -> None:
     made = small()
     axes = figures.points(made).axes[0]
     for each, bars in zip(made.variants, errorbars(axes.figure), strict=True):  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ def test_equal_compute_ends_side_by_side_and_half_of_it_halfway() -> None:
     made = small()
     axes = figures.error_against_samples_seen(made).axes[0]
     ends = [(bars[0].get_xdata()[0], bars[0].get_ydata()[0]) for bars in errorbars(axes.figure)]  # type: ignore[arg-type]
-    apart = figures.APART * BUDGET
+    apart = figures.SPACING * BUDGET
     assert [at for at, _ in ends] == pytest.approx(
         [BUDGET + n * apart for n in (0, 1, 2)] + [BUDGET / 2, BUDGET + 3 * apart]
     )
@@ -77,7 +77,7 @@ def test_equal_compute_ends_side_by_side_and_half_of_it_halfway() -> None:
     assert axes.get_ylabel() == "test error (%)"
 
 
-def test_an_variant_looks_the_same_in_every_figure_and_unlike_every_other() -> None:
+def test_a_variant_has_the_same_style_in_every_figure_and_no_other_has_it() -> None:
     made = many(24, 1)
     looks = list(style.line_styles(24))
     assert len(set(looks)) == 24
@@ -90,7 +90,7 @@ def test_an_variant_looks_the_same_in_every_figure_and_unlike_every_other() -> N
 
 @pytest.mark.parametrize("color", style.COLORS)
 @pytest.mark.parametrize("background", ["#ffffff", "#14171b"])
-def test_every_colour_can_be_seen_on_a_light_and_on_a_dark_page(color: str, background: str) -> None:
+def test_every_color_is_visible_on_a_light_and_on_a_dark_page(color: str, background: str) -> None:
     def luminance(value: str) -> float:  # WCAG 2.1, relative luminance
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(value)]
         return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
@@ -101,9 +101,10 @@ def test_every_colour_can_be_seen_on_a_light_and_on_a_dark_page(color: str, back
 
 
 @pytest.mark.parametrize(
-    ("num_variants", "name"), [(13, "arm_{}"), (24, "an_arm_with_a_name_of_sixty_letters_which_is_the_most_no_{}")]
+    ("num_variants", "name"),
+    [(13, "variant_{}"), (24, "a_variant_with_a_name_of_sixty_letters_the_longest_allowed_{}")],
 )
-def test_names_are_neither_cut_nor_drawn_over_each_other(num_variants: int, name: str) -> None:
+def test_names_are_not_cut_and_do_not_overlap(num_variants: int, name: str) -> None:
     for drawing in figures.drawings(many(num_variants, 2, name=name)):
         file = io.BytesIO()
         style.save(drawing.figure, file)
@@ -129,7 +130,7 @@ def test_figures_of_curves_are_left_out_where_there_are_none() -> None:
 
 
 def test_robustness_is_drawn_where_it_was_measured() -> None:
-    """Two variants that lose 1 and 2 points for each percent hidden, the seeds 10 points apart about their means."""
+    """Two variants that lose 1 and 2 points for each percent occluded, the seeds 10 points apart about their means."""
     variants = [variant(name, [10.0, 10.0]) for name in ("a", "b", "c")]
     for slope, each in enumerate(variants[:2], start=1):
         for seed, found in each.records.items():
@@ -146,5 +147,5 @@ def test_robustness_is_drawn_where_it_was_measured() -> None:
     assert [list(np.asarray(line.get_ydata())) for line in lines] == [[10, 20, 30], [10, 30, 50]]
     assert [list(np.asarray(line.get_xdata())) for line in drawings["offsets"].figure.axes[0].lines] == [[0, 3]] * 2
     assert drawings["occlusion"].figure.axes[0].get_ylim() == (0, 100)
-    assert "<h2>When less is visible</h2>" in page.page(made, list(drawings.values()))
-    assert "<h2>When less is visible</h2>" not in page.page(small(), figures.drawings(small()))
+    assert "<h2>Robustness</h2>" in page.page(made, list(drawings.values()))
+    assert "<h2>Robustness</h2>" not in page.page(small(), figures.drawings(small()))

@@ -81,7 +81,7 @@ def test_the_page_is_well_formed_and_names_its_parts(full: str) -> None:
     )
 
 
-def test_the_page_asks_for_nothing_and_runs_nothing(full: str) -> None:
+def test_the_page_loads_no_files_and_runs_no_scripts(full: str) -> None:
     assert not re.search(r"https?:|//[a-z]|@import|<script|javascript:", full)
     for tag, attributes in Strict(full).elements:
         for key in ("src", "href", "xlink:href", "srcset", "action", "data"):
@@ -89,7 +89,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing(full: str) -> None:
         assert not any(key.startswith("on") for key in attributes), (tag, attributes)
 
 
-def test_every_identifier_of_the_page_stands_once_and_is_there_where_it_is_meant(full: str) -> None:
+def test_every_identifier_of_the_page_is_unique_and_exists_where_it_is_referenced(full: str) -> None:
     read = Strict(full)
     identifiers = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
@@ -99,7 +99,7 @@ def test_every_identifier_of_the_page_stands_once_and_is_there_where_it_is_meant
     assert meant and meant <= {f"#{name}" for name in identifiers}
 
 
-def test_figures_in_the_page_take_the_ink_of_the_page(full: str) -> None:
+def test_figures_in_the_page_have_the_text_color_of_the_page(full: str) -> None:
     assert full.count("currentColor") > 50 and style.INK not in full
     assert not re.search(r"fill: #(fff|ffffff|000|000000)\b", full)
 
@@ -117,13 +117,13 @@ def test_nothing_from_a_users_file_becomes_markup() -> None:
     assert set(plain) <= set(read.said("li"))
 
 
-def test_the_page_says_what_can_be_said_and_which_checks_failed() -> None:
+def test_the_page_shows_conclusions_and_failed_checks() -> None:
     made = small()
     read = Strict(page.page(made, []))
     said = read.said("li")
     assert said[0].startswith("rising against steady") and "worse by the interval" in said[0]
     assert said[1].startswith("around against steady") and "not distinguishable" in said[1]
-    assert "1 of 2 checks came out as expected." in read.said("p")
+    assert "1 of 2 checks are as expected." in read.said("p")
     assert any("around against rising" in text and "NOT as expected" in text for text in read.said("p"))
     assert "a note" in said
 
@@ -145,14 +145,14 @@ def test_the_page_fits_a_wide_and_a_narrow_window(full: str, tmp_path: Path) -> 
         for each in measures:
             assert each["scroll_width"] <= each["width"]
             assert not each["beyond"]
-            assert each["num_runs"] > 100 and each["font"] == "16px"
+            assert each["num_cells"] > 100 and each["font"] == "16px"
         assert not console
 
 
 # Files
 
 
-def test_everything_is_written_and_the_same_again(tmp_path: Path) -> None:
+def test_all_files_are_written_and_equal_when_written_again(tmp_path: Path) -> None:
     made = analyzed([variant("a", STEADY), variant("b", RISING)], contrasts=[Pair("b", "a")])
     paths = page.write(made, tmp_path / "new" / "folder")
     names = ["study.csv", "study.md", "study.tex", "report.html", "points.png", "curves.png", "samples_seen.png"]
@@ -163,7 +163,7 @@ def test_everything_is_written_and_the_same_again(tmp_path: Path) -> None:
     assert (tmp_path / "study.md").read_text() == writers.markdown(made)
 
 
-def test_a_folder_that_cannot_be_written_is_an_answer(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     made = analyzed([variant("a", STEADY)])
     with pytest.raises(OutputError, match="cannot write"):
@@ -174,8 +174,8 @@ def test_a_folder_that_cannot_be_written_is_an_answer(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_study_without_contrasts_or_budget_is_told_as_one() -> None:
+def test_a_study_without_contrasts_or_budget_is_called_descriptive() -> None:
     made = analyzed([variant("a", STEADY)], budget=None)
     assert [table.name for table in contents.tables(made)] == ["variants"]
     assert "of the budget" not in [column.title for column in contents.variants(made).columns]
-    assert "nothing is tested" in made_page(made)
+    assert "descriptive, without tests" in made_page(made)

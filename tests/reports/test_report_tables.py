@@ -21,7 +21,7 @@ def test_the_main_table_has_the_numbers_worked_by_hand() -> None:
         "what it controls": "what rising is for",
         "error (%)": "10.88 ± 0.49",
         "nll (nats)": "0.2719 ± 0.0123",
-        "ece (share)": "0.0200 ± 0.0000",
+        "ece (fraction)": "0.0200 ± 0.0000",
         "error, best on validation": "10.62 ± 0.49",
         "error, best_on_test (as the papers do)": "10.38 ± 0.49",
         "seeds": "6",
@@ -45,7 +45,7 @@ def test_a_contrast_has_the_numbers_worked_by_hand() -> None:
     assert shown["seeds"] == "6" and shown["compute"] == "1×"  # noqa: RUF001
 
 
-def test_what_cannot_be_told_apart_is_said_to_be_so() -> None:
+def test_a_difference_whose_interval_includes_zero_is_called_not_distinguishable() -> None:
     assert cells(contents.contrasts(small()), 1)["verdict"] == "not distinguishable"
     assert "not distinguishable" in writers.markdown(small()) and "not distinguishable" in writers.latex(small())
 
@@ -54,28 +54,28 @@ def test_variants_and_pairs_that_are_not_at_equal_compute_are_marked() -> None:
     made = small()
     assert [row[0] for row in contents.variants(made).rows] == ["steady", "rising", "around", "half (0.5×)", "alone"]  # noqa: RUF001
     assert [row[0] for row in contents.checks(made).rows] == ["around against rising", "half against steady (0.5×)"]  # noqa: RUF001
-    assert any("not at equal compute" in note for note in contents.variants(made).notes)
-    assert any("not at equal compute" in note for note in contents.checks(made).notes)
+    assert any("unequal compute" in note for note in contents.variants(made).notes)
+    assert any("unequal compute" in note for note in contents.checks(made).notes)
     assert not contents.contrasts(made).notes
     assert formatting.with_compute_ratio("a", 1.009) == "a" and formatting.with_compute_ratio("a", 1.011) == "a (1.01×)"  # noqa: RUF001
     assert formatting.with_compute_ratio("a", 0.989) == "a (0.989×)"  # noqa: RUF001
 
 
-def test_checks_say_what_was_expected_what_was_found_and_whether_it_holds() -> None:
+def test_checks_show_expected_and_found_results_and_whether_they_hold() -> None:
     first, second = (cells(contents.checks(small()), row) for row in (0, 1))
     assert (first["expected"], first["found"], first["holds?"]) == ("no difference", "better", "NO")
     assert (second["expected"], second["found"], second["holds?"]) == ("a difference", "worse", "yes")
     assert second["difference"] == "+1.00 [+1.00, +1.00]"
 
 
-def test_other_variants_stand_beside_the_reference_without_p_values() -> None:
+def test_other_variants_are_compared_with_the_reference_without_p_values() -> None:
     table = contents.others(small())
     assert [row[0] for row in table.rows] == ["alone against steady"]
     assert cells(table, 0)["difference"] == f"{formatting.MINUS}1.00"  # one seed: no interval
     assert not any(column.title.startswith("p") for column in table.columns)
 
 
-def test_under_six_seeds_a_dash_stands_for_p_and_the_reason_once() -> None:
+def test_below_six_seeds_p_is_a_dash_with_one_footnote() -> None:
     variants = [variant("a", STEADY[:5]), variant("b", RISING[:5]), variant("c", AROUND[:5])]
     made = analyzed(variants, contrasts=[Pair("b", "a"), Pair("c", "a")])
     for row in (0, 1):
@@ -92,7 +92,7 @@ def test_a_single_seed_has_a_mean_and_nothing_else() -> None:
     assert "without ±: one seed" in contents.variants(small()).notes
 
 
-def test_every_caption_says_images_unit_interval_and_protocol() -> None:
+def test_every_caption_names_images_unit_interval_and_protocol() -> None:
     for table in contents.tables(small()):
         for word in ("400 test images", "error (", "95 % t interval", "final epoch"):
             assert word in table.caption.lower(), (table.name, word)
@@ -100,7 +100,7 @@ def test_every_caption_says_images_unit_interval_and_protocol() -> None:
     assert "(points)" in contents.contrasts(small()).caption
 
 
-def test_the_interval_over_images_has_the_sign_of_the_difference_that_it_stands_beside() -> None:
+def test_the_interval_over_images_has_the_sign_of_its_difference() -> None:
     by_error, by_top1 = small(), small(metrics=("top1", "nll"))
     low, high = by_error.contrasts[0].bootstrap or (0, 0)
     assert cells(contents.contrasts(by_error), 0)["error over seeds and images"] == (
@@ -114,13 +114,13 @@ def test_the_interval_over_images_has_the_sign_of_the_difference_that_it_stands_
     )
 
 
-def test_a_published_top1_stands_beside_a_measured_error() -> None:
+def test_a_published_top1_is_shown_as_error_beside_a_measured_error() -> None:
     made = analyzed([variant("a", STEADY, paper={"top1": 90.25}), variant("b", STEADY)])
     assert [row[-1] for row in contents.variants(made).rows] == ["9.75", formatting.DASH]
     assert "published" not in [column.title for column in contents.variants(analyzed([variant("b", STEADY)])).columns]
 
 
-def test_two_single_models_are_compared_by_the_images_that_one_alone_has_right() -> None:
+def test_two_single_models_are_compared_by_the_images_that_only_one_classifies_correctly() -> None:
     made = analyzed([variant("a", [10.0]), variant("b", [9.0])], contrasts=[Pair("b", "a")])
     table = contents.contrasts(made)
     assert cells(table, 0)["McNemar of these two models"] == "4 against 0 (p 0.125)"  # 2 / 2^4
@@ -133,7 +133,7 @@ def test_unfinished_seeds_are_counted() -> None:
     assert cells(contents.variants(made), 0)["seeds"] == "6 of 8"
 
 
-def test_numbers_are_written_as_they_are() -> None:
+def test_numbers_are_formatted_as_documented() -> None:
     assert [formatting.signed(value, "error") for value in (-0.001, 0.004, -0.006)] == ["+0.00", "+0.00", "−0.01"]  # noqa: RUF001
     assert [formatting.p_value(value) for value in (0.0004, 0.001, 0.0496, 1.0, None)] == [
         "< 0.001",
@@ -144,7 +144,7 @@ def test_numbers_are_written_as_they_are() -> None:
     ]
 
 
-def test_the_csv_holds_every_mean_in_full_precision_as_scipy_finds_it() -> None:
+def test_the_csv_has_every_mean_in_full_precision_equal_to_scipys() -> None:
     made = small()
     rows = list(csv.DictReader(io.StringIO(writers.csv(made))))
     assert len(rows) == 5 * 3 * 5  # variants, protocols, metrics
@@ -165,7 +165,7 @@ def test_the_csv_reads_back_whatever_variants_are_called() -> None:
 
 
 @pytest.mark.parametrize("analysis", [small(), hostile()], ids=["small", "hostile"])
-def test_every_row_of_markdown_has_the_runs_of_its_head(analysis: Analysis) -> None:
+def test_every_row_of_markdown_has_the_columns_of_its_head(analysis: Analysis) -> None:
     counts: list[int] = []
     for line in writers.markdown(analysis).splitlines():
         if not line.startswith("|"):
@@ -197,7 +197,7 @@ def test_no_number_is_set_in_bold() -> None:
     assert not re.search(r"<(b|strong)\b", page.page(made, []))
 
 
-def test_latex_escapes_every_letter_that_it_would_take_for_markup() -> None:
+def test_latex_escapes_every_special_character() -> None:
     assert writers.in_latex(r"a_b & 5 % $x$ #1 {y} \z ~ ^") == (
         r"a\_\allowbreak{}b \& 5 \% \$x\$ \#1 \{y\} \textbackslash{}z \textasciitilde{} \textasciicircum{}"
     )
@@ -206,7 +206,7 @@ def test_latex_escapes_every_letter_that_it_would_take_for_markup() -> None:
 
 
 @pytest.mark.parametrize("analysis", [small(), hostile()], ids=["small", "hostile"])
-def test_latex_is_balanced_and_every_row_has_the_runs_of_its_head(analysis: Analysis) -> None:
+def test_latex_is_balanced_and_every_row_has_the_columns_of_its_head(analysis: Analysis) -> None:
     text = writers.latex(analysis)
     bare = re.sub(r"\\[&%$#_{}]", "", text)
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
@@ -222,7 +222,7 @@ def test_latex_is_balanced_and_every_row_has_the_runs_of_its_head(analysis: Anal
 
 
 @pytest.mark.parametrize("metric", ["error", "top1"])
-def test_robustness_stands_in_a_table(metric: str) -> None:
+def test_robustness_has_a_table(metric: str) -> None:
     """Seeds 1 point apart: a 95 % interval with one degree of freedom is 12.706 times 0.5 wide on each side."""
     variants = [variant("a", [10.0, 11.0], of=config(evaluation__robustness_limit=50)), variant("b", [10.0, 11.0])]
     for seed, found in variants[0].records.items():
@@ -239,7 +239,7 @@ def test_robustness_stands_in_a_table(metric: str) -> None:
     assert "on 50 test images" in contents.robustness(analyzed(variants[:1]), "occlusion").caption
 
 
-def test_the_number_of_trials_stands_in_the_table_of_variants() -> None:
+def test_the_number_of_trials_is_in_the_table_of_variants() -> None:
     tuned, plain = variant("tuned", STEADY)._replace(num_trials=6), variant("plain", RISING)
     table = contents.variants(analyzed([tuned, plain]))
     column = [head.title for head in table.columns].index("trials")

@@ -21,7 +21,7 @@ SIX = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
 
 
 def record(error: float, **changed: Any) -> dict[str, Any]:
-    """Make the record of a run with 8 test images, of which none is right."""
+    """Make the record of a run with 8 test images, none of them correct."""
     made: dict[str, Any] = {
         "metrics": {"test": {"error": error, "top1": 100 - error, "top5": 99.0, "nll": error / 10, "ece": 0.01}},
         "best": {"best_on_test": {"epoch": 1, "error": error - 1, "top1": 101 - error}},
@@ -95,7 +95,7 @@ def test_only_the_seeds_that_both_variants_have_are_compared() -> None:
     )  # a variant's own mean has all of its own
 
 
-def test_variants_without_a_common_seed_are_not_compared_and_it_is_said() -> None:
+def test_variants_without_a_common_seed_are_not_compared_and_noted() -> None:
     found = said(variant("a", {0: 1.0}), variant("b", {1: 2.0}), contrasts=[Pair("a", "b")])
     assert not found.contrasts and not found.others
     assert any("a and b have no seed in common" in note for note in found.notes)
@@ -163,7 +163,7 @@ def test_others_are_compared_with_the_comparator_of_the_first_contrast_or_the_fi
     assert [(item.pair.first, item.pair.second) for item in found.others] == [("b", "a"), ("c", "a"), ("d", "a")]
 
 
-def test_an_variant_of_a_check_is_compared_by_its_check_alone() -> None:
+def test_a_variant_of_a_check_is_compared_by_its_check_alone() -> None:
     variants = [variant(name, [10.0, 11.0]) for name in ("a", "b", "c", "again")]
     found = said(*variants, contrasts=[Pair("a", "b")], checks=[Pair("again", "c", "", "no difference")])
     assert [(item.pair.first, item.pair.second) for item in found.others] == [("c", "b")]
@@ -186,21 +186,21 @@ def test_nothing_finished_is_an_empty_analysis() -> None:
 @pytest.mark.parametrize(
     ("changed", "note"),
     [
-        ({"code": "other code"}, "runs of several states of the code"),
-        ({"environment": {"torch": "2.14", "threads": 1, "precision": "bf16"}}, "number formats: bf16, fp32"),
+        ({"code": "other code"}, "runs of several versions of the code"),
+        ({"environment": {"torch": "2.14", "threads": 1, "precision": "bf16"}}, "dtypes: bf16, fp32"),
         ({"environment": {"torch": "2.14", "threads": 2, "precision": "fp32"}}, "numbers of threads: 1, 2"),
         ({"environment": {"torch": "2.15", "threads": 1, "precision": "fp32"}}, "torch releases: 2.14, 2.15"),
-        ({"labels": "other labels"}, "the test images are not the same"),
+        ({"labels": "other labels"}, "the test images differ"),
     ],
 )
-def test_what_does_not_go_together_is_noted(changed: dict[str, Any], note: str) -> None:
+def test_differences_between_runs_are_noted(changed: dict[str, Any], note: str) -> None:
     first = variant("a", [1.0, 2.0])
     assert not said(first, variant("b", [1.0, 2.0])).notes
     notes = said(first, variant("b", [1.0, 2.0], changed=changed)).notes
     assert len(notes) == 1 and note in notes[0]
 
 
-def test_the_bootstrap_speaks_of_the_same_images_alone() -> None:
+def test_there_is_no_bootstrap_where_the_test_images_differ() -> None:
     """All 8 images right against none: 100 points less error in every resample."""
     right = {"right": records.pack_bits(np.ones(8, dtype=bool))}
     first, second = variant("a", [1.0, 1.0], changed=right), variant("b", [2.0, 2.0])
@@ -219,7 +219,7 @@ def test_the_bootstrap_is_the_same_at_every_call() -> None:
     assert first == second and first is not None and first.low < first.high
 
 
-def test_one_seed_of_each_compares_two_models_by_the_images_that_only_one_gets_right() -> None:
+def test_one_seed_of_each_compares_two_models_by_the_images_that_only_one_classifies_correctly() -> None:
     """Of 8 images 6 are right in the first model alone: p is 2 / 64."""
     first = variant("a", [25.0], changed={"right": records.pack_bits(np.arange(8) < 6)})
     second = variant("b", [100.0])
@@ -227,14 +227,17 @@ def test_one_seed_of_each_compares_two_models_by_the_images_that_only_one_gets_r
     contrast = only(found.contrasts)
     assert contrast.two_models == (6, 0, 2 / 64)
     assert contrast.verdict == "too few seeds" and contrast.difference.interval is None
-    assert "right alone on 6 and 0 images, McNemar p 0.0312" in sentence(contrast, "error")
+    assert (
+        "only the first of these two models is correct on 6 images, only the second on 0: McNemar p 0.0312"
+        in sentence(contrast, "error")
+    )
     elsewhere = variant("b", [100.0], changed={"labels": "other labels"})
     assert only(said(first, elsewhere, contrasts=[Pair("a", "b")]).contrasts).two_models is None
     several = said(variant("a", [1.0, 2.0]), variant("b", [2.0, 3.0]), contrasts=[Pair("a", "b")])
     assert only(several.contrasts).two_models is None
 
 
-def test_curves_have_a_mean_and_a_band_at_the_epochs_that_all_seeds_know() -> None:
+def test_curves_have_a_mean_and_a_band_at_the_epochs_that_all_seeds_have() -> None:
     """2 and 4 at epoch 1: mean 3, half a width of 12.7062 * sqrt(2) / sqrt(2); epoch 2 is known of one alone."""
     curves = [
         {"train_loss": {"epochs": [1, 2, 4], "values": [2.0, 1.5, 1.0]}},
@@ -259,7 +262,7 @@ def test_a_curve_of_one_seed_has_a_band_of_no_width() -> None:
     assert curve.low == curve.mean == curve.high == [50.0, 60.0]
 
 
-def test_compute_is_told_of_every_variant_and_of_every_pair() -> None:
+def test_compute_is_given_for_every_variant_and_every_pair() -> None:
     first, second = variant("a", [1.0, 2.0]), variant("b", [1.0, 2.0], changed={"samples_seen": 800, "seconds": 180.0})
     found = said(first, second, budget=800, contrasts=[Pair("a", "b")])
     assert [(each.samples_seen, each.compute, each.steps) for each in found.variants] == [
@@ -271,7 +274,7 @@ def test_compute_is_told_of_every_variant_and_of_every_pair() -> None:
     assert [each.compute for each in said(first, second).variants] == [None, None]
 
 
-def test_a_protocol_that_one_seed_does_not_know_is_left_out() -> None:
+def test_a_protocol_that_one_seed_lacks_is_left_out() -> None:
     found = variant("a", [10.0, 12.0])
     chosen = {"epoch": 2, "error": 11.0}
     found.records[0]["best"]["best_on_validation"] = chosen
@@ -280,7 +283,7 @@ def test_a_protocol_that_one_seed_does_not_know_is_left_out() -> None:
     assert said(found).variants[0].means["best_on_validation"]["error"].mean == 11.0
 
 
-def test_settings_in_which_variants_differ_are_listed_seeds_and_folders_apart() -> None:
+def test_differing_settings_are_listed_except_seeds_and_folders() -> None:
     first = variant("a", [1.0], ("train.seed", 3), ("train.runs_dir", "elsewhere"), ("optimizer.lr", 0.2))
     found = said(first, variant("b", [1.0]))
     assert [each.settings for each in found.variants] == [{"optimizer.lr": 0.2}, {"optimizer.lr": 0.1}]
@@ -319,7 +322,7 @@ def test_the_numbers_survive_json() -> None:
     assert answer["notes"] == ["noted"]
 
 
-def test_notes_and_environment_tell_what_the_runs_were_made_by() -> None:
+def test_notes_and_environment_name_versions_and_devices_of_the_runs() -> None:
     found = said(variant("a", [1.0]), variant("b", [1.0], changed={"code": "other code"}), notes=["first of all"])
     assert found.notes[0] == "first of all"
     assert found.environment["code"] == ["other code", "the code"]

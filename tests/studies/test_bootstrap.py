@@ -28,8 +28,8 @@ def trained(
 ) -> tuple[Array, Array, float]:
     """Return right/wrong bits [R, M] of two variants, and the true difference of their errors in points.
 
-    An image is right where a sum of normals lies above the variant's threshold: ease of the image, ease for the variant,
-    luck of the seed, and noise of variance 1 in every run; so the error is the normal integral.
+    An image is correct where a sum of normals is above the variant's threshold: ease of the image, ease for the
+    variant, effect of the seed, and noise of variance 1 in every run; so the error is the normal integral.
     """
     total = math.sqrt(image**2 + image_variant**2 + seed**2 + 1)
     ease = rng.normal(0, image, shape[1])
@@ -101,7 +101,7 @@ def test_mcnemar_is_the_binomial_test_of_the_images_on_which_two_models_differ(
 @pytest.mark.parametrize(
     ("num_seeds", "effects", "lowest", "highest"),
     [
-        (8, {"image_variant": 0.3, "seed": 0.02}, 0.97, 1.0),  # networks: noise strikes image by image
+        (8, {"image_variant": 0.3, "seed": 0.02}, 0.97, 1.0),  # networks: noise affects single images
         (8, {"image_variant": 1.0, "seed": 0.02}, 0.95, 1.0),  # variants that are good at different images
         (8, {"image_variant": 0.0, "seed": 1.0}, 0.84, 0.93),  # seeds that differ as a whole
         (3, {"image_variant": 0.0, "seed": 1.0}, 0.66, 0.84),

@@ -51,7 +51,7 @@ def test_the_published_studies_have_the_runs_of_their_tables() -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_runs_of_an_variant_have_the_settings_that_its_lines_say(name: str) -> None:
+def test_the_runs_of_a_variant_have_the_settings_that_its_lines_say(name: str) -> None:
     of, chosen = shipped(name), first_trials(shipped(name))
     for planned in result_planned_runs(name):
         variant = of.variants[planned.variant]
@@ -66,7 +66,7 @@ def test_the_runs_of_an_variant_have_the_settings_that_its_lines_say(name: str) 
 
 
 def samples_seen(config: Config, num_images: int | None = None) -> float:
-    """Return how many images, counting views, a training goes through."""
+    """Return the samples seen in a training: images, times views, times epochs."""
     return config.train.epochs * (config.dataset.train_limit or num_images or 0) * config.objective.num_views
 
 
@@ -138,7 +138,7 @@ def test_the_runs_of_the_published_tables_are_the_published_configurations(
         (None, ("model.arguments.depth=28", "model.arguments.width=10"), "WideResNet28-10"),
     ],
 )
-def test_the_other_tables_of_cifar_are_typed_beside_the_study(
+def test_the_other_tables_of_cifar_are_overrides_of_the_study(
     dataset: str | None, typed: tuple[str, ...], model: str
 ) -> None:
     text = spec.find_study("agmax_cifar").read_text()
@@ -164,12 +164,10 @@ def test_published_numbers_are_those_of_the_papers() -> None:
         methods = ("", "_label_smoothing", "_agmax")
         imagenet |= {augment + method: float(number) for method, number in zip(methods, numbers, strict=True)}
     variants = shipped("agmax_imagenet_resnet50").variants
-    assert {variant: variant.paper["top1"] for variant, variant in variants.items()} == imagenet
+    assert {name: variant.paper["top1"] for name, variant in variants.items()} == imagenet
     top5 = {"standard": 93.2, "standard_agmax": 93.5, "mixup_agmax": 93.9, "auto_augment_cutmix": 92.7}
     assert {variant: variants[variant].paper["top5"] for variant in top5} == top5
-    assert all(
-        ("top5" in variant.paper) != variant.endswith("label_smoothing") for variant, variant in variants.items()
-    )
+    assert all(("top5" in variant.paper) != name.endswith("label_smoothing") for name, variant in variants.items())
     cifar = {
         "standard": 95.1,
         "standard_agmax": 95.6,
@@ -183,7 +181,7 @@ def test_published_numbers_are_those_of_the_papers() -> None:
     assert {variant: shipped("agmax_cifar").variants[variant].paper for variant in cifar} == {
         variant: {"top1": number} for variant, number in cifar.items()
     }
-    soft = {variant: variant.paper for variant, variant in shipped("soft_augmentation_cifar100").variants.items()}
+    soft = {name: variant.paper for name, variant in shipped("soft_augmentation_cifar100").variants.items()}
     assert soft == {
         "standard_crop": {"error": 20.80},
         "far_crop": {"error": 22.99},
@@ -198,9 +196,9 @@ def test_the_crops_of_soft_augmentation_reach_as_far_as_its_figure_says() -> Non
     config = {planned.variant: planned.config for planned in result_planned_runs("soft_augmentation_cifar100")}
     assert [config[variant].augment.crop for variant in config] == ["standard", "standard", "wide", "soft"]
     assert [config[variant].augment.standard.padding for variant in ("standard_crop", "far_crop")] == [4, 16]
-    for key in ("sigma", "background"):  # the control sees the very windows of the method
+    for key in ("sigma", "background"):  # the control has exactly the crops of the method
         assert getattr(config["wide_crop"].augment.soft, key) == getattr(config["soft_crop"].augment.soft, key)
-    assert {variant: each.num_final_epochs for variant, each in config.items()} == {
+    assert {variant: each.num_weak_epochs for variant, each in config.items()} == {
         "standard_crop": 0,
         "far_crop": 0,
         "wide_crop": 20,
@@ -230,12 +228,12 @@ def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
     }  # fmt: skip
     before = shipped("fashion_mnist_agmax")
     chosen_before = plan.results(
-        before, TypedSettings(), tuning.settings(tuning.read_choices(tuning.tuning(before, TypedSettings())))
+        before, TypedSettings(), tuning.chosen_settings(tuning.read_choices(tuning.tuning(before, TypedSettings())))
     )
     for variant, config in variants.items():
         has_agmax = config.objective.name == "agmax"
         assert has_agmax == (variant in ("agmax", "agmax_soft_crop"))
-        compute = (config.train.epochs, config.num_final_epochs, config.objective.num_views)
+        compute = (config.train.epochs, config.num_weak_epochs, config.objective.num_views)
         assert compute == ((20, 1, 2) if has_agmax else (40, 1, 1)), variant
         like = planned_of(chosen_before, "agmax" if has_agmax else "baseline_longer", 0).config
         assert (config.optimizer, config.dataset, config.schedule) == (like.optimizer, like.dataset, like.schedule), (
@@ -268,7 +266,7 @@ def test_the_lines_above_a_shipped_study_name_the_command_that_runs_it(name: str
 
 
 @pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"])
-def test_all_runs_keep_the_same_images_apart(name: str) -> None:
+def test_all_runs_hold_out_the_same_images(name: str) -> None:
     planned_runs = [planned.config for planned in (*result_planned_runs(name), *tuning_planned_runs(name))]
     kept = {(each.dataset.validation, each.dataset.extra_test, each.split_seed) for each in planned_runs}
     assert len(kept) == 1 and len({each.dataset_seed for each in planned_runs}) > 1

@@ -161,7 +161,7 @@ def test_up_to_40_equal_differences_have_the_exact_p_value_of_the_sign_test(num_
 
 
 @pytest.mark.parametrize("shift", [0.1, 0.2])
-def test_beyond_40_seeds_the_p_value_is_close_to_the_share_of_random_signs(shift: float) -> None:
+def test_beyond_40_seeds_the_p_value_is_close_to_the_fraction_of_random_signs(shift: float) -> None:
     rng = np.random.default_rng(0)
     differences = rng.normal(shift, 1, 60)
     signs = rng.choice([-1.0, 1.0], (60_000, 60))
@@ -174,7 +174,7 @@ def test_beyond_40_seeds_the_p_value_is_close_to_the_share_of_random_signs(shift
 # What must not matter
 
 
-def test_swapping_the_variants_turns_the_sign_alone() -> None:
+def test_swapping_the_variants_changes_only_the_sign() -> None:
     first, second = variants(8, shift=0.15)
     one, other = paired_difference(first, second), paired_difference(second, first)
     assert (other.mean, other.std, other.p_value) == pytest.approx((-one.mean, one.std, one.p_value))
@@ -280,13 +280,13 @@ def test_without_a_margin_nothing_is_called_equivalent() -> None:
     assert words == ["not distinguishable", "not distinguishable", "better"]
 
 
-def test_an_interval_that_ends_at_zero_holds_it() -> None:
+def test_an_interval_that_ends_at_zero_contains_zero() -> None:
     for interval in (Interval(-1.0, 0.0), Interval(0.0, 1.0)):
         difference = PairedDifference(0.5, 1.0, 0.2, interval, 8, 0.05)
         assert verdict(difference, lower_is_better=True) == "not distinguishable"
 
 
-def test_a_p_value_after_holm_that_does_not_follow_the_interval_is_told() -> None:
+def test_a_p_value_after_holm_that_contradicts_the_interval_is_named() -> None:
     difference = difference_of(MUCH_LOWER)
     words = [verdict(difference, lower_is_better=True, adjusted_p_value=p) for p in (0.05, 0.0625, 0.0501)]
     assert words[0] == "better"
@@ -305,7 +305,7 @@ def simulated(count: int, num_seeds: int, *, shift: float, seed: int) -> list[Pa
 
 
 @pytest.mark.parametrize(("num_seeds", "attainable"), [(8, 2 * 6 / 2**8), (12, 2 * 102 / 2**12)])
-def test_of_no_difference_one_in_twenty_is_called_one_and_the_interval_holds_it(
+def test_without_a_difference_one_in_twenty_is_significant_and_the_interval_contains_zero(
     num_seeds: int, attainable: float
 ) -> None:
     """p comes in steps of 2 / 2^R, so p < 0.05 happens in 4.69 % (R = 8) and 4.98 % (R = 12) of cases, exactly."""
@@ -319,7 +319,7 @@ def test_of_no_difference_one_in_twenty_is_called_one_and_the_interval_holds_it(
 
 
 @pytest.mark.parametrize("num_seeds", [3, 8])
-def test_the_interval_holds_the_true_difference_in_95_percent_of_cases(num_seeds: int) -> None:
+def test_the_interval_contains_the_true_difference_in_95_percent_of_cases(num_seeds: int) -> None:
     intervals = np.array([made.interval for made in simulated(3000, num_seeds, shift=0.7, seed=1)])
     assert 0.93 <= np.mean((intervals[:, 0] <= 0.7) & (intervals[:, 1] >= 0.7)) <= 0.97
 

@@ -23,10 +23,10 @@ def test_runs_of_other_code_are_marked_and_repeated_only_when_asked(
         monkeypatch.setattr(module, "fingerprint", lambda: "another code")
     answer = run("--study", "./tiny.yaml", "--json")
     assert answer.status == 0 and trained.num_started == 0 and lines() == before
-    assert "note: 4 finished runs were made by other code; --fresh repeats them" in answer.err
-    assert "4 runs were made by other code than the present; --fresh repeats them" in answer.json["notes"]
+    assert "note: 4 finished runs are of another version of the code; --fresh repeats them" in answer.err
+    assert "4 runs are of another version of the code; --fresh repeats them" in answer.json["notes"]
     planned = run("--study", "./tiny.yaml", "--fresh", "--dry-run")
-    assert "4 runs, 0 finished, 4 to run" in planned.err and "finished runs were made" not in planned.err
+    assert "4 runs, 0 finished, 4 to run" in planned.err and "another version of the code" not in planned.err
     answer = run("--study", "./tiny.yaml", "--fresh", "--json")
     assert answer.status == 0 and trained.num_started == 4
     assert not [note for note in answer.json["notes"] if "other code" in note]
@@ -35,7 +35,9 @@ def test_runs_of_other_code_are_marked_and_repeated_only_when_asked(
     assert "4 runs, 4 finished, 0 to run" in run("--study", "./tiny.yaml", "--fresh").err and trained.num_started == 4
 
 
-def test_the_fingerprint_tells_what_code_does_not_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_depends_on_what_code_does_and_not_on_its_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(source_hash, "PACKAGE", tmp_path)
 
     def fingerprint(text: str, name: str = "optim/lr_schedules.py") -> str:

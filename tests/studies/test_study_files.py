@@ -18,7 +18,7 @@ from helpers.study_files import SMALL, TUNE, Write
 from helpers.study_runs import planned_of
 
 
-def test_a_study_that_says_little_has_one_seed_and_the_usual_metrics(write: Write) -> None:
+def test_a_minimal_study_has_one_seed_and_the_usual_metrics(write: Write) -> None:
     found = spec.read_study(write("base: ResNet8\nvariants:\n  plain:\n  cutout: cutout\nsettings:\ntune:\n"))
     assert (found.name, found.about, found.dataset, found.settings) == ("small", "", None, ())
     assert (found.metrics, found.margin, found.budget) == (("error", "nll", "ece"), 0.2, None)
@@ -31,7 +31,7 @@ def test_a_study_that_says_little_has_one_seed_and_the_usual_metrics(write: Writ
 
 
 @pytest.mark.parametrize(("seeds", "third", "expected"), [("3", 2, (0, 1)), ("[7, 5, 6]", 2, (7, 5)), ("[4]", 1, (4,))])
-def test_seeds_are_counted_or_listed_and_an_variant_may_have_fewer(
+def test_seeds_are_counted_or_listed_and_a_variant_may_have_fewer(
     write: Write, seeds: str, third: int, expected: tuple[int, ...]
 ) -> None:
     text = SMALL.replace("seeds: 2", f"seeds: {seeds}") + f"  third: {{seeds: {third}}}\n"
@@ -42,7 +42,7 @@ def test_seeds_are_counted_or_listed_and_an_variant_may_have_fewer(
     assert {planned.seed for planned in planned_runs} == set(found.variants["plain"].seeds)
 
 
-def test_an_variant_like_another_takes_its_parts_settings_and_chosen_trial_and_its_own_win(write: Write) -> None:
+def test_a_variant_like_another_takes_its_parts_settings_and_chosen_trial_and_its_own_win(write: Write) -> None:
     text = SMALL + (
         "  tuned: {parts: cutout-agmax, train: {batch_size: 32}, optimizer.momentum: 0.5, optimizer.lr: 0.9}\n"
         "  alike: {like: tuned, parts: mixup, optimizer.momentum: 0.6, objective.agreement_weight: 9.0}\n"
@@ -69,7 +69,7 @@ def test_an_variant_like_another_takes_its_parts_settings_and_chosen_trial_and_i
     assert trials[1].config.optimizer.momentum == 0.5  # a trial lies on the variant's own settings
 
 
-def test_what_is_typed_beside_a_study_holds_for_every_run(write: Write) -> None:
+def test_overrides_of_a_study_apply_to_every_run(write: Write) -> None:
     text = SMALL + "  slow: {optimizer.lr: 0.01}\ntune: {seeds: [50], trials: {slow: [{optimizer.lr: 0.2}, {}]}}\n"
     found = spec.read_study(write(text))
     typed = TypedSettings("fashion_mnist", ("cutout",), (Setting("optimizer.lr", 0.7, "typed"),))
@@ -111,5 +111,5 @@ def test_variants_may_have_unequal_trials_where_the_file_says_why(write: Callabl
     of = spec.read_study(write(SMALL + trials))
     assert of.unequal_trials == "plain has more"
     assert [len(each) for each in of.trials.values()] == [2, 3]
-    said = running.analyze_study(of, running.phase_of(of, TypedSettings()), {}, TypedSettings())
+    said = running.analyze_study(of, running.phase_of(of, TypedSettings()), {})
     assert "variants have unequal numbers of trials: plain has more" in said.notes

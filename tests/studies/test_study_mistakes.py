@@ -102,21 +102,21 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         SMALL + THIRD + "{like: third}\n",
         [
             "variant third cannot be like third (small.yaml:9): "
-            "a variant like another has no trials of its own, and that other stands by itself"
+            "a variant with `like` has no trials, and names a variant without `like`"
         ],
     ),
     "a variant like one that is like another": (
         SMALL + THIRD + "{like: agmax}\n  fourth: {like: third}\n",
         [
             "variant fourth cannot be like third (small.yaml:10): "
-            "a variant like another has no trials of its own, and that other stands by itself"
+            "a variant with `like` has no trials, and names a variant without `like`"
         ],
     ),
     "trials of a variant like another": (
         SMALL + THIRD + "{like: plain}\n" + TUNE.replace("agmax:", "third:"),
         [
             "variant third cannot be like plain (small.yaml:9): "
-            "a variant like another has no trials of its own, and that other stands by itself"
+            "a variant with `like` has no trials, and names a variant without `like`"
         ],
     ),
     "a variant compared with itself": (
@@ -125,7 +125,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "a contrast with nothing": (
         SMALL + "contrasts:\n  - {of: agmax, against: []}\n",
-        ["wrong value against=[] in entry 1 of contrasts (small.yaml:9): it must hold 1 or more"],
+        ["wrong value against=[] in entry 1 of contrasts (small.yaml:9): it must have 1 or more entries"],
     ),
     "an expectation that is none": (
         SMALL + "checks:\n  - {of: agmax, against: plain, expect: gain}\n",
@@ -137,13 +137,13 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "unequal numbers of trials": (
         SMALL + TUNE + "    plain: [{}, {}, {}]\n",
         [
-            "variants with more trials than others (small.yaml:11): a fair tuning gives all equally many: agmax 2, "
-            "plain 3. Or say in tune.unequal why they are not"
+            "variants have unequal numbers of trials (small.yaml:11): a fair tuning has the same number for each: "
+            "agmax 2, plain 3. Add trials, or write the reason in tune.unequal"
         ],
     ),
     "a single trial": (
         SMALL + TUNE.replace(", {optimizer.lr: 0.2}", ""),
-        ["wrong value tune.trials.agmax=[{'optimizer.lr': 0.1}] (small.yaml:12): it must hold 2 or more"],
+        ["wrong value tune.trials.agmax=[{'optimizer.lr': 0.1}] (small.yaml:12): it must have 2 or more entries"],
     ),
     "a trial that is no section": (
         SMALL + TUNE.replace("{optimizer.lr: 0.2}", "0.2"),
@@ -151,7 +151,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "a tuning of nothing": (
         SMALL + "tune: {seeds: [50], trials: {}}\n",
-        ["wrong value tune.trials={} (small.yaml:9): it must hold 1 or more"],
+        ["wrong value tune.trials={} (small.yaml:9): it must have 1 or more entries"],
     ),
     "a tuning without seeds": (
         SMALL + TUNE.replace("  seeds: [50]\n", ""),
@@ -159,11 +159,11 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "seeds shared by tuning and results": (
         SMALL + TUNE.replace("[50]", "[50, 1, 0]"),
-        ["seeds [0, 1] are seeds of the study too (small.yaml:10): they would be chosen on"],
+        ["seeds [0, 1] are seeds of the study too (small.yaml:10): settings must be chosen on other seeds"],
     ),
     "a seed twice": (
         SMALL.replace("seeds: 2", "seeds: [4, 4]") + TUNE.replace("[50]", "[50, 50]"),
-        ["a seed stands twice (small.yaml:5)", "a seed stands twice (small.yaml:10)"],
+        ["a seed is listed twice (small.yaml:5)", "a seed is listed twice (small.yaml:10)"],
     ),
     "more seeds of a variant than there are": (
         SMALL + THIRD + "{seeds: 9}\n",
@@ -172,21 +172,21 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "the best of several without trials": (
         SMALL + THIRD + "cutout\n" + TUNE + "contrasts:\n  - {of: agmax, against: [plain, third]}\n",
         [
-            "no trials of plain, third (small.yaml:14): the best of several is chosen on the validation of the tuning. "
-            "Name one variant, or give them trials"
+            "no trials of plain, third (small.yaml:14): the best of several comparators is chosen by the tuning. "
+            "Name one variant, or add trials"
         ],
     ),
     "seeds that are no number": (
         SMALL.replace("seeds: 2", "seeds: many"),
-        ["wrong value seeds='many' (small.yaml:5): it must be how many there are, or a list of their seeds"],
+        ["wrong value seeds='many' (small.yaml:5): it must be a number of seeds, or a list of seeds"],
     ),
     "true for one seed": (
         SMALL.replace("seeds: 2", "seeds: true"),
-        ["wrong value seeds=True (small.yaml:5): it must be how many there are, or a list of their seeds"],
+        ["wrong value seeds=True (small.yaml:5): it must be a number of seeds, or a list of seeds"],
     ),
     "no seeds": (
         SMALL.replace("seeds: 2", "seeds: 0"),
-        ["wrong value seeds=0 (small.yaml:5): it must be how many there are, or a list of their seeds"],
+        ["wrong value seeds=0 (small.yaml:5): it must be a number of seeds, or a list of seeds"],
     ),
     "a negative seed": (
         SMALL.replace("seeds: 2", "seeds: [3, -1]"),
@@ -221,19 +221,25 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "a variant that is a list": (
         SMALL + THIRD + "[cutout]\n",
-        ["wrong value variants.third=['cutout'] (small.yaml:9): it must be parts of a name, or a section of settings"],
+        [
+            "wrong value variants.third=['cutout'] (small.yaml:9): "
+            "it must be parts of a configuration name, or a section of settings"
+        ],
     ),
     "a variant that is a number": (
         SMALL + THIRD + "3\n",
-        ["wrong value variants.third=3 (small.yaml:9): it must be parts of a name, or a section of settings"],
+        [
+            "wrong value variants.third=3 (small.yaml:9): "
+            "it must be parts of a configuration name, or a section of settings"
+        ],
     ),
     "a variant whose name is no word": (
         SMALL + "  'a+b': cutout\n",
-        ["wrong name variants.a+b (small.yaml:9): letters, digits and _ . - make a name"],
+        ["wrong name variants.a+b (small.yaml:9): a name consists of letters, digits and _ . -"],
     ),
     "no variants": (
         "base: ResNet8\nvariants: {}\n",
-        ["wrong value variants={} (small.yaml:2): it must hold 1 or more"],
+        ["wrong value variants={} (small.yaml:2): it must have 1 or more entries"],
     ),
     "nothing behind variants": (
         "base: ResNet8\nvariants:\n",
@@ -316,7 +322,7 @@ def test_a_file_whose_name_could_name_no_run_folder_is_refused(tmp_path: Path) -
     for name in ("my study", "ünï", "a" * 101):
         path = tmp_path / f"{name}.yaml"
         path.write_text(SMALL)
-        with pytest.raises(UsageError, match="not a name for a study"):
+        with pytest.raises(UsageError, match="wrong name of a study"):
             spec.read_study(path)
 
 
@@ -346,7 +352,7 @@ def test_a_file_whose_name_could_name_no_run_folder_is_refused(tmp_path: Path) -
     ),
     st.sampled_from(["base", "dataset", "settings", "variants", "seeds", "contrasts", "checks", "tune", "about"]),
 )
-def test_whatever_stands_behind_a_key_is_read_or_refused_in_lines(tmp_path: Path, value: Any, key: str) -> None:
+def test_any_value_of_a_key_is_read_or_refused_with_its_line(tmp_path: Path, value: Any, key: str) -> None:
     lines = {"base": "ResNet8", "variants": "{plain: {}, agmax: agmax}"} | {key: reader.format_value(value)}
     path = tmp_path / "small.yaml"
     path.write_text("".join(f"{word}: {text}\n" for word, text in lines.items()))

@@ -46,12 +46,12 @@ def test_seeds_pair_the_variants(name: str) -> None:
     assert not set(longest) & set(of.tune_seeds)
 
 
-def test_variants_with_an_offset_are_there_to_be_tested() -> None:
+def test_variants_with_an_offset_exist_to_be_tested() -> None:
     for name in ("digits_smoke", "fashion_mnist_agmax"):
         assert any(variant.seed_offset for variant in shipped(name).variants.values())
 
 
-def test_results_come_seed_by_seed_so_that_all_variants_are_equally_far() -> None:
+def test_results_are_ordered_by_seed_so_that_all_variants_progress_equally() -> None:
     several = shipped("digits_smoke")._replace(tune_seeds=(50, 51))
     for planned_runs in (result_planned_runs("fashion_mnist_agmax"), plan.tuning(several, TypedSettings())):
         seeds = [planned.seed for planned in planned_runs]
@@ -60,7 +60,7 @@ def test_results_come_seed_by_seed_so_that_all_variants_are_equally_far() -> Non
 
 
 @pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"])
-def test_a_trial_and_the_result_of_its_settings_differ_in_the_test_images_alone(name: str) -> None:
+def test_a_trial_and_the_result_of_its_settings_differ_only_in_the_test_images(name: str) -> None:
     of = shipped(name)
     seeds = of.tune_seeds
     everywhere = of._replace(variants={variant: each._replace(seeds=seeds) for variant, each in of.variants.items()})

@@ -1,4 +1,4 @@
-"""The runs of a study: what is typed beside it, dry runs, estimates, single runs and array jobs."""
+"""The runs of a study: overrides, dry runs, estimates, single runs and array jobs."""
 
 import json
 import os
@@ -39,9 +39,7 @@ def keys(*words: str, text: str = TINY) -> list[str]:
         ("evaluation.precision=bf16",),
     ],
 )
-def test_what_is_typed_beside_a_study_holds_for_every_run_and_changes_its_key(
-    run: Call, words: tuple[str, ...]
-) -> None:
+def test_overrides_of_a_study_apply_to_every_run_and_change_its_key(run: Call, words: tuple[str, ...]) -> None:
     assert not set(keys()) & set(keys(*words))
 
 
@@ -77,13 +75,15 @@ def test_typed_parts_and_settings_reach_the_training(run: Call, trained: Any) ->
 
 
 @pytest.mark.parametrize("words", [("--seed=3",), ("train.seed=3",), ("evaluation.test=false",), ("name=mine",)])
-def test_what_makes_a_run_is_not_typed(run: Call, untrained: None, words: tuple[str, ...]) -> None:
+def test_settings_that_the_study_sets_are_refused_as_overrides(
+    run: Call, untrained: None, words: tuple[str, ...]
+) -> None:
     Path("tiny.yaml").write_text(TINY)
     answer = run("--study", "./tiny.yaml", *words)
     assert answer.status == 2 and "is the study's to set" in answer.err
 
 
-def test_an_variant_like_another_has_its_settings_and_its_choice_beneath_its_own(run: Call) -> None:
+def test_a_variant_like_another_has_its_settings_and_its_choice_below_its_own(run: Call) -> None:
     variants = "  again: {like: smooth, seed_offset: 50, train.epochs: 4}\n"
     Path("tiny.yaml").write_text(TUNED.replace("contrasts:", f"{variants}contrasts:"))
     read = files.read_study(Path("tiny.yaml"))
@@ -94,7 +94,7 @@ def test_an_variant_like_another_has_its_settings_and_its_choice_beneath_its_own
     assert (again.train.seed, again.dataset_seed) == (50, 0) and smooth.dataset_seed == 0
 
 
-def test_an_variant_of_other_seeds_is_recorded_by_its_seed_so_that_it_can_be_paired(run: Call, made_up: Any) -> None:
+def test_a_variant_of_other_seeds_is_recorded_by_its_seed_so_that_it_can_be_paired(run: Call, made_up: Any) -> None:
     text = TINY.replace("contrasts:", "  again: {like: plain, seed_offset: 50}\ncontrasts:")
     Path("tiny.yaml").write_text(f"{text}checks:\n  - {{of: again, against: plain, expect: no difference}}\n")
     (check,) = run("--study", "./tiny.yaml", "--json").json["checks"]
@@ -103,7 +103,9 @@ def test_an_variant_of_other_seeds_is_recorded_by_its_seed_so_that_it_can_be_pai
     assert [name for name in folders() if "again" in name] == ["tiny-again/digits-s50", "tiny-again/digits-s51"]
 
 
-def test_a_dry_run_trains_nothing_writes_nothing_and_tells_the_time(run: Call, untrained: None, tmp_path: Path) -> None:
+def test_a_dry_run_trains_nothing_writes_nothing_and_estimates_the_time(
+    run: Call, untrained: None, tmp_path: Path
+) -> None:
     Path("tiny.yaml").write_text(TINY)
     answer = run("--study", "./tiny.yaml", "--dry-run", "--json")
     assert answer.status == 0 and [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
@@ -114,22 +116,22 @@ def test_a_dry_run_trains_nothing_writes_nothing_and_tells_the_time(run: Call, u
         ("smooth", 1),
     ]
     assert 0 < answer.json["estimated_seconds"] < 60
-    assert "by steps timed now" in answer.err
+    assert "from a few timed steps" in answer.err
     assert "plain                          2 runs,   2 to run, samples seen of each: 40" in answer.err
 
 
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
-        ([2], "with one contrast a p-value can fall under 0.05 from 6 seeds on; these are 2"),
+        ([2], "with one contrast, a p-value below 0.05 needs at least 6 seeds; this study has 2"),
         ([6], ""),
-        ([6, 6, 6, 6], "with 4 contrasts a p-value can fall under 0.05 from 8 seeds on; these are 6"),
+        ([6, 6, 6, 6], "with 4 contrasts, a p-value below 0.05 needs at least 8 seeds; this study has 6"),
         ([8, 8, 8, 8], ""),
         ([8, 6, 6, 6], ""),
         ([6, 5, 5, 5], ""),  # three without a p-value
     ],
 )
-def test_contrasts_that_cannot_come_out_significant_are_said(counts: list[int], said: str, tmp_path: Path) -> None:
+def test_contrasts_that_cannot_be_significant_are_noted(counts: list[int], said: str, tmp_path: Path) -> None:
     text = TINY[: TINY.index("contrasts:")].replace("seeds: 2", "seeds: 8")
     variants = [f"  variant{n}: {{parts: label_smoothing, seeds: {count}}}\n" for n, count in enumerate(counts)]
     contrasts = [f"  - {{of: variant{n}, against: [plain]}}\n" for n in range(len(counts))]
@@ -145,8 +147,8 @@ def test_the_estimate_follows_the_finished_runs(copy: Path, run: Call, untrained
     Path("tiny.yaml").write_text(TINY.replace("seeds: 2", "seeds: 3"))
     answer = run("--study", "./tiny.yaml", "--dry-run", "--jobs", "2", "--json")
     assert answer.json["estimated_seconds"] == pytest.approx(2 * 40 * 0.5 / 2)
-    assert "about 20 s, 2 at a time, by the runs already finished" in answer.err
-    assert "by steps timed now" in run("--study", "./tiny.yaml", "--dry-run", "train.epochs=3").err  # other runs
+    assert "about 20 s, 2 at a time (estimated from the finished runs)" in answer.err
+    assert "from a few timed steps" in run("--study", "./tiny.yaml", "--dry-run", "train.epochs=3").err  # other runs
 
 
 def test_one_run_alone(run: Call, trained: Any) -> None:
@@ -159,7 +161,7 @@ def test_one_run_alone(run: Call, trained: Any) -> None:
     assert again.status == 0 and trained.num_started == 1
     assert "4 runs, 1 finished, 0 to run" in again.err
     beyond = run("--study", "./tiny.yaml", "--run", "5")
-    assert beyond.status == 2 and "there are 4" in beyond.err
+    assert beyond.status == 2 and "the study has 4 runs" in beyond.err
 
 
 def test_the_array_job_is_a_script_that_trains_the_missing_runs(copy: Path, run: Call, tmp_path: Path) -> None:

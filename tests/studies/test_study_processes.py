@@ -29,19 +29,19 @@ from agmax.studies import records, runner
 from main import main
 def leave():
     os.killpg(0, signal.SIGKILL)
-append = records.append
+append = records.append_record
 def appended(*words):
     append(*words)
     threading.Timer(0.5, leave).start()
 if sys.argv[1] == "after the first record":
-    records.append = appended
+    records.append_record = appended
 else:
     runner.program = lambda: [sys.executable, "-c", sys.argv[2]]
 sys.exit(main(sys.argv[3:]))
 """
 """A study that is killed with all its processes, or whose runs are trained by a program of the test."""
 
-CELL = """
+RUN = """
 import os, signal, sys, time
 from pathlib import Path
 from agmax.training.loop import Trainer
@@ -95,7 +95,7 @@ def test_killed_twice_a_study_ends_with_the_same_records_and_the_same_table(
     first = Path("runs/tiny-plain/digits-s0/result.json")
     before = first.stat().st_mtime_ns
 
-    assert start("in the middle of a run", CELL.format("kill")).wait(120) == -signal.SIGKILL
+    assert start("in the middle of a run", RUN.format("kill")).wait(120) == -signal.SIGKILL
     assert len(lines()) == 1 and folders() == ["tiny-plain/digits-s0", "tiny-plain/digits-s1"]
     broken = RunFolder(Path("runs/tiny-plain/digits-s1"))
     assert len(broken.rows()) == 1 and broken.read_json("result.json") is None
@@ -118,11 +118,11 @@ def test_killed_twice_a_study_ends_with_the_same_records_and_the_same_table(
     assert killed_table == table()
 
 
-def test_a_run_whose_study_was_killed_is_waited_for_not_trained_beside(
+def test_a_run_whose_study_was_killed_is_waited_for_and_not_trained_twice(
     run: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("tiny.yaml").write_text(THREE.replace("seeds: 3", "seeds: 2"))
-    first = start("", CELL.format("wait"))
+    first = start("", RUN.format("wait"))
     orphan = 0
     waited: list[float] = []
 
@@ -148,11 +148,11 @@ def test_a_run_whose_study_was_killed_is_waited_for_not_trained_beside(
         os.killpg(first.pid, signal.SIGKILL) if is_alive(orphan) else None
     assert answer.status == 0
     assert trained.num_started == 1  # the other one
-    assert len(waited) >= 3 and answer.err.count("other programs train: 1") == 1
+    assert len(waited) >= 3 and answer.err.count("other processes train: 1") == 1
     assert [each["seed"] for each in lines()] == [1, 0] and len(folders()) == 2
 
 
-def test_told_to_end_a_study_ends_its_trainings_and_returns_143(
+def test_on_sigterm_a_study_ends_its_trainings_and_returns_143(
     run: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sleeper = "import os, time; name = str(os.getpid()); open(name + '.pid', 'w'); time.sleep(30)"

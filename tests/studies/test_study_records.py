@@ -40,7 +40,7 @@ def test_a_line_cut_short_is_left_out_and_mended_by_the_next(tmp_path: Path) -> 
         assert list(records.read_records(path)) == ["a", "c"] and path.read_bytes().endswith(b"}\n")
 
 
-def test_a_whole_line_without_its_end_is_kept(tmp_path: Path) -> None:
+def test_a_complete_line_without_a_line_end_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "tiny.jsonl"
     path.write_text(json.dumps(entry("a")) + "\n" + json.dumps(entry("b")))  # as some editors save
     assert list(records.read_records(path)) == ["a", "b"]
@@ -65,7 +65,7 @@ def test_a_study_with_damaged_records_ends_with_3(copy: Path, run: Call, untrain
     before = path.read_bytes()
     answer = run("--study", "./tiny.yaml")
     assert answer.status == 3 and path.read_bytes() == before
-    assert answer.err.startswith("error: damaged record (results/tiny.jsonl:1). Restore the file, or remove that line")
+    assert answer.err.startswith("error: damaged record (results/tiny.jsonl:1). Restore the file, or remove the line")
 
 
 def test_of_one_run_the_last_record_counts_and_the_same_is_not_written_twice(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ import sys
 from pathlib import Path
 from agmax.studies import records
 for number in range(40):
-    records.append(Path("tiny.jsonl"), {"key": f"{sys.argv[1]}-{number}", "code": "c", "right": "x" * 3000})
+    records.append_record(Path("tiny.jsonl"), {"key": f"{sys.argv[1]}-{number}", "code": "c", "right": "x" * 3000})
 """
 
 
@@ -113,11 +113,11 @@ def test_no_line_is_lost_where_many_write_at_once(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.booleans(), max_size=70))
-def test_right_and_wrong_come_back_as_they_were_packed(bits: list[bool]) -> None:
+def test_packed_bits_are_unpacked_unchanged(bits: list[bool]) -> None:
     right = np.array(bits, dtype=bool)
     text = records.pack_bits(right)
     assert json.loads(json.dumps(text)) == text and len(base64.b64decode(text)) == (len(bits) + 7) // 8
-    assert records.unpack_right({"right": text, "num_test_images": len(bits)}).tolist() == bits
+    assert records.unpack_bits({"right": text, "num_test_images": len(bits)}).tolist() == bits
 
 
 def test_twenty_thousand_images_take_two_and_a_half_kilobytes() -> None:
@@ -125,7 +125,7 @@ def test_twenty_thousand_images_take_two_and_a_half_kilobytes() -> None:
 
 
 @given(st.lists(st.integers(0, 999), min_size=2, max_size=40))
-def test_the_checksum_tells_labels_and_their_order_whatever_their_type(labels: list[int]) -> None:
+def test_the_checksum_depends_on_labels_and_their_order_and_not_on_their_type(labels: list[int]) -> None:
     found = records.checksum(np.array(labels))
     assert len(found) == 16
     for kind in (np.int16, np.int32, np.uint64, ">i8"):

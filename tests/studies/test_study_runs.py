@@ -46,19 +46,19 @@ def test_a_study_leaves_one_record_and_one_run_folder_of_each_run(copy: Path) ->
         assert each["metrics"]["test"]["error"] == pytest.approx(100 - each["metrics"]["test"]["top1"])
 
 
-def test_a_record_says_what_the_run_folder_says(copy: Path) -> None:
+def test_a_record_equals_the_files_of_the_run_folder(copy: Path) -> None:
     for each in lines():
         run = Path("runs") / each["config"] / f"digits-s{each['seed']}"
         result = json.loads((run / "result.json").read_text())
         assert all(each["metrics"]["test"][name] == result[name] for name in ("top1", "top5", "nll", "ece"))
         with np.load(run / "predictions.npz") as arrays:
             right = arrays["test_logits"].argmax(-1) == arrays["test_labels"]
-        assert (records.unpack_right(each) == right).all()
+        assert (records.unpack_bits(each) == right).all()
         assert 100 * int(right.sum()) / len(right) == each["metrics"]["test"]["top1"]
         assert each["num_test_images"] == result["num_images"] == len(right)
 
 
-def test_the_seeds_are_the_seeds_and_the_variants_share_them(copy: Path) -> None:
+def test_runs_have_the_seeds_of_the_study_and_the_variants_share_them(copy: Path) -> None:
     first, second, third, fourth = (
         resolve.resolve(f"runs/tiny-{variant}/digits-s{seed}/config.yaml").config
         for variant in ("plain", "smooth")
@@ -71,7 +71,7 @@ def test_the_seeds_are_the_seeds_and_the_variants_share_them(copy: Path) -> None
     assert len({each["labels"] for each in lines()}) == 1
 
 
-def test_started_again_a_finished_study_trains_nothing_and_says_the_same(
+def test_started_again_a_finished_study_trains_nothing_and_reports_the_same(
     copy: Path, run: Call, untrained: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if "studies" not in path.parts}
@@ -132,11 +132,11 @@ def test_a_failing_run_does_not_stop_the_others(run: Call, trained: Any) -> None
         ("error: first\nerror: disk full. Make room\n", 6, 6, "disk full. Make room"),
         ("epoch 1/2\n", -signal.SIGKILL, 137, "ended by signal 9 (Killed)"),
         ("Traceback\nValueError: of no use\n", 1, 1, "ValueError: of no use"),
-        ("", 1, 1, "nothing was said"),
+        ("", 1, 1, "its log is empty"),
         ("finished\n", 0, 1, "finished"),  # without a result
     ],
 )
-def test_the_reason_of_a_failure_is_what_the_last_attempt_said(
+def test_the_reason_of_a_failure_is_in_the_log_of_the_last_attempt(
     run: Call, monkeypatch: pytest.MonkeyPatch, said: str, status: int, code: int, reason: str
 ) -> None:
     class Failing(InThisProcess):
@@ -172,14 +172,14 @@ def test_two_runs_at_a_time_share_the_cores(run: Call, made_up: Any, monkeypatch
     assert seen == ["3"] * 4
 
 
-def test_each_job_has_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_job_has_its_part_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = ["0", "2", "5"]
     found = [runner._environment(number, 2, gpus)["CUDA_VISIBLE_DEVICES"] for number in range(2)]
     assert found == ["0,5", "2"]
-    assert [runner.jobs_for(asked, gpus) for asked in (None, 2)] == [3, 2]
-    assert [runner.jobs_for(asked, []) for asked in (None, 4)] == [1, 4]
+    assert [runner.num_jobs(asked, gpus) for asked in (None, 2)] == [3, 2]
+    assert [runner.num_jobs(asked, []) for asked in (None, 4)] == [1, 4]
     with pytest.raises(AgmaxError, match="3 GPUs are visible"):
-        runner.jobs_for(4, gpus)
+        runner.num_jobs(4, gpus)
 
 
 def test_on_the_cpu_jobs_are_not_bound_to_gpus(run: Call, untrained: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_on_the_cpu_jobs_are_not_bound_to_gpus(run: Call, untrained: None, monke
     assert run(*words, "--run", "1").status == 0  # a task of an array job has one GPU
 
 
-def test_results_that_cannot_be_kept_end_before_the_work(run: Call, untrained: None) -> None:
+def test_results_that_cannot_be_written_end_before_the_first_training(run: Call, untrained: None) -> None:
     Path("tiny.yaml").write_text(TINY)
     Path("results").symlink_to("nowhere")
     answer = run("--study", "./tiny.yaml")

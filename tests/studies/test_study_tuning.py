@@ -55,7 +55,7 @@ def tuned(tuned_once: Path, tmp_path: Path, run: Call, made_up: Any) -> Any:
 CHOSEN = Path("results/tiny.chosen.yaml")
 
 
-def test_the_choice_is_the_trial_of_the_highest_mean_and_of_equals_the_first(tuned: Any) -> None:
+def test_the_choice_is_the_first_trial_of_the_highest_mean(tuned: Any) -> None:
     assert len(lines()) == 12 and len(folders()) == 12
     assert all(each["phase"] == "tuning" for each in lines())
     read = tuning.read_choices(tuning.tuning(files.read_study(Path("tiny.yaml")), TypedSettings()))
@@ -68,7 +68,7 @@ def test_the_choice_is_the_trial_of_the_highest_mean_and_of_equals_the_first(tun
     assert (read["smooth"].trial, read["smooth"].of_trials) == (1, (45.0, 61.625, 50.0))
     assert [(setting.key, setting.value) for setting in read["smooth"].settings] == [("optimizer.lr", 0.2)]
     assert "smooth: trial 1, validation top1 61.62 %" in Path("err").read_text()
-    assert f"{CHOSEN}. Commit it" in Path("err").read_text()
+    assert f"{CHOSEN}. Commit the file" in Path("err").read_text()
     answer = json.loads(Path("out").read_text())
     assert answer["phase"] == "tuning" and answer["missing"] == [] and "variants" not in answer
 
@@ -107,7 +107,7 @@ def test_a_choice_is_read_as_it_was_written(run: Call, best: int) -> None:
     assert len(read["smooth"].settings) == (0 if best == 0 else 1)  # its first trial changes nothing
 
 
-def test_a_choice_that_is_there_is_not_written_over(tuned: Any) -> None:
+def test_an_existing_choice_is_not_overwritten(tuned: Any) -> None:
     before = CHOSEN.read_bytes()
     found = tuning.tuning(files.read_study(Path("tiny.yaml")), TypedSettings())
     choices = tuning.choose(found, records.read_records(Path("results/tiny.jsonl")))
@@ -153,10 +153,10 @@ def test_a_choice_that_was_edited_is_refused(tuned: Any, run: Call, old: str, ne
 def test_a_choice_of_another_tuning_is_refused(tuned: Any, run: Call, old: str, new: str) -> None:
     Path("tiny.yaml").write_text(TUNED.replace(old, new))
     answer = run("--study", "./tiny.yaml")
-    assert answer.status == 2 and "the choice does not fit the study" in answer.err and tuned.num_started == 0
+    assert answer.status == 2 and "the choices do not match the study" in answer.err and tuned.num_started == 0
 
 
-def test_settings_typed_beside_a_tuning_leave_the_choice_of_the_study_alone(tuned: Any, run: Call) -> None:
+def test_overrides_of_a_tuning_do_not_change_the_choice_of_the_study(tuned: Any, run: Call) -> None:
     before = CHOSEN.read_bytes()
     assert run("--study", "./tiny.yaml", "train.epochs=3", "--json").json["phase"] == "tuning"
     assert tuned.num_started == 12 and CHOSEN.read_bytes() == before

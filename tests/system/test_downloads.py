@@ -79,9 +79,7 @@ def test_a_released_file_is_downloaded_once_and_compared_with_its_published_numb
         assert answer.json["sha256"] == hashlib.sha256(body).hexdigest()
         last = answer.err.strip().splitlines()[-1]
         assert last.startswith(f"published 78.50, here {answer.json['top1']:.2f}: top1 on 8 test images of imagenet")
-        assert last.endswith(
-            f"resized to 64 (Pillow, bilinear), the centre of 32 cut out; sha256 {answer.json['sha256']}"
-        )
+        assert last.endswith(f"resized to 64 (Pillow, bilinear), center crop of 32; sha256 {answer.json['sha256']}")
     assert len(Server.asked) == 1
     assert (tmp_path / "checkpoints" / NAME).read_bytes() == body
 
@@ -97,7 +95,7 @@ def test_released_files_are_fetched_by_name(
     answer = run("--download", NAME.removesuffix(".pth"), "--json")
     expected = {"path": f"checkpoints/{NAME}", "size": len(body), "sha256": digest, "is_verified": False}
     assert (answer.status, answer.json["files"]) == (0, [expected])
-    assert answer.err.strip().endswith(f"sha256 {digest}, not verified: none is recorded")
+    assert answer.err.strip().endswith(f"sha256 {digest}, not verified: no checksum is known")
     found = run("--download=all", "--json").json["files"]
     assert [file["path"] for file in found] == [f"checkpoints/{name}" for name in agmax_format.RELEASED]
     assert len(Server.asked) == 4  # the first was there
@@ -141,7 +139,7 @@ def test_all_other_files_are_fetched_where_one_cannot_be_had(
     )
     answer = run("--download=all")
     assert answer.status == 5
-    assert answer.err.splitlines()[-1].startswith(f"error: not all files are there ({missing})")
+    assert answer.err.splitlines()[-1].startswith(f"error: some files were not downloaded ({missing})")
     assert {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name[0] != "."} == {
         *agmax_format.RELEASED
     } - {missing}

@@ -88,7 +88,7 @@ def test_an_evaluation_replaces_neither_checkpoint_nor_device_nor_file(run: Run)
 
 def test_force_goes_with_what_writes_a_file(run: Run) -> None:
     answer = run("--train", "--config=ResNet8", "--force")
-    assert answer.err == "error: flag not followed (--force): it goes with --eval, --preview or --export\n"
+    assert answer.err == "error: flag not supported (--force): it belongs to --eval, --preview or --export\n"
 
 
 # --- everything goes through here ------------------------------------------------------------------------------------
@@ -133,4 +133,4 @@ def test_no_other_module_writes_files_by_itself() -> None:
 
 def test_one_name_for_two_files_is_refused_before_the_work(run: Run) -> None:
     answer = run("--eval", "--resume=nowhere", "--predictions=a.png", "--output=a.png")
-    assert answer.status == 2 and "one name given twice (a.png)" in answer.err
+    assert answer.status == 2 and "one file for two outputs (a.png)" in answer.err

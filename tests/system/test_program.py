@@ -23,7 +23,7 @@ Run = Callable[..., Answer]
     ("attempt", "why"),
     [
         (lambda: torch.empty(1 << 60), "DefaultCPUAllocator: can't allocate memory"),
-        (lambda: bytearray(1 << 62), "nothing is left"),
+        (lambda: bytearray(1 << 62), "no memory is left"),
         (lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")), "CUDA out of memory"),
         (lambda: _raise(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")), "CUBLAS_STATUS_ALLOC"),
     ],
@@ -34,7 +34,7 @@ def test_full_memory_is_told_in_one_line(
     monkeypatch.setattr(training, "train", lambda start, remarks: attempt())
     answer = run("--config=ResNet8", "--train", "--dataset=digits")
     assert answer.status == 8 and answer.err.count("\n") == 1
-    assert why in answer.err and "Lower train.batch_size and evaluation.batch_size" in answer.err
+    assert why in answer.err and "Reduce train.batch_size and evaluation.batch_size" in answer.err
 
 
 def _raise(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""--benchmark: time the augmentation, or an evaluation, beside other programs'."""
+"""--benchmark: time the augmentation, or an evaluation, together with other programs."""
 
 import sys
 from functools import partial
@@ -10,11 +10,11 @@ from agmax.core.errors import UsageError
 
 
 def run(request: Request) -> Result:
-    """Time what is named."""
+    """Run the benchmark of the request."""
     config_request, word = request.config_request, request.options["word"]
     if config_request.source or config_request.settings or config_request.dataset:
-        why = "the benchmark has data and settings of its own, the same on every machine"
-        raise UsageError("settings not followed", where="--benchmark", why=why, remedy="Leave them out")
+        why = "the benchmark has fixed data and settings, the same on every machine"
+        raise UsageError("settings not supported", where="--benchmark", why=why, remedy="Leave them out")
     program = {"augment": augment, "evaluation": evaluation}[word]
-    say = partial(print, file=sys.stderr if request.as_json else sys.stdout, flush=True)
-    return {"mode": "benchmark", "what": word, **program.run(say=say)}
+    report = partial(print, file=sys.stderr if request.as_json else sys.stdout, flush=True)
+    return {"mode": "benchmark", "what": word, **program.run(report=report)}

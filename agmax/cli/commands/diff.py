@@ -1,4 +1,4 @@
-"""--diff: the settings and metrics in which two runs differ."""
+"""--diff: list the settings and metrics in which two runs differ."""
 
 from agmax.cli.commands.shared import Result
 from agmax.cli.parser import Request
@@ -7,13 +7,13 @@ from agmax.studies import compare
 
 
 def run(request: Request) -> Result:
-    """List what differs."""
-    found = compare.diff(request.options["names"], runs_dir(request.config_request))
+    """List the differences between the two runs of the request."""
+    differences = compare.diff(request.options["names"], runs_dir(request.config_request))
     if not request.as_json:
-        rows = {**found["settings"], **found["metrics"]}
+        rows = {**differences["settings"], **differences["metrics"]}
         width = max(map(len, rows), default=0)
         print(
             "\n".join(f"{key:<{width}}  {first} -> {second}" for key, (first, second) in rows.items())
             or "no difference"
         )
-    return found
+    return differences

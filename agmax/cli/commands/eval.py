@@ -1,8 +1,8 @@
-"""--eval: evaluate a checkpoint on a split; nothing is written but what --predictions and --output name."""
+"""--eval: evaluate a checkpoint on a split; writes only the files of --predictions and --output."""
 
 from pathlib import Path
 
-from agmax.cli.commands.shared import Result, picture, print_notes
+from agmax.cli.commands.shared import Result, figure_path, print_notes
 from agmax.cli.parser import Request
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
@@ -15,14 +15,14 @@ from agmax.reports import robustness
 
 
 def run(request: Request) -> Result:
-    """Evaluate as asked."""
+    """Evaluate the checkpoint of the request."""
     options = request.options
     split = options["split"] or "test"
-    output = picture(options["output"], "") if options["output"] is not None else None
+    output = figure_path(options["output"], "") if options["output"] is not None else None
     predictions, force = options["predictions"], options["force"]
     if output is not None and str(output) == predictions:
-        why = "the picture and the predictions would be one file"
-        raise UsageError("one name given twice", where=predictions, why=why, remedy="Give two names")
+        why = "--output and --predictions have the same name"
+        raise UsageError("one file for two outputs", where=predictions, why=why, remedy="Give two names")
     for path in (predictions, output):
         if path:
             check_output(Path(path), force=force)
@@ -30,26 +30,26 @@ def run(request: Request) -> Result:
     config = start.resolved.config
     if output and not (config.evaluation.occlusion or config.evaluation.offsets):
         why, remedy = "there is nothing to draw", "Add --occlusion or --offsets"
-        raise UsageError("flag not followed", where="--output", why=why, remedy=remedy)
+        raise UsageError("flag not supported", where="--output", why=why, remedy=remedy)
     print_notes(request, start.resolved)
-    found = evaluate(start, split=split, allow_nonfinite=options["allow_nonfinite"])
+    evaluation = evaluate(start, split=split, allow_nonfinite=options["allow_nonfinite"])
     if predictions:
         with output_file(Path(predictions), force=force) as file:
-            results.write_predictions(file, {split: found.predictions})
-    for line in results.format_lines(found.metrics):
+            results.write_predictions(file, {split: evaluation.predictions})
+    for line in results.format_lines(evaluation.metrics):
         log.info(line)
-    if found.metrics.published:
-        _compare_with_published(found.metrics, config.test_image_size)
-    answer = found.metrics.to_dict()
+    if evaluation.metrics.published:
+        _log_published(evaluation.metrics, config.test_image_size)
+    result = evaluation.metrics.to_dict()
     if output:
-        robustness.save(answer, output, force=force)
-        log.info("%s shows it", output)
-    return answer
+        robustness.save(result, output, force=force)
+        log.info("figure: %s", output)
+    return result
 
 
-def _compare_with_published(found: Metrics, size: int) -> None:
-    """Say what the authors measured with the same file."""
-    words = "published %.2f, here %.2f: top1 on %d test images of %s, "
-    words += "resized to %d (Pillow, bilinear), the centre of %d cut out; sha256 %s"
-    about = (found.num_images, found.dataset, size + 32, size, found.published["sha256"])
-    log.info(words, found.published["published_top1"], found.top1, *about)
+def _log_published(metrics: Metrics, size: int) -> None:
+    """Log the published accuracy of the same file beside the measured one."""
+    text = "top1 published %.2f, measured %.2f on %d test images of %s, "
+    text += "resized to %d (Pillow, bilinear), center crop of %d; sha256 %s"
+    about = (metrics.num_images, metrics.dataset, size + 32, size, metrics.published["sha256"])
+    log.info(text, metrics.published["published_top1"], metrics.top1, *about)

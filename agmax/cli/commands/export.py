@@ -14,16 +14,16 @@ from agmax.experiments.start import Start, find_weights
 
 
 def run(request: Request) -> Result:
-    """Write the weights of a checkpoint, or the fresh ones of a configuration."""
+    """Write the weights of a checkpoint, or the initial weights of a configuration."""
     options = request.options
     word, normalizes = options["word"], options["normalize"]
     if normalizes and word != "onnx":
-        raise UsageError("flag not followed", where="--normalize", why="only a graph, --export onnx, can normalise")
+        raise UsageError("flag not supported", where="--normalize", why="only --export onnx can include normalization")
     write, ending = export.FORMATS[word]
-    is_fresh = request.config_request.resume is None
+    is_initial = request.config_request.resume is None
     start = (
         Start(resolve.layer_config(request.config_request).resolve(), None)
-        if is_fresh
+        if is_initial
         else find_weights(request.config_request)
     )
     config, saved = start.resolved.config, start.checkpoint
@@ -33,12 +33,14 @@ def run(request: Request) -> Result:
     check_output(path, force=options["force"])
     more: dict[str, Any] = {"with_normalization": True} if normalizes else {}
     about = write(exported, path, force=options["force"], **more)
-    source = saved.path if saved else "fresh weights"
-    log.info("%s holds %s of %s (%.1f MiB)", path, word, source, path.stat().st_size / 2**20)
+    source = saved.path if saved else "initial weights"
+    log.info("%s contains %s of %s (%.1f MiB)", path, word, source, path.stat().st_size / 2**20)
     if about.get("largest_difference") is not None:
-        log.info("logits in onnxruntime differ by %.1e of their deviation at most", about["largest_difference"])
+        log.info(
+            "largest difference of logits in onnxruntime: %.1e of their standard deviation", about["largest_difference"]
+        )
     elif word == "onnx":
-        log.warning("warning: its logits are not compared with the model's: onnxruntime is not installed")
+        log.warning("warning: logits are not compared with the model's: onnxruntime is not installed")
     return {
         "mode": "export",
         "format": word,

@@ -1,4 +1,4 @@
-"""--list: the configurations, parts, models or data sets there are."""
+"""--list: list configurations, parts, models or data sets."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from agmax.config import names
 
 
 def run(request: Request) -> Result:
-    """List what there is."""
+    """List the names of the request."""
     word = request.options["word"]
     listing = LISTINGS[word]()
     if not request.as_json:
@@ -30,7 +30,7 @@ def _parts() -> dict[str, str]:
 def _models() -> dict[str, str]:
     import timm
 
-    from agmax.models import backbones  # noqa: F401  enters our networks
+    from agmax.models import backbones  # noqa: F401  registers our networks
 
     return dict.fromkeys(timm.list_models(), "")
 
@@ -41,4 +41,4 @@ LISTINGS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
     "datasets": lambda: {item.part: item.about for item in names.examples("dataset")},
 }
-"""The words of --list."""
+"""Word of --list -> names with descriptions."""

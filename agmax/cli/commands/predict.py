@@ -12,29 +12,29 @@ from agmax.experiments.start import find_weights
 
 
 def run(request: Request) -> Result:
-    """Classify the files that are named."""
+    """Classify the image files of the request."""
     if not request.config_request.resume:
-        raise UsageError("nothing to classify with", remedy="Give --resume CHECKPOINT")
+        raise UsageError("no checkpoint", remedy="Give --checkpoint FILE")
     start = find_weights(request.config_request)
     assert start.checkpoint is not None
     print_notes(request, start.resolved)
     paths = predict.image_files(request.options["names"])
     devices.keep_freed_memory()
     config = start.resolved.config
-    found = predict.predict_files(
+    predictions = predict.predict_files(
         model.from_checkpoint(start.checkpoint, config, devices.choose_device(config.train.device)),
         paths,
         top_k=request.options["top_k"] or 5,
         batch_size=config.evaluation.batch_size,
         num_workers=devices.num_workers(config.train.num_workers),
     )
-    for why in found.unreadable.values():
+    for why in predictions.unreadable.values():
         log.warning("warning: %s", why)
-    if not found.found:
-        why = "none is an image that can be read"
-        raise DataError("nothing classified", where=f"{len(paths)} files", why=why)
+    if not predictions.found:
+        why = "none is a readable image"
+        raise DataError("no image classified", where=f"{len(paths)} files", why=why)
     if not request.as_json:
-        predict.write_csv(found, sys.stdout)
+        predict.write_csv(predictions, sys.stdout)
     path = start.checkpoint.path
-    log.info("%d of %d images classified with %s", len(found.found), len(paths), path)
-    return {"mode": "predict", "checkpoint": str(path), **predict.as_mapping(found)}
+    log.info("%d of %d images classified with %s", len(predictions.found), len(paths), path)
+    return {"mode": "predict", "checkpoint": str(path), **predict.as_mapping(predictions)}

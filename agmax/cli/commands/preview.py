@@ -1,9 +1,9 @@
-"""--preview: draw what a model is trained on."""
+"""--preview: draw a training batch, or the softening curves."""
 
 from collections.abc import Callable
 
 from agmax import builders
-from agmax.cli.commands.shared import Result, picture, print_notes
+from agmax.cli.commands.shared import Result, figure_path, print_notes
 from agmax.cli.parser import Request
 from agmax.config import resolve
 from agmax.core import devices
@@ -11,21 +11,20 @@ from agmax.core.errors import UsageError
 from agmax.core.logs import log
 from agmax.core.storage import check_output, output_file
 from agmax.data import sampler
-from agmax.reports import preview as sheets
-from agmax.reports import softening, style
+from agmax.reports import preview, softening, style
 
 
 def run(request: Request) -> Result:
-    """Draw what is named."""
+    """Draw the preview of the request."""
     return PREVIEWS[request.options["word"]](request)
 
 
 def _batch(request: Request) -> Result:
-    """Draw the batch of a training's first step, as the model gets it."""
+    """Draw the batch of the first training step, as the model receives it."""
     typed, force = resolve.layer_config(request.config_request).resolve(), request.options["force"]
     device = devices.choose_device(typed.config.train.device)
     name, dataset = typed.config.name, typed.config.dataset.name
-    path = picture(request.options["output"], f"preview-{name}-{dataset}.png")
+    path = figure_path(request.options["output"], f"preview-{name}-{dataset}.png")
     check_output(path, force=force)
     print_notes(request, typed)
     data = builders.split(typed.config, "train")
@@ -33,17 +32,16 @@ def _batch(request: Request) -> Result:
     seed, num_views = config.train.seed, config.objective.num_views
     augment = builders.augmentation(config, builders.num_steps(config, len(data.labels)))
     batches = sampler.shuffle_batches(len(data.labels), config.train.batch_size, seed=seed, epoch=0)
-    source = builders.training_loader(config, data, device)
-    (sample,) = devices.prefetch(source.batches(batches[:1], epoch=0), device)
-    batch = augment(sample, step=0)
+    loader = builders.training_loader(config, data, device)
+    (raw,) = devices.prefetch(loader.batches(batches[:1], epoch=0), device)
+    batch = augment(raw, step=0)
     mean, std = config.normalization
     views = "1 view" if num_views == 1 else f"{num_views} views"
     title = f"{name} on {dataset}: seed {seed}, step 0, {views} of each image"
-    sheets.save(
-        sheets.sheet(batch, sample.labels, data.class_names, mean=mean, std=std, title=title), path, force=force
-    )
-    num_images = min(len(sample.labels), sheets.NUM_IMAGES)
-    log.info("%s shows %d of the %d images of step 0", path, num_images, len(sample.labels))
+    figure = preview.figure(batch, raw.labels, data.class_names, mean=mean, std=std, title=title)
+    preview.save(figure, path, force=force)
+    num_images = min(len(raw.labels), preview.NUM_IMAGES)
+    log.info("%s shows %d of the %d images of step 0", path, num_images, len(raw.labels))
     return {
         "mode": "preview",
         "config": name,
@@ -56,35 +54,35 @@ def _batch(request: Request) -> Result:
 
 
 def _curves(request: Request) -> Result:
-    """Draw how the targets soften, and how much of the images is visible."""
+    """Draw the softening curve, and a histogram of sampled visible fractions."""
     typed, force = resolve.layer_config(request.config_request).resolve(), request.options["force"]
     name, dataset = typed.config.name, typed.config.dataset.name
-    path = picture(request.options["output"], f"softening-{name}-{dataset}.png")
+    path = figure_path(request.options["output"], f"softening-{name}-{dataset}.png")
     check_output(path, force=force)
     print_notes(request, typed)
     config = builders.with_num_classes(typed.config, lambda: builders.split(typed.config, "train"))
-    drawn = builders.sample_visible_fractions(config)
-    if drawn is None:
-        why, remedy = "no part of it softens targets", "Name soft_crop, soft_cutout or soft_random_erasing"
+    fractions = builders.sample_visible_fractions(config)
+    if fractions is None:
+        why, remedy = "none of its parts softens targets", "Name soft_crop, soft_cutout or soft_random_erasing"
         raise UsageError("nothing to draw", where=name, why=why, remedy=remedy)
     settings = config.augment.softening
     num_classes = builders.num_classes(config)
     curve = softening.Curve(num_classes, settings.power, settings.max_confidence, settings.visibility)
-    window_size = config.dataset.image_size if config.augment.crop == "soft" else None
-    title = f"{name} on {dataset}: {num_classes} classes, {len(drawn):,} views drawn"
-    figure = softening.figure(curve, drawn, window_size=window_size, title=title)
+    crop_size = config.dataset.image_size if config.augment.crop == "soft" else None
+    title = f"{name} on {dataset}: {num_classes} classes, {len(fractions):,} views sampled"
+    figure = softening.figure(curve, fractions, crop_size=crop_size, title=title)
     with output_file(path, force=force) as file:
         style.save(figure, file)
-    log.info("%s shows the softening of %s", path, name)
+    log.info("%s shows the softening curve of %s", path, name)
     return {
         "mode": "preview",
         "config": name,
         "dataset": dataset,
-        "mean_visible_fraction": float(drawn.mean()),
-        "mean_confidence": float(curve.at(drawn).mean()),
+        "mean_visible_fraction": float(fractions.mean()),
+        "mean_confidence": float(curve.at(fractions).mean()),
         "file": str(path),
     }
 
 
 PREVIEWS: dict[str, Callable[[Request], Result]] = {"batch": _batch, "curves": _curves}
-"""The words of --preview."""
+"""Word of --preview -> function."""

@@ -1,4 +1,4 @@
-"""--print-config: show every setting and where it came from."""
+"""--print-config: show every setting with its origin."""
 
 from agmax.cli.commands.shared import Result, print_notes
 from agmax.cli.parser import Request

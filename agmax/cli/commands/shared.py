@@ -1,4 +1,4 @@
-"""What the modes share."""
+"""Functions that several modes use."""
 
 import sys
 from pathlib import Path
@@ -9,23 +9,23 @@ from agmax.config.resolve import Resolved
 from agmax.core.errors import UsageError
 
 Result = dict[str, Any]
-"""What a mode returns: keys and plain values, printed by --json."""
+"""The result of a mode, printed by --json: keys and plain values."""
 
 
 def print_notes(request: Request, resolved: Resolved) -> None:
-    """Say on stderr what was understood otherwise than it was typed."""
+    """Print remarks on flags and notes on the configuration to stderr."""
     for note in (*request.remarks, *resolved.notes):
         print(f"note: {note}", file=sys.stderr)
 
 
-def picture(typed: str | None, default: str) -> Path:
-    """Return where to draw: the file that was typed, or one in this folder.
+def figure_path(typed: str | None, default: str) -> Path:
+    """Return the path of a figure: as typed, or `default` in the current folder.
 
     Raises:
-        UsageError: it is no PNG file.
+        UsageError: the name does not end in .png.
     """
     path = default if typed is None else typed
     if not path.lower().endswith(".png"):
         where, remedy = f"--output={path}", "Write a name that ends in .png"
-        raise UsageError("wrong value", where=where, why="the picture is a PNG file", remedy=remedy)
+        raise UsageError("wrong value", where=where, why="the figure is a PNG file", remedy=remedy)
     return Path(path)

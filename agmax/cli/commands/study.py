@@ -1,4 +1,4 @@
-"""--study: run what is missing of a study, and report what can be said."""
+"""--study: train the missing runs of a study, and report its results."""
 
 from agmax.cli.commands.compare import report
 from agmax.cli.commands.shared import Result
@@ -9,7 +9,7 @@ from agmax.studies.study import Options
 
 
 def run(request: Request) -> Result:
-    """Run the study that is named."""
+    """Run the study of the request."""
     config_request, given = request.config_request, request.options
     options = Options(
         dry_run=given["dry_run"],

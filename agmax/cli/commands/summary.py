@@ -1,4 +1,4 @@
-"""--summary: the model's layers, parameters, FLOPs and MACs."""
+"""--summary: show the model's layers, parameters, FLOPs and MACs."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,8 +34,8 @@ def run(request: Request) -> Result:
         print(classifier)
         print(
             f"{result['parameters']:,} parameters: {count['backbone']:,} in the backbone with its classifier, "
-            f"{result['q_network_parameters']:,} in the Q network, which only training uses\n"
-            f"{result['macs_per_image'] / 1e6:,.1f} million MACs (multiply-adds, what papers often call FLOPs) or "
+            f"{result['q_network_parameters']:,} in the Q network, which is used only in training\n"
+            f"{result['macs_per_image'] / 1e6:,.1f} million MACs (multiply-adds, which papers often call FLOPs), or "
             f"{result['flops_per_image'] / 1e6:,.1f} million FLOPs for an image of {size}x{size}"
         )
     return result

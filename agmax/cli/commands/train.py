@@ -1,4 +1,4 @@
-"""--train: train, or continue a training; with --n-runs once for each of several seeds."""
+"""--train: train, or continue a training; with --n-runs, once for each of several seeds."""
 
 from agmax.cli.commands.shared import Result
 from agmax.cli.parser import Request
@@ -12,21 +12,22 @@ from agmax.experiments.train import train
 
 
 def run(request: Request) -> Result:
-    """Train as asked."""
+    """Train the configuration of the request."""
     config_request, num_runs = request.config_request, request.options["n_runs"]
     if num_runs == 1:
         with find_start(config_request) as start:
             return train(start, remarks=request.remarks).to_dict()
     if config_request.resume:
-        raise UsageError("several runs cannot continue one", where="--n-runs", remedy="Give --resume without value")
+        why, remedy = "one checkpoint cannot be continued by several runs", "Give --resume without value"
+        raise UsageError("flag not supported", where="--n-runs", why=why, remedy=remedy)
     first = resolve.layer_config(config_request).resolve().config.train.seed
-    made = []
+    finished = []
     for seed in range(first, first + num_runs):
         settings = (*config_request.settings, Setting("train.seed", seed, "--n-runs"))
         with find_start(config_request._replace(settings=settings), or_new=True) as start:
-            made.append(train(start, remarks=request.remarks))
-    summary = results.summary(made)
+            finished.append(train(start, remarks=request.remarks))
+    summary = results.summary(finished)
     spread = summary["top1_spread"]
     text = "%d runs: test top1 mean %.2f, standard deviation %.2f, min %.2f, max %.2f"
-    log.info(text, len(made), spread["mean"], spread["std"], spread["min"], spread["max"])
+    log.info(text, len(finished), spread["mean"], spread["std"], spread["min"], spread["max"])
     return summary
