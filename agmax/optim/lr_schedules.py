@@ -84,7 +84,7 @@ def learning_rate(
     num_reductions: int = 0,
     **settings: Any,
 ) -> float:
-    """Return the learning rate of a step, counted from 0 over the whole training.
+    """Return the learning rate of a step, counted from 0 over the complete training.
 
     During warm-up it rises linearly from `warmup_lr`, with an increase already at the first step, to `base`. Then it
     follows the schedule `name` of SCHEDULES with its `settings`, updated at every epoch or step (`interval`). cosine
