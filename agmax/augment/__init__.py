@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, each image by random numbers of its own: a batch in, a batch out, on CPU and GPU."""
+"""Augmentation of batches on CPU and GPU, with separate random parameters for each image."""
 
 from agmax.augment.key import Key
 from agmax.augment.mixing import CutMix, Mix, MixUp

@@ -1,4 +1,4 @@
-"""Change the values of pixels, not their places."""
+"""Pixel operations on color and brightness, and normalization."""
 
 import numpy as np
 import torch
@@ -6,27 +6,27 @@ from torch import Tensor
 
 
 def invert(images: Tensor) -> Tensor:
-    """Turn every level of uint8 images around."""
+    """Invert every level of uint8 images: v becomes 255 - v."""
     return images.bitwise_not()
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Invert the levels from `threshold` [B] on, of uint8 images [B, C, H, W]; above 255 nothing changes."""
+    """Invert the levels of uint8 images [B, C, H, W] that are at least `threshold` [B]; above 255 nothing changes."""
     first = threshold.float().ceil().to(torch.int16).view(-1, 1, 1, 1)
     is_bright = (images >= first.clamp(0, 255).to(torch.uint8)) & (first <= 255)
     return torch.where(is_bright, images.bitwise_not(), images)
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep the highest `bits` [B] of every level of uint8 images [B, C, H, W]; 8 change nothing."""
-    kept = 256 - 2 ** (8 - bits.long())
-    return images & kept.to(torch.uint8).view(-1, 1, 1, 1)
+    """Keep the highest `bits` [B] of every level of uint8 images [B, C, H, W]; 8 bits change nothing."""
+    mask = 256 - 2 ** (8 - bits.long())
+    return images & mask.to(torch.uint8).view(-1, 1, 1, 1)
 
 
 def auto_contrast(images: Tensor) -> Tensor:
-    """Stretch every channel of uint8 images [B, C, H, W] from black to full; a channel of one level stays.
+    """Stretch every channel of uint8 images [B, C, H, W] to the range 0 to 255; a channel of one level does not change.
 
-    Torchvision's function gives the same; this one takes two thirds of its time.
+    The result equals torchvision's; it takes two thirds of the time.
     """
     low, high = images.amin(dim=(2, 3), keepdim=True).float(), images.amax(dim=(2, 3), keepdim=True).float()
     is_flat = high == low
@@ -35,9 +35,9 @@ def auto_contrast(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Spread the levels of every channel of uint8 images [B, C, H, W] until all are about equally frequent.
+    """Equalize the histogram of every channel of uint8 images [B, C, H, W], with Pillow's integer arithmetic.
 
-    In the whole numbers of Pillow's rule. Torchvision's function gives the same; this one takes two thirds of its time.
+    The result equals torchvision's; it takes two thirds of the time.
     """
     index = images.flatten(2).long()
     counts = torch.zeros(*index.shape[:2], 256, dtype=torch.int32, device=images.device)
@@ -51,20 +51,20 @@ def equalize(images: Tensor) -> Tensor:
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend uint8 images [B, C, H, W] with black: a factor [B] of 0 is black, 1 the image itself."""
+    """Blend uint8 images [B, C, H, W] with black: a factor [B] of 0 gives black, 1 the image itself."""
     return _to_uint8(images.float().mul_(_per_image(factor)))
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend uint8 images [B, C, H, W] with their mean gray: a factor [B] of 0 is that gray, 1 the image itself."""
+    """Blend uint8 images [B, C, H, W] with their mean gray level: a factor [B] of 0 gives gray, 1 the image itself."""
     levels = images.float()
     grays = gray(levels)
-    grays.copy_(grays.mean(dim=(1, 2, 3), keepdim=True))  # addcmul_ is slow where both of its factors are broadcast
+    grays.copy_(grays.mean(dim=(1, 2, 3), keepdim=True))  # addcmul_ is slow if both of its factors are broadcast
     return _to_uint8(levels.mul_(_per_image(factor)).addcmul_(grays, _per_image(1 - factor)))
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend uint8 images [B, C, H, W] with their own gray: a factor [B] of 0 is gray, 1 the image itself."""
+    """Blend uint8 images [B, C, H, W] with their gray version: a factor [B] of 0 gives gray, 1 the image itself."""
     if images.shape[1] == 1:
         return images
     levels = images.float()
@@ -73,10 +73,10 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend uint8 images [B, C, H, W] with their smoothed selves: a factor [B] of 0 is blurred, 1 the image itself.
+    """Blend uint8 images [B, C, H, W] with a blurred version: a factor [B] of 0 gives the blur, 1 the image itself.
 
-    The smoothing is Pillow's: the pixel counts five times, its eight neighbours once. The outermost pixels stay, and
-    images of fewer than 3 pixels a side.
+    The blur is Pillow's 3x3 kernel: weight 5 for the pixel, 1 for each of its eight neighbours. The pixels at the
+    border do not change, nor do images with a side under 3 pixels.
     """
     if min(images.shape[-2:]) <= 2:
         return images
@@ -94,7 +94,7 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def gray(levels: Tensor) -> Tensor:
-    """Return the gray levels [B, 1, H, W] of float images from 0 to 255, in whole numbers (ITU-R 601)."""
+    """Return the gray levels [B, 1, H, W] of float images from 0 to 255, rounded down (ITU-R 601)."""
     if levels.shape[1] == 1:
         return levels.clone()
     red, green, blue = levels.split(1, dim=1)
@@ -107,15 +107,15 @@ def _per_image(numbers: Tensor) -> Tensor:
 
 
 def _to_uint8(levels: Tensor) -> Tensor:
-    """Cut levels to 0 to 255 and off at the point; the way over int16 takes half the time."""
+    """Clamp float levels to 0 to 255 and truncate them; converting by way of int16 takes half the time."""
     return levels.clamp_(0, 255).to(torch.int16).to(torch.uint8)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Bring uint8 images [B, C, H, W] to float32 of mean 0 and deviation 1; mean and std are [C] on the scale 0 to 1.
+    """Normalize uint8 images [B, C, H, W] to float32 by mean and std [C], given on the scale 0 to 1.
 
-    The operations are those of torchvision's ToTensor and Normalize in their order, so the bits are the same.
-    Gray images are repeated where mean has three numbers.
+    The operations are torchvision's ToTensor and Normalize in the same order, so the bits are equal. Gray images are
+    repeated if `mean` has three numbers.
     """
     floats = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     if floats.shape[1] == 1 and len(mean) == 3:
@@ -126,19 +126,19 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 PCA_LIGHTING = torch.tensor(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], dtype=torch.float64
 ) * torch.tensor([0.2175, 0.0188, 0.0045], dtype=torch.float64)
-"""Principal directions of ImageNet's colours, each times its standard deviation (Krizhevsky et al. 2012, 4.1)."""
+"""Principal components of ImageNet's RGB values, each times its standard deviation (Krizhevsky et al. 2012, 4.1)."""
 
 
 def add_pca_lighting_(images: Tensor, amounts: Tensor, std: Tensor) -> Tensor:
-    """Add light along the principal colours of ImageNet, by amounts [B, 3], to normalised images [B, 3, H, W].
+    """Apply PCA lighting with amounts [B, 3] to normalized images [B, 3, H, W], in place, and return them.
 
-    In place; the images are returned. `std` [3] is the deviation they were divided by. Amounts and std are on the CPU,
-    so that a GPU gets one small copy and waits for none.
+    `std` [3] is the standard deviation that the images were divided by. Amounts and std are on the CPU, so that a GPU
+    gets one small copy and does not wait.
     """
-    light = ((amounts.double() @ PCA_LIGHTING.T).float() / std).to(images.device, non_blocking=True)  # [B, 3]
-    return images.add_(light[:, :, None, None])
+    shifts = ((amounts.double() @ PCA_LIGHTING.T).float() / std).to(images.device, non_blocking=True)  # [B, 3]
+    return images.add_(shifts[:, :, None, None])
 
 
 def pca_lighting_amounts(num_images: int, *, std: float, rng: np.random.Generator) -> Tensor:
-    """Draw the amounts [B, 3] for `add_light_` from N(0, std)."""
+    """Draw the amounts [B, 3] for `add_pca_lighting_` from N(0, std)."""
     return torch.from_numpy(rng.normal(0, std, size=(num_images, 3)))

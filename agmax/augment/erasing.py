@@ -1,4 +1,4 @@
-"""Hide a part of each image, after normalising, so that the filling 0 is the data set's mean colour."""
+"""Erase a box of each normalized image; its fill value 0 is the mean color of the data set."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Boxes(NamedTuple):
-    """A rectangle in each image, [B] each: rows top to bottom - 1, columns left to right - 1; it may stick out."""
+    """One box for each image, [B] each: rows top to bottom - 1, columns left to right - 1; it may exceed the image."""
 
     top: Tensor
     bottom: Tensor
@@ -28,9 +28,9 @@ def erase_(images: Tensor, boxes: Boxes) -> Tensor:
 
 
 def visible_fraction(boxes: Boxes, *, height: int, width: int) -> Tensor:
-    """Return the share [B] of each image's area that the boxes leave; what sticks out hides nothing.
+    """Return the visible fraction [B] of each image's area beside its box, which is clipped to the image.
 
-    A box of 16x16 in a corner, half of each side outside of 32x32: 1 - 8 * 8 / 1024 = 0.9375.
+    A box of 16x16 centred on a corner of a 32x32 image: 1 - 8 * 8 / 1024 = 0.9375.
     """
     tall = boxes.bottom.clamp(max=height) - boxes.top.clamp(min=0)
     wide = boxes.right.clamp(max=width) - boxes.left.clamp(min=0)
@@ -38,9 +38,9 @@ def visible_fraction(boxes: Boxes, *, height: int, width: int) -> Tensor:
 
 
 def cutout_boxes(num_images: int, height: int, width: int, *, length: int, rng: np.random.Generator) -> Boxes:
-    """Draw squares whose centres are uniform over the image (DeVries and Taylor 2017).
+    """Draw squares with centres uniform over the image (DeVries and Taylor 2017).
 
-    A square reaches length // 2 pixels up and left of its centre, and as many less one down and right.
+    A square covers the rows from centre - length // 2 to centre + length // 2 - 1, and the columns alike.
     """
     half = length // 2
     rows, columns = rng.integers(0, height, num_images), rng.integers(0, width, num_images)
@@ -57,10 +57,10 @@ def random_erasing_boxes(
     ratio: tuple[float, float],
     rng: np.random.Generator,
 ) -> Boxes:
-    """Draw boxes that lie inside the image (Zhong et al. 2020, algorithm 1); images that keep all have an empty one.
+    """Draw boxes inside the image (Zhong et al. 2020, algorithm 1), empty ones for images that are not erased.
 
-    The area is uniform in `scale`, as a share of the image, and height over width log-uniform in `ratio`. Of ten such
-    shapes the first that fits is taken, as torchvision does; where none fits, nothing is erased.
+    The area is uniform in `scale`, as a fraction of the image's area, and height over width is log-uniform in `ratio`.
+    The first of ten such shapes that fits is taken, as in torchvision; if none fits, nothing is erased.
     """
     shape = (num_images, 10)
     area = height * width * rng.uniform(*scale, size=shape)

@@ -1,4 +1,4 @@
-"""What the random numbers of an augmentation depend on, and nothing else does."""
+"""The key that determines all random numbers of an augmentation."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from agmax.core.rng import generator
 
 @dataclass(frozen=True, init=False)
 class Key:
-    """Name the numbers of one batch: a seed and a path, such as the step, and where it is narrowed the view.
+    """A key for the random numbers of one batch: a seed, a path such as the step, and optionally a view.
 
-    Every purpose and every view has a stream of its own, so that no transform disturbs another.
+    Every purpose and every view has its own random stream, so that no transform affects another.
     """
 
     seed: int
@@ -26,7 +26,7 @@ class Key:
 
     @classmethod
     def fresh(cls) -> "Key":
-        """Draw a key from torch's default generator, which `torch.manual_seed` governs."""
+        """Draw a key from torch's default generator, which `torch.manual_seed` seeds."""
         return cls(int(torch.randint(2**63 - 1, ())))
 
     def of_view(self, view: int) -> "Key":
@@ -34,7 +34,7 @@ class Key:
         return Key(self.seed, *self.path, view=view)
 
     def rng(self, purpose: str) -> np.random.Generator:
-        """Return the generator of one purpose, at its beginning.
+        """Return a new generator for one purpose.
 
         Raises:
             TypeError: the seed or a part of the path is neither str nor int.

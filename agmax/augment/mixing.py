@@ -1,4 +1,4 @@
-"""Mix each image and its target row with another image of the batch."""
+"""Mixup and CutMix: mix each image and its target row with those of another image of the batch."""
 
 import math
 import sys
@@ -26,23 +26,23 @@ class Box(NamedTuple):
 
 
 def mixup(images: Tensor, targets: Tensor, *, partner: Tensor, ratio: float) -> Mixed:
-    """Blend images [N, C, H, W] and target rows [N, K] with their partners' [N] (Zhang et al. 2018, eq. 1).
+    """Blend images [N, C, H, W] and target rows [N, K] with those of their partners [N] (Zhang et al. 2018, eq. 1).
 
-    `ratio` is the share of the image itself.
+    `ratio` is the weight of the image itself.
     """
     mixed = torch.lerp(images.index_select(0, partner), images, ratio)
     return mixed, targets * ratio + targets[partner] * (1 - ratio)
 
 
 def mixup_ratio(alpha: float, *, rng: np.random.Generator) -> float:
-    """Draw a ratio from Beta(alpha, alpha); 1 where alpha is 0."""
+    """Draw a ratio from Beta(alpha, alpha); return 1 if alpha is 0."""
     return float(rng.beta(alpha, alpha)) if alpha > 0 else 1.0
 
 
 def cutmix(images: Tensor, targets: Tensor, *, partner: Tensor, box: Box) -> Mixed:
-    """Paste the box of each image's partner [N] over images [N, C, H, W] and mix target rows [N, K] by area.
+    """Paste a box of each image's partner [N] into images [N, C, H, W] and mix target rows [N, K] by its area.
 
-    Yun et al. 2019, eq. 1, with the ratio of the clipped box.
+    Yun et al. 2019, eq. 1, with the area of the clipped box.
     """
     height, width = images.shape[-2:]
     area = (box.bottom - box.top) * (box.right - box.left)
@@ -54,7 +54,7 @@ def cutmix(images: Tensor, targets: Tensor, *, partner: Tensor, box: Box) -> Mix
 
 
 def cutmix_box(height: int, width: int, *, alpha: float, rng: np.random.Generator) -> Box:
-    """Draw a box whose area is about 1 - Beta(alpha, alpha) of the image, centre uniform, clipped at the border."""
+    """Draw a box with an area of about 1 - Beta(alpha, alpha) of the image, a uniform centre, clipped at the border."""
     fraction = math.sqrt(1 - rng.beta(alpha, alpha))
     half_height, half_width = int(height * fraction) // 2, int(width * fraction) // 2
     y, x = int(rng.integers(height)), int(rng.integers(width))
@@ -64,39 +64,38 @@ def cutmix_box(height: int, width: int, *, alpha: float, rng: np.random.Generato
 
 
 def partners(num_images: int, *, rng: np.random.Generator) -> Tensor:
-    """Draw a random permutation [N] of the batch."""
+    """Draw a random permutation [N] of the batch: the partner of each image."""
     return torch.from_numpy(rng.permutation(num_images))
 
 
 class Mix(Protocol):
     """Mix images [N, C, H, W] and target rows [N, K] with others of their batch.
 
-    A subclass is a frozen dataclass of its settings; numbers are drawn and applied as those of a transform, but for
-    the whole batch alone.
+    A subclass is a frozen dataclass of its settings. Unlike a transform, it is applied to the complete batch only.
     """
 
     stream: ClassVar[str] = "mix"
 
     @property
     def p(self) -> float:
-        """The share of the batches that are mixed."""
+        """The probability that a batch is mixed."""
         ...
 
     def draw(self, n: int, shape: Sequence[int], key: Key) -> tuple[Any, ...]:
-        """Draw the numbers of a batch of n images of a shape (C, H, W)."""
+        """Draw the random numbers for a batch of n images of shape (C, H, W)."""
         ...
 
     @property
     def apply(self) -> Callable[..., Mixed]:
-        """Return images and rows, mixed by what was drawn: `apply(images, targets, *numbers)`."""
+        """Return mixed images and rows for drawn numbers: `apply(images, targets, *numbers)`."""
         ...
 
     def happens(self, key: Key) -> bool:
-        """Say whether the batch of a key is mixed."""
+        """Return whether the batch of this key is mixed, with probability `p`."""
         return bool(key.rng(f"{self.stream} coin").random() < self.p)
 
     def __call__(self, images: Tensor, targets: Tensor, *, key: Key | None = None) -> Mixed:
-        """Return images and rows, mixed by the numbers of a key, of a fresh one without; or, by `p`, as they are."""
+        """Return images and target rows, mixed with probability `p`; without a key, a fresh one is used."""
         key = key or Key.fresh()
         if not self.happens(key):
             return images, targets
@@ -105,7 +104,7 @@ class Mix(Protocol):
 
 @dataclass(frozen=True)
 class MixUp(Mix):
-    """Blend each image with another by a ratio from Beta(alpha, alpha) (Zhang et al. 2018)."""
+    """Blend each image with another one, by a ratio from Beta(alpha, alpha) (Zhang et al. 2018)."""
 
     alpha: float = 0.2
     p: float = 1.0
@@ -124,7 +123,7 @@ class MixUp(Mix):
 
 @dataclass(frozen=True)
 class CutMix(Mix):
-    """Paste a box of another image, its area about 1 - Beta(alpha, alpha) of the image's (Yun et al. 2019)."""
+    """Paste a box of another image into each one, of about 1 - Beta(alpha, alpha) of its area (Yun et al. 2019)."""
 
     alpha: float = 1.0
     p: float = 1.0
@@ -143,4 +142,4 @@ class CutMix(Mix):
 
 
 MIXES: dict[str, Callable[..., Mix]] = {"mixup": MixUp, "cutmix": CutMix}
-"""What mixes images, by the words of the configuration."""
+"""The mixes by the words of the configuration."""

@@ -1,4 +1,4 @@
-"""Apply to every image of a batch an operation and a value of its own."""
+"""Apply a separate operation and value to each image of a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,35 +32,35 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """The operations of all policies: each takes uint8 images [B, C, H, W] and values [B], and returns new images.
 
-What a value means is the operation's: pixels per row or column (ShearX, ShearY), whole pixels (TranslateX, TranslateY),
-degrees (Rotate), a factor (Brightness, Color, Contrast, Sharpness), bits (Posterize), a level (Solarize).
+The units of the values: pixels per row or column (ShearX, ShearY), integer pixels (TranslateX, TranslateY), degrees
+(Rotate), a factor (Brightness, Color, Contrast, Sharpness), bits (Posterize), a level (Solarize).
 """
 
 NAMES = tuple(OPERATIONS)
 
 CODES = {name: code for code, name in enumerate(NAMES)}
-"""The operations' numbers, by which a policy names them."""
+"""The number of each operation, used by the policies."""
 
 
 def apply_operations(images: Tensor, codes: Codes, values: Values) -> Tensor:
-    """Apply to each of the uint8 images [B, C, H, W] the operation `codes` [B] with its value [B].
+    """Apply to each of the uint8 images [B, C, H, W] its operation, of `codes` [B], with its value [B].
 
     Raises:
         TypeError: the images are not uint8.
     """
     if images.dtype != torch.uint8:
-        raise TypeError(f"operations of a policy take uint8 images [B, C, H, W], not {images.dtype}")
-    order = np.argsort(codes, kind="stable")  # images of one operation stand side by side
-    on_device = _apply_one(images, values)
-    done = []
+        raise TypeError(f"the operations of a policy take uint8 images [B, C, H, W], not {images.dtype}")
+    order = np.argsort(codes, kind="stable")  # groups the images by their operation
+    values_on_device = _to_device_of(images, values)
+    parts = []
     for code in np.unique(codes):
         first, last = np.searchsorted(codes[order], (code, code + 1))
-        chosen = _apply_one(images, order[first:last])
-        done.append(OPERATIONS[NAMES[code]](images.index_select(0, chosen), on_device[chosen]))
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return torch.cat(done).index_select(0, _apply_one(images, place))
+        chosen = _to_device_of(images, order[first:last])
+        parts.append(OPERATIONS[NAMES[code]](images.index_select(0, chosen), values_on_device[chosen]))
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(len(order))
+    return torch.cat(parts).index_select(0, _to_device_of(images, inverse))
 
 
-def _apply_one(images: Tensor, numbers: NDArray[Any]) -> Tensor:
+def _to_device_of(images: Tensor, numbers: NDArray[Any]) -> Tensor:
     return torch.from_numpy(numbers).to(images.device, non_blocking=True)

@@ -1,7 +1,7 @@
-"""Which operations an image meets, and how strong: learned and random policies, as data and as draws.
+"""Augmentation policies: AutoAugment, RandAugment, TrivialAugment and color jitter, as tables and random draws.
 
-A draw returns, for N images of one size, the operations and their values [N, P], P of them one after another, as
-`operations.applied` takes them.
+A draw returns, for N images of one size, the codes and values [N, P] of P operations that are applied in turn by
+`operations.apply_operations`.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ AUTO_AUGMENT = {
         Solarize .6 5 / AutoContrast .6 5, Invert .6 4 / Equalize 1 8, Color .6 4 / Contrast 1 8,
         Equalize .8 8 / Equalize .6 3""",
 }
-"""The learned tables (Cubuk et al. 2019): 25 pairs of operation, probability and level (0 to 10)."""
+"""The learned policies (Cubuk et al. 2019): 25 pairs of operation, probability and level (0 to 10)."""
 
 RANDOM = (
     "ShearX",
@@ -65,27 +65,27 @@ RANDOM = (
     "AutoContrast",
     "Equalize",
 )
-"""What all random policies choose from; a draw is a place in a list, so no new operation may join it by itself."""
+"""The operations of all random policies. A draw is a position in this list, so a new operation changes all draws."""
 
 TRIVIAL_AUGMENT = ("Identity", *RANDOM)
-"""What TrivialAugment chooses from, each operation equally often."""
+"""The operations of TrivialAugment, chosen uniformly."""
 
 RAND_AUGMENT = {"torchvision": ("Identity", *RANDOM), "agmax": (*RANDOM, "Invert")}
-"""What RandAugment chooses from by its two definitions, each operation equally often."""
+"""The operations of RandAugment by its two definitions, chosen uniformly."""
 
 NUM_LEVELS = 31
-"""Levels of RandAugment and TrivialAugment, from 0 to 30, as torchvision has them."""
+"""Number of levels of RandAugment and TrivialAugment, 0 to 30, as in torchvision."""
 
 
 class MagnitudeScale(NamedTuple):
-    """What a level means to each operation: value = centre, plus or minus or just plus magnitude."""
+    """The value of each operation at each level: center + magnitude, or center ± magnitude if it has a sign."""
 
     center: Values  # [operations]
     magnitude: Values  # [operations, levels]
     has_sign: NDArray[np.bool_]  # [operations]
 
     def values(self, codes: Codes, levels: Codes, rng: np.random.Generator) -> Values:
-        """Return the value of each operation at its level, with a random sign where it has one."""
+        """Return the value of each operation at its level, with a random sign if it has one."""
         signs = np.where(self.has_sign[codes] & (rng.random(codes.shape) < 0.5), -1.0, 1.0)
         return self.center[codes] + signs * self.magnitude[codes, levels]
 
@@ -93,9 +93,9 @@ class MagnitudeScale(NamedTuple):
 def auto_augment(
     num_images: int, height: int, width: int, *, policy: str, magnitudes: str, rng: np.random.Generator
 ) -> Plan:
-    """Draw for each image one of the 25 pairs of a learned policy, and each of the two by its probability.
+    """Draw one of the 25 pairs of a learned policy for each image, and each of its operations by its probability.
 
-    Cubuk et al. 2019. `magnitudes` says which program's meaning the levels have: `agmax` or `torchvision`.
+    Cubuk et al. 2019. `magnitudes` chooses the values of the levels, those of `agmax` or `torchvision`.
     """
     codes, probabilities, levels = _learned_policy(policy)
     chosen = rng.integers(len(codes), size=num_images)
@@ -114,10 +114,10 @@ def rand_augment(
     magnitude: int,
     rng: np.random.Generator,
 ) -> Plan:
-    """Draw for each image `num_ops` operations (Cubuk et al. 2020).
+    """Draw `num_ops` operations for each image (Cubuk et al. 2020).
 
-    `torchvision`: all of strength `magnitude`, of 0 to 30. `agmax`: half of the images stay as they are, and the others
-    meet operations of levels 1 to 10, drawn too, so that `magnitude` has no meaning.
+    Definition `torchvision`: all have the level `magnitude`, 0 to 30. Definition `agmax`: half of the images are not
+    changed; the others get operations of random levels from 1 to 10, and `magnitude` is not used.
     """
     shape = (num_images, num_ops)
     if definition == "torchvision":
@@ -131,7 +131,7 @@ def rand_augment(
 
 
 def trivial_augment(num_images: int, height: int, width: int, *, rng: np.random.Generator) -> Plan:
-    """Draw for each image one operation of any strength (Müller and Hutter 2021, the wide ranges)."""
+    """Draw one operation of a random level for each image (Müller and Hutter 2021, the wide ranges)."""
     codes = _choose(TRIVIAL_AUGMENT, (num_images, 1), rng)
     levels = rng.integers(NUM_LEVELS, size=codes.shape)
     return codes, torchvision_wide(height, width).values(codes, levels, rng)
@@ -140,9 +140,9 @@ def trivial_augment(num_images: int, height: int, width: int, *, rng: np.random.
 def color_jitter(
     num_images: int, *, brightness: float, contrast: float, saturation: float, rng: np.random.Generator
 ) -> Plan:
-    """Draw for each image factors of brightness, contrast and saturation in random order.
+    """Draw factors of brightness, contrast and saturation for each image, in random order.
 
-    Each factor is uniform between 1 less its strength (at least 0) and 1 plus it.
+    Each factor is uniform between 1 - strength (at least 0) and 1 + strength.
     """
     strengths = np.array([brightness, contrast, saturation])
     codes = np.tile([CODES["Brightness"], CODES["Contrast"], CODES["Color"]], (num_images, 1))
@@ -167,10 +167,10 @@ def _learned_policy(policy: str) -> tuple[Codes, Values, Codes]:
 
 @lru_cache
 def agmax_scale(height: int, width: int) -> MagnitudeScale:
-    """Return what levels 0 to 10 mean to the AgMax program.
+    """Return the values of levels 0 to 10 in the AgMax program.
 
-    Its factors have no sign, and more of Solarize and Posterize changes less. It moves images by fractions of a pixel,
-    which Pillow rounds.
+    Its factors have no sign, and higher levels of Solarize and Posterize change less. It translates by fractions of a
+    pixel, which Pillow rounds.
     """
     level = np.arange(11)
     return _magnitudes(
@@ -187,24 +187,24 @@ def agmax_scale(height: int, width: int) -> MagnitudeScale:
 
 @lru_cache
 def torchvision_scale(height: int, width: int) -> MagnitudeScale:
-    """Return what levels 0 to 9 of AutoAugment mean to torchvision; level 10 does not occur."""
+    """Return the values of AutoAugment's levels 0 to 9 in torchvision; level 10 does not occur."""
     return _torchvision(10, 150 / 331 * height, 150 / 331 * width, 0.3, 30.0, 0.9, 4)
 
 
 @lru_cache
 def torchvision_random(height: int, width: int) -> MagnitudeScale:
-    """Return what the 31 levels of RandAugment mean to torchvision."""
+    """Return the values of RandAugment's 31 levels in torchvision."""
     return _torchvision(NUM_LEVELS, 150 / 331 * height, 150 / 331 * width, 0.3, 30.0, 0.9, 4)
 
 
 @lru_cache
 def torchvision_wide(height: int, width: int) -> MagnitudeScale:
-    """Return what the 31 levels of TrivialAugment mean to torchvision: up to 32 pixels, whatever the image's size."""
+    """Return the values of TrivialAugment's 31 levels in torchvision: up to 32 pixels for images of any size."""
     return _torchvision(NUM_LEVELS, 32.0, 32.0, 0.99, 135.0, 0.99, 6)
 
 
 MAGNITUDES = {"agmax": agmax_scale, "torchvision": torchvision_scale}
-"""The meanings of AutoAugment's levels."""
+"""The values of AutoAugment's levels."""
 
 
 def _torchvision(
@@ -236,7 +236,7 @@ def _magnitudes(
     posterize: Values,
     factor_center: float,
 ) -> MagnitudeScale:
-    """Put together what the levels mean; factors have a sign where they lie around a centre."""
+    """Combine the magnitudes of all operations; factors have a sign if their center is not 0."""
     moves = {"ShearX": shear, "ShearY": shear, "TranslateX": translate_x, "TranslateY": translate_y, "Rotate": rotate}
     factors = dict.fromkeys(("Brightness", "Contrast", "Color", "Sharpness"), factor)
     magnitudes = {**moves, **factors, "Solarize": solarize, "Posterize": posterize}

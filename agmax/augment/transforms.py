@@ -1,7 +1,7 @@
-"""The transforms as frozen dataclasses: each draws its numbers for a whole batch and applies them to any part of it.
+"""The transforms as frozen dataclasses: each draws random numbers for a batch and applies them to any of its rows.
 
-To add one: a class here and, for the configuration, a line of a table below, its word and settings in
-config/augmentation.py, and a fragment in configs/augment; tests say what is missing.
+To add one, write a class here. For the configuration, add a line to a table below, its word and settings to
+config/augmentation.py, and a fragment to configs/augment. Tests fail until all of them exist.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,51 +16,51 @@ from agmax.augment.checks import check_choice, check_range, check_span
 from agmax.augment.key import Key
 
 Numbers = tuple[Tensor, ...]
-"""What a transform draws, on the CPU: tensors of one row an image, [B] or [B, ...]."""
+"""The drawn numbers of a transform, on the CPU: tensors with one row per image, [B] or [B, ...]."""
 
 
 class Transform(Protocol):
-    """Change images [B, C, H, W], each by random numbers of its own.
+    """Transform images [B, C, H, W], each with its own random numbers.
 
-    A subclass is a frozen dataclass of its settings. `draw` is asked once for the whole batch, `apply` takes any rows
-    of what was drawn with their images, on a CPU or a GPU.
+    A subclass is a frozen dataclass of its settings. `draw` is called once for the complete batch. `apply` takes any
+    rows of the drawn numbers with their images, on a CPU or a GPU.
     """
 
     slot: ClassVar[str]
-    """Its place in `pipeline.ORDER`, which also says whether it takes uint8 or normalized images."""
+    """The position in `pipeline.ORDER`, which also determines whether it takes uint8 or normalized images."""
     stream: ClassVar[str]
-    """The purpose of its numbers: with the key it decides what is drawn."""
+    """The name of its random stream: key and stream together determine the numbers."""
 
     def draw(self, n: int, shape: Sequence[int], key: Key) -> Numbers:
-        """Draw the numbers of n images of a shape (C, H, W)."""
+        """Draw the random numbers for n images of shape (C, H, W)."""
         ...
 
     @property
     def apply(self) -> Callable[..., Tensor]:
-        """Return the images [B, C, H, W], changed by their rows of what was drawn: `apply(images, *numbers)`."""
+        """Return the transformed images [B, C, H, W]: `apply(images, *numbers)`, with one row of numbers per image."""
         ...
 
     @property
     def apply_(self) -> Callable[..., Tensor]:
-        """Do the same, where it is faster in place: the images that are given are not needed any more."""
+        """Return the same as `apply`; it may change the given images if that is faster."""
         return self.apply
 
     def __call__(self, images: Tensor, *, key: Key | None = None) -> Tensor:
-        """Return images [B, C, H, W], changed by the numbers of a key; without one, of a fresh one."""
+        """Return the transformed images [B, C, H, W]; without a key, a fresh one is used."""
         return self.apply(images, *self.draw(len(images), images.shape[1:], key or Key.fresh()))
 
 
 @runtime_checkable
 class OccludingTransform(Transform, Protocol):
-    """A transform that hides a part of each image."""
+    """A transform that occludes a part of each image."""
 
     @property
     def visible(self) -> Callable[..., Tensor]:
-        """Return the share [B] of each image that is left: `visible(shape, *numbers)` for a shape (C, H, W)."""
+        """Return the visible fraction [B] of each image: `visible(shape, *numbers)` for a shape (C, H, W)."""
         ...
 
     def with_visible(self, images: Tensor, *, key: Key | None = None) -> tuple[Tensor, Tensor]:
-        """Return images [B, C, H, W], changed as by a call, and the share [B] of each that is still visible."""
+        """Return the transformed images [B, C, H, W] and the visible fraction [B] of each."""
         shape = images.shape[1:]
         numbers = self.draw(len(images), shape, key or Key.fresh())
         return self.apply(images, *numbers), self.visible(shape, *numbers).to(images.device)
@@ -75,7 +75,7 @@ def _to_device_of(images: Tensor, *numbers: Tensor) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class RandomCrop(Transform):
-    """Cut a window of the image's size, up to `padding` pixels aside; what lies outside of the image is black."""
+    """Pad each image with `padding` black pixels and crop it to its original size at a random position."""
 
     padding: int = 4
 
@@ -94,7 +94,7 @@ class RandomCrop(Transform):
 
 @dataclass(frozen=True)
 class RandomHorizontalFlip(Transform):
-    """Mirror each image with probability `p`, left to right."""
+    """Flip each image left to right with probability `p`."""
 
     p: float = 0.5
 
@@ -112,7 +112,7 @@ class RandomHorizontalFlip(Transform):
 
 
 class _Operations(Transform, Protocol):
-    """Apply to each image the operations that were drawn for it, one after another."""
+    """Apply drawn operations to each image, one after another."""
 
     def apply(self, images: Tensor, codes: Tensor, values: Tensor) -> Tensor:
         for code, value in zip(codes.T.numpy(), values.T.numpy(), strict=True):
@@ -126,9 +126,9 @@ def _tensors(plan: policies.Plan) -> Numbers:
 
 @dataclass(frozen=True)
 class AutoAugment(_Operations):
-    """Apply one of the 25 pairs of a learned policy (Cubuk et al. 2019).
+    """Apply one of the 25 pairs of operations of a learned policy (Cubuk et al. 2019).
 
-    `magnitudes` says which program's meaning the levels of the policy have.
+    `magnitudes` chooses the values of the policy's levels: those of the AgMax program or of torchvision.
     """
 
     policy: str = "cifar10"
@@ -151,10 +151,9 @@ class AutoAugment(_Operations):
 
 @dataclass(frozen=True)
 class RandAugment(_Operations):
-    """Apply `num_ops` random operations of one strength (Cubuk et al. 2020).
+    """Apply `num_ops` random operations of one magnitude, 0 to 30 (Cubuk et al. 2020).
 
-    `magnitude` is of 0 to 30. The definition `agmax` leaves half of the images as they are and draws a strength for
-    each operation instead.
+    The definition `agmax` leaves half of the images unchanged and draws a magnitude for each operation instead.
     """
 
     num_ops: int = 2
@@ -185,7 +184,7 @@ class RandAugment(_Operations):
 
 @dataclass(frozen=True)
 class TrivialAugmentWide(_Operations):
-    """Apply one random operation of any strength (Müller and Hutter 2021)."""
+    """Apply one random operation of a random magnitude (Müller and Hutter 2021)."""
 
     slot: ClassVar[str] = "policy"
     stream: ClassVar[str] = "policy"
@@ -199,7 +198,7 @@ class TrivialAugmentWide(_Operations):
 class ColorJitter(_Operations):
     """Change brightness, contrast and saturation in random order.
 
-    Each factor is uniform between 1 less its setting (at least 0) and 1 plus it.
+    Each factor is uniform between 1 - setting (at least 0) and 1 + setting.
     """
 
     brightness: float = 0.0
@@ -228,15 +227,15 @@ class ColorJitter(_Operations):
 
 @dataclass(frozen=True)
 class PCALighting(Transform):
-    """Add light along the principal colours of ImageNet to images of three channels (Krizhevsky et al. 2012, 4.1).
+    """Apply PCA lighting to RGB images, with ImageNet's principal components (Krizhevsky et al. 2012, 4.1).
 
-    `image_std` is what the images were divided by when they were normalized: ImageNet's, where nothing else is said.
+    `image_std` is the standard deviation that the images were normalized with, by default ImageNet's.
     """
 
     std: float = 0.1
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-    slot: ClassVar[str] = "lighting"
+    slot: ClassVar[str] = "pca_lighting"
     stream: ClassVar[str] = "lighting"
 
     def __post_init__(self) -> None:
@@ -244,7 +243,7 @@ class PCALighting(Transform):
 
     def draw(self, n: int, shape: Sequence[int], key: Key) -> Numbers:
         if shape[0] != 3:
-            raise ValueError(f"channels (PCALighting): {shape[0]}, where its colours have three. Leave it out")
+            raise ValueError(f"channels (PCALighting): {shape[0]}. Give images of 3 channels, or leave PCALighting out")
         return (color.pca_lighting_amounts(n, std=self.std, rng=key.rng(self.stream)),)
 
     def apply(self, images: Tensor, amounts: Tensor) -> Tensor:
@@ -255,7 +254,7 @@ class PCALighting(Transform):
 
 
 class _Box(OccludingTransform, Protocol):
-    """Fill a box of each image with 0, which is the mean colour."""
+    """Fill a box of each image with 0, which is the mean color."""
 
     def apply(self, images: Tensor, *edges: Tensor) -> Tensor:
         return self.apply_(images.clone(), *edges)
@@ -269,7 +268,7 @@ class _Box(OccludingTransform, Protocol):
 
 @dataclass(frozen=True)
 class CutOut(_Box):
-    """Erase a square of `size` times the image's side, its centre uniform over the image (DeVries and Taylor 2017)."""
+    """Erase a square of `size` times the image's height, centred uniformly over the image (DeVries and Taylor 2017)."""
 
     size: float = 0.5
 
@@ -288,7 +287,7 @@ class CutOut(_Box):
 class RandomErasing(_Box):
     """Erase a box of random size from each image with probability `p` (Zhong et al. 2020).
 
-    `scale` is the smallest and largest area, as a share of the image's, `ratio` those of height over width.
+    `scale` is the range of its area, as a fraction of the image's area, and `ratio` that of height over width.
     """
 
     p: float = 0.5
@@ -312,9 +311,9 @@ class RandomErasing(_Box):
 
 @dataclass(frozen=True)
 class SoftCrop(OccludingTransform):
-    """See each image through a window of its size that lies far aside (Liu et al. 2023).
+    """Crop each image to its own size with a large random offset from the center (Liu et al. 2023).
 
-    `sigma` is the deviation of the offset, as a share of the side, `background` that of the colour outside.
+    `sigma` is the standard deviation of the offset, as a fraction of the side, and `background` that of the fill color.
     """
 
     sigma: float = 0.375

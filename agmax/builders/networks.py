@@ -38,7 +38,7 @@ def model(config: Config, *, with_pretrained: bool = True) -> Classifier:
     """
     settings, rule = config.model, config.model.initialization
     is_pretrained = settings.pretrained and with_pretrained
-    if config.test_image_size != config.dataset.image_size and backbones.is_made_for_one_size(settings.backbone):
+    if config.test_image_size != config.dataset.image_size and backbones.has_fixed_input_size(settings.backbone):
         why = f"{settings.backbone} is built for images of {config.dataset.image_size} pixels"
         raise UsageError("settings do not fit: dataset.test_image_size", why=why, remedy="Leave it out")
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Files of the AgMax program: what a file holds is told by its keys and shapes, never by its name."""
+"""Checkpoints of the AgMax program: a file's network is determined from its keys and shapes, never from its name."""
 
 import hashlib
 import os
@@ -16,11 +16,11 @@ from agmax.core.errors import CheckpointError
 
 
 class Release(NamedTuple):
-    """One of the files that the authors have published."""
+    """A checkpoint that the authors have published."""
 
     config: str
     top1: float  # on ImageNet, as published
-    size: int | None  # bytes, where somebody has verified them
+    size: int | None  # bytes; None if not verified yet
     sha256: str | None
 
 
@@ -40,31 +40,31 @@ RELEASED = {
         "ResNet50-auto_augment-cutmix", 78.5, None, None
     ),
 }
-"""The released files. Sizes and hashes are not verified yet: an evaluation prints the hash of the file it read.
+"""The released files. Sizes and hashes are not verified yet: an evaluation prints the hash of its file.
 
-That the second one lies at this address is inferred from the others; the README of the AgMax program names the others.
+The README of the AgMax program lists the URLs of all but the second file, whose URL is inferred from the others.
 """
 
 
 def find_release(text: str) -> str | None:
-    """Return the released file that a text names, with or without its ending, or None."""
+    """Return the name of a released file, given with or without its suffix, or None."""
     return next((name for name in RELEASED if text in (name, name.removesuffix(".pth"))), None)
 
 
 class ReleasedFile(NamedTuple):
-    """A released file that is here."""
+    """A released file on disk."""
 
     path: Path
     size: int
     sha256: str
-    is_verified: bool  # whether the hash is the recorded one, False where none is
+    is_verified: bool  # whether the hash equals the recorded one; False if none is recorded
 
 
 def fetch_release(name: str, folder: Path) -> Path:
-    """Return a released file in a folder, downloaded where it is not there yet.
+    """Return the path of a released file in a folder; download it if it does not exist.
 
     Raises:
-        DownloadError: it cannot be had.
+        DownloadError: the file cannot be downloaded.
     """
     path, release = folder / name, RELEASED[name]
     if not path.exists():
@@ -73,10 +73,10 @@ def fetch_release(name: str, folder: Path) -> Path:
 
 
 def verify_release(path: Path) -> ReleasedFile:
-    """Check a released file and return what it is.
+    """Check a released file and return its size and hash.
 
     Raises:
-        CheckpointError: it is damaged, or another file.
+        CheckpointError: the file is damaged, or is another one.
     """
     with open_checkpoint(path) as file:
         verify(file, path)
@@ -85,10 +85,10 @@ def verify_release(path: Path) -> ReleasedFile:
 
 
 def hash_of(file: BufferedReader, path: Path) -> str:
-    """Return the sha256 of an open file, compared with the recorded one where it has the name of a released file.
+    """Return the sha256 of an open file; compare it with the recorded one if it has the name of a released file.
 
     Raises:
-        CheckpointError: they differ.
+        CheckpointError: the hashes differ.
     """
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -100,23 +100,23 @@ def hash_of(file: BufferedReader, path: Path) -> str:
 
 
 class Contents(NamedTuple):
-    """What a file of the AgMax program holds."""
+    """The contents of a checkpoint of the AgMax program."""
 
     part: str  # the model part of a configuration's name
     num_classes: int
     channels: int  # of the input
-    num_views: int  # that the Q network takes, 1 where there is none
-    hidden_units: int  # of the Q network, 0 where there is none
+    num_views: int  # of the Q network, 1 without one
+    hidden_units: int  # of the Q network, 0 without one
     weights: dict[str, Tensor]  # by the keys of this program
-    epoch: int | None  # after which it was written
+    epoch: int | None  # the last one before it was saved
 
 
 class _Family(NamedTuple):
-    """Where a family of networks keeps what."""
+    """The keys of a family of networks."""
 
-    stem: str  # the first convolution, by the key of this program
-    head: str  # the classifier's name in this program
-    dead_head: str | None  # an unused classifier that the AgMax program keeps in the file
+    stem: str  # the key of the first convolution in this program
+    head: str  # the name of the classifier in this program
+    unused_head: str | None  # an unused classifier in the files of the AgMax program
 
 
 FAMILIES = {
@@ -128,53 +128,53 @@ FAMILIES = {
 
 NUM_BLOCKS = {("ResNet", 16): "ResNet50", ("ResNet", 33): "ResNet101", ("EfficientNet", 16): "EfficientNetB0"}
 NUM_BLOCKS |= {("EfficientNet", 23): "EfficientNetB1", ("RegNet", 13): "RegNetX002", ("RegNet", 16): "RegNetY004"}
-"""Networks by their number of blocks."""
+"""The networks by family and number of blocks."""
 
 
 def is_agmax_checkpoint(state: Mapping[str, Any]) -> bool:
-    """Tell whether a checkpoint was written by the AgMax program."""
+    """Return whether a checkpoint was written by the AgMax program."""
     return isinstance(state.get("model_state_dict"), dict)
 
 
 def read_contents(state: Mapping[str, Any], where: Path) -> Contents:
-    """Return what a checkpoint of the AgMax program holds; its optimizer and schedule are left behind.
+    """Return the contents of a checkpoint of the AgMax program, without its optimizer and schedule.
 
     Raises:
-        CheckpointError: it holds no network of that program, or one that is not part of this one.
+        CheckpointError: it holds no network of that program, or one that this program does not have.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in named_tensors(state["model_state_dict"], where).items():
-        bare = key.removeprefix("module.").removeprefix("backbone.")
-        if bare in found or not bare.startswith(("feature_extractor.", "classifier.", "qnet.model.")):
+        bare_key = key.removeprefix("module.").removeprefix("backbone.")
+        if bare_key in tensors or not bare_key.startswith(("feature_extractor.", "classifier.", "qnet.model.")):
             raise CheckpointError("not a network of the AgMax program", where=where, why=f"it holds {key}"[:200])
-        found[bare] = value
+        tensors[bare_key] = value
     prefix = "feature_extractor."
-    inside = {
+    body = {
         key.removeprefix(prefix).removeprefix("features."): value
-        for key, value in found.items()
+        for key, value in tensors.items()
         if key.startswith(prefix)
     }
-    name = next((name for name, family in FAMILIES.items() if family.stem in inside), None)
-    head = found.get("classifier.weight")
-    if name is None or head is None or head.ndim != 2 or inside[FAMILIES[name].stem].ndim != 4 or len(head) < 2:
-        why = f"no ResNet, WideResNet, RegNet or EfficientNet is among its {len(found)} tensors"
+    name = next((name for name, family in FAMILIES.items() if family.stem in body), None)
+    head = tensors.get("classifier.weight")
+    if name is None or head is None or head.ndim != 2 or body[FAMILIES[name].stem].ndim != 4 or len(head) < 2:
+        why = f"no ResNet, WideResNet, RegNet or EfficientNet is among its {len(tensors)} tensors"
         raise CheckpointError("not a network of the AgMax program", where=where, why=why)
     family = FAMILIES[name]
-    dead = f"{family.dead_head}." if family.dead_head else None
-    weights = {f"backbone.{key}": value for key, value in inside.items() if dead is None or not key.startswith(dead)}
+    unused = f"{family.unused_head}." if family.unused_head else None
+    weights = {f"backbone.{key}": value for key, value in body.items() if unused is None or not key.startswith(unused)}
     weights |= {
         key.replace("classifier", f"backbone.{family.head}", 1): value
-        for key, value in found.items()
+        for key, value in tensors.items()
         if key.startswith("classifier.")
     }
-    weights |= {key.replace("qnet", "q_network", 1): value for key, value in found.items() if key.startswith("qnet.")}
-    first = found.get("qnet.model.0.weight")
+    weights |= {key.replace("qnet", "q_network", 1): value for key, value in tensors.items() if key.startswith("qnet.")}
+    first = tensors.get("qnet.model.0.weight")
     has_q_network = first is not None and first.ndim == 2
     epoch = state.get("epoch")
     return Contents(
-        part=_part(name, inside, where),
+        part=_model_part(name, body, where),
         num_classes=head.shape[0],
-        channels=inside[family.stem].shape[1],
+        channels=body[family.stem].shape[1],
         num_views=first.shape[1] // head.shape[0] if first is not None and has_q_network else 1,
         hidden_units=first.shape[0] if first is not None and has_q_network else 0,
         weights=weights,
@@ -182,11 +182,11 @@ def read_contents(state: Mapping[str, Any], where: Path) -> Contents:
     )
 
 
-def _part(name: str, inside: Mapping[str, Tensor], where: Path) -> str:
-    """Name the network of a family by its blocks."""
+def _model_part(name: str, body: Mapping[str, Tensor], where: Path) -> str:
+    """Return the model part of a configuration's name, determined from the family and the number of blocks."""
     pattern = {"RegNet": r"s\d\.b\d+\.", "EfficientNet": r"blocks\.\d\.\d+\."}.get(name, r"layer\d\.\d+\.")
-    blocks = {match[0] for key in inside if (match := re.match(pattern, key))}
-    first = inside.get("layer1.0.conv1.weight")
+    blocks = {match[0] for key in body if (match := re.match(pattern, key))}
+    first = body.get("layer1.0.conv1.weight")
     if name == "WideResNet" and first is not None and first.ndim == 4:
         return f"WideResNet{2 * len(blocks) + 4}-{first.shape[0] // 16}"
     part = NUM_BLOCKS.get((name, len(blocks)))

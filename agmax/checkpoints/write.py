@@ -1,4 +1,4 @@
-"""Write a checkpoint so that no interruption and no full disk can harm the one before."""
+"""Write a checkpoint so that an interruption or a full disk cannot damage the previous one."""
 
 import shutil
 import zipfile
@@ -11,35 +11,35 @@ from agmax.core.storage import atomic_file
 
 FORMAT, VERSION = "agmax checkpoint", 1
 PIECE = 2**20
-"""Bytes that are copied at a time."""
+"""Number of bytes that are copied at a time."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors and plain types) to `path`: beside it first, verified, then moved into its place.
+    """Write `state` (tensors and plain types) to a temporary file, verify it, and move it to `path`.
 
     Raises:
-        OutputError: the folder is full or cannot be written; an older file of this name is untouched.
+        OutputError: the disk is full or cannot be written; an existing file is not changed.
     """
     with atomic_file(path, verify=_verify) as file:
         torch.save({"format": FORMAT, "version": VERSION, **state}, file)
 
 
 def copy_checkpoint(source: Path, path: Path) -> None:
-    """Copy a checkpoint with the same care.
+    """Copy a checkpoint atomically.
 
     Raises:
-        OutputError: the folder is full or cannot be written.
+        OutputError: the disk is full or cannot be written.
     """
     with atomic_file(path) as file, source.open("rb") as original:
         shutil.copyfileobj(original, file, PIECE)
 
 
 def _verify(path: Path) -> None:
-    """Compare what was written with its checksums, at which torch does not look."""
+    """Check the checksums of a written file, which torch does not do; raise OSError if one is wrong."""
     try:
         with zipfile.ZipFile(path) as archive:
-            is_whole = archive.testzip() is None
+            is_intact = archive.testzip() is None
     except zipfile.BadZipFile:
-        is_whole = False
-    if not is_whole:
-        raise OSError("what was written does not read back")
+        is_intact = False
+    if not is_intact:
+        raise OSError("the written file cannot be read back")

@@ -1,4 +1,4 @@
-"""Fetch a file over the network: whole and checked, then put in its place at once, or not at all."""
+"""Download a file: check it when it is complete, then move it into place atomically."""
 
 import hashlib
 import http.client
@@ -19,10 +19,10 @@ from agmax.core.errors import BusyError, DownloadError, printable, without_secre
 from agmax.core.logs import log
 
 ATTEMPTS, WAIT, MAX_REDIRECTS = 3, 1.0, 5
-"""Trials, seconds before the second of them (twice as many before the third), and hops of one trial."""
+"""Number of attempts, seconds before the second one (twice as many before the third), and redirects per attempt."""
 
 CONNECT_TIMEOUT, TIMEOUT = 10.0, 30.0
-"""Seconds until a server must take the call, and that it may be silent then."""
+"""Seconds to wait for a connection, and for each read after that."""
 
 CANNOT = "cannot write the download"
 PIECE = 2**20
@@ -38,20 +38,20 @@ def fetch(
     md5: str | None = None,
     magic: bytes = b"PK",
 ) -> Path:
-    """Download a file to `path`, whose folder is made; what was there before stays until the new one is whole.
+    """Download a file to `path` and create its folder; an existing file stays until the new one is complete.
 
-    A download that breaks off is continued where it ended, in this program or in the next, if the server says that it
-    still has the same file. `size` in bytes, `sha256` and `md5` in hexadecimal are checked where they are known; only
-    then may the address be http. `magic` is how the file must begin.
+    An interrupted download continues where it stopped, also in a later run, if the server still has the same version.
+    `size` (bytes), `sha256` and `md5` (hexadecimal) are checked if given; plain http is allowed only with a digest.
+    `magic` holds the first bytes that the file must have.
 
     Raises:
-        DownloadError: the server cannot be reached, or what it sends is cut short or another file.
-        BusyError: another program is downloading to this place.
-        OutputError: the file cannot be written, or what is there is no plain file.
+        DownloadError: the server cannot be reached, or sends an incomplete or a different file.
+        BusyError: another program is downloading the same file.
+        OutputError: the file cannot be written, or `path` is not a plain file.
     """
     is_known = sha256 is not None or md5 is not None
-    _safe(url, plain=is_known)
-    by_hand = f"Or fetch it by other means and put it at {path}"
+    _check_url(url, plain=is_known)
+    by_hand = f"Or download it by other means to {path}"
     part = path.with_name(f".{path.name}.part")
     origin = path.with_name(f".{path.name}.part-from")
     storage.make_folder(path.parent, what=CANNOT)
@@ -60,7 +60,7 @@ def fetch(
             storage.refuse_special(path)
             with storage.open_locked(part, what=CANNOT) as file:
                 if file is None:
-                    why = "another program writes it, or has just ended it"
+                    why = "another program is writing it, or has just finished"
                     raise BusyError("download in progress", where=part, why=why)
                 download = _Download(url, file, origin, size, magic, plain=is_known)
                 download.fill()
@@ -73,7 +73,7 @@ def fetch(
         origin.unlink(missing_ok=True)
         raise DownloadError("download refused", where=without_secrets(url), why=str(error), remedy=by_hand) from error
     except _ConnectionLost as error:
-        if not part.stat().st_size:  # nothing to go on from
+        if not part.stat().st_size:  # nothing to continue from
             part.unlink()
             origin.unlink(missing_ok=True)
         remedy = f"Try again. {by_hand}"
@@ -82,37 +82,37 @@ def fetch(
 
 
 class _UnexpectedContent(Exception):
-    """What came is not the file; asking again would bring it again."""
+    """The server sends something other than the file; another attempt would not help."""
 
 
 class _ConnectionLost(Exception):
-    """The connection failed; asking again may help."""
+    """The connection failed; another attempt may help."""
 
 
-def _safe(url: str, *, plain: bool) -> SplitResult:
-    """Return the parts of an address that may be asked; plain http where the file is known by its digest.
+def _check_url(url: str, *, plain: bool) -> SplitResult:
+    """Return the parts of a URL that may be requested; `plain` allows http, for files with a known digest.
 
     Raises:
-        DownloadError: it is not https, holds a password, or is none.
+        DownloadError: the URL is malformed, is not https, or contains a password.
     """
     try:
         parts = urlsplit(url)
-        is_whole = parts.hostname is not None and (parts.port or 1) > 0 and url.isascii() and url.isprintable()
-        is_whole = is_whole and " " not in url
+        is_valid = parts.hostname is not None and (parts.port or 1) > 0 and url.isascii() and url.isprintable()
+        is_valid = is_valid and " " not in url
     except ValueError:
-        parts, is_whole = SplitResult("", "", "", "", ""), False
-    if not is_whole:
-        raise DownloadError("address not followed", where=without_secrets(url), why="it is no address of a file")
+        parts, is_valid = SplitResult("", "", "", "", ""), False
+    if not is_valid:
+        raise DownloadError("URL refused", where=without_secrets(url), why="it is not the URL of a file")
     if "@" in parts.netloc:
-        raise DownloadError("address not followed", where=without_secrets(url), why="it holds a user or a password")
+        raise DownloadError("URL refused", where=without_secrets(url), why="it contains a user name or a password")
     if parts.scheme != "https" and not (parts.scheme == "http" and (plain or parts.hostname in LOOPBACK)):
-        why = "only https is, or http of this machine"
-        raise DownloadError("address not followed", where=without_secrets(url), why=why)
+        why = "only https is allowed, or http on this machine"
+        raise DownloadError("URL refused", where=without_secrets(url), why=why)
     return parts
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follow a few redirects, never to a less safe address."""
+    """Follow a few redirects, and refuse those that `_check_url` refuses."""
 
     max_redirections = MAX_REDIRECTS
     max_repeats = 1
@@ -122,26 +122,24 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
         try:
-            _safe(newurl, plain=self.plain)
+            _check_url(newurl, plain=self.plain)
         except DownloadError as error:
             fp.close()
-            raise _UnexpectedContent(f"the server points to another place: {error}") from error
+            raise _UnexpectedContent(f"the server redirects to another place: {error}") from error
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     def http_error_302(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:
         try:
             return super().http_error_302(req, fp, code, msg, headers)
-        except urllib.error.HTTPError as error:  # of a scheme that urllib itself refuses, with the address in its text
+        except urllib.error.HTTPError as error:  # urllib itself refuses some schemes, with the URL in its text
             error.close()
-            raise _UnexpectedContent(
-                f"the server answers {code} too often, or with an address that is not followed"
-            ) from error
+            raise _UnexpectedContent(f"the server answers {code} too often, or with a URL that is refused") from error
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 class _DeadlineConnection(http.client.HTTPConnection):
-    """Wait less for a server to take the call than for what it says."""
+    """A connection with a shorter timeout for connecting than for reading."""
 
     def connect(self) -> None:
         self.timeout = CONNECT_TIMEOUT
@@ -162,7 +160,7 @@ class _DeadlineHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
 
 class _Download:
-    """A file being filled: what is known of the whole, and of the version that the server has."""
+    """An unfinished download: the partial file, and the size and version of the complete one."""
 
     def __init__(
         self, url: str, file: BufferedRandom, origin: Path, size: int | None, magic: bytes, *, plain: bool
@@ -171,10 +169,10 @@ class _Download:
         self.total = 0
 
     def fill(self) -> None:
-        """Ask for what is missing, again where the connection breaks."""
+        """Request the missing bytes, and try again if the connection breaks."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._ask()
+                self._request()
                 return
             except _ConnectionLost as error:
                 if attempt == ATTEMPTS:
@@ -182,55 +180,55 @@ class _Download:
                 log.warning("warning: %s: %s; trying again", without_secrets(self.url), printable(str(error)))
                 time.sleep(WAIT * 2 ** (attempt - 1))
 
-    def _ask(self) -> None:
+    def _request(self) -> None:
         start = self.file.seek(0, os.SEEK_END)
         version = self._version() if start else ""
         request = urllib.request.Request(self.url, headers={"Accept-Encoding": "identity", "User-Agent": "agmax"})
-        if version:  # the server sends the whole file where it has another by now
+        if version:  # the server sends the complete file if its version has changed
             request.add_header("Range", f"bytes={start}-")
             request.add_header("If-Range", version)
         try:
-            with urllib.request.build_opener(_Redirects(plain=self.plain), _DeadlineHandler).open(request) as answer:
-                first, whole = _span(answer) if answer.status == 206 else (0, None)
-                if answer.status != 206 or not version or first != start:
+            with urllib.request.build_opener(_Redirects(plain=self.plain), _DeadlineHandler).open(request) as response:
+                first, total = _content_range(response) if response.status == 206 else (0, None)
+                if response.status != 206 or not version or first != start:
                     self.file.truncate(0)
-                    if answer.status == 206:
-                        raise _ConnectionLost("the server sends another part than was asked for")
+                    if response.status == 206:
+                        raise _ConnectionLost("the server sends another part than the one requested")
                     start = 0
-                self.total = _total(answer, whole, self.size)
-                self._note_version(answer)
-                self._receive(answer, start)
+                self.total = _total_size(response, total, self.size)
+                self._save_version(response)
+                self._receive(response, start)
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 416:  # what is there is not the beginning of the file
+            if error.code == 416:  # the partial file is not the beginning of the file
                 self.file.truncate(0)
-            words = f"the server answers {error.code} {error.reason}".splitlines()[0]
-            raise (_UnexpectedContent if error.code in (401, 403, 404, 410) else _ConnectionLost)(words) from error
+            why = f"the server answers {error.code} {error.reason}".splitlines()[0]
+            raise (_UnexpectedContent if error.code in (401, 403, 404, 410) else _ConnectionLost)(why) from error
         except http.client.InvalidURL as error:
-            raise _UnexpectedContent("it is no address of a file") from error
+            raise _UnexpectedContent("it is not the URL of a file") from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             raise _ConnectionLost(f"{getattr(error, 'reason', error) or type(error).__name__}") from error
 
     def _version(self) -> str:
-        """Return how the server called the version of which a part is here; nothing where it came from elsewhere."""
+        """Return the server's name for the version of the partial file; empty if it came from another URL."""
         try:
             url, version = self.origin.read_text(encoding="utf-8").split("\n")
         except (OSError, ValueError):
             return ""
         return version if url == _digest(self.url) else ""
 
-    def _note_version(self, answer: Any) -> None:
-        etag = str(answer.headers.get("ETag", ""))
-        version = etag if etag and not etag.startswith("W/") else str(answer.headers.get("Last-Modified", ""))
+    def _save_version(self, response: Any) -> None:
+        etag = str(response.headers.get("ETag", ""))
+        version = etag if etag and not etag.startswith("W/") else str(response.headers.get("Last-Modified", ""))
         storage.write_file(self.origin, f"{_digest(self.url)}\n{version.splitlines()[0] if version else ''}")
 
-    def _receive(self, answer: Any, start: int) -> None:
+    def _receive(self, response: Any, start: int) -> None:
         bar = tqdm(total=self.total, initial=start, unit="B", unit_scale=True, leave=False, disable=None)
         with bar:
             received = start
             while received < self.total:
                 try:
-                    piece = answer.read1(min(PIECE, self.total - received))
+                    piece = response.read1(min(PIECE, self.total - received))
                 except OSError as error:
                     raise _ConnectionLost(f"{error.strerror or error or type(error).__name__}") from error
                 if not piece:
@@ -238,7 +236,7 @@ class _Download:
                 if received == 0 and not piece.startswith(self.magic[: len(piece)]):
                     is_pointer = piece.startswith(b"version https://git-lfs")
                     raise _UnexpectedContent(
-                        f"not the file: it is {'a pointer of Git LFS' if is_pointer else 'of another kind'}"
+                        f"not the file: it is {'a Git LFS pointer' if is_pointer else 'of another type'}"
                     )
                 self.file.write(piece)
                 received += len(piece)
@@ -249,44 +247,43 @@ def _digest(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()
 
 
-def _span(answer: Any) -> tuple[int, int | None]:
-    """Return where a part begins and how long the whole is: `Content-Range: bytes 100-199/200`."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", str(answer.headers.get("Content-Range", "")).strip())
-    return (int(found[1]), int(found[2])) if found else (-1, None)
+def _content_range(response: Any) -> tuple[int, int | None]:
+    """Return the first byte of a part and the file's size: `Content-Range: bytes 100-199/200`; -1 if there is none."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", str(response.headers.get("Content-Range", "")).strip())
+    return (int(match[1]), int(match[2])) if match else (-1, None)
 
 
-def _total(answer: Any, whole: int | None, size: int | None) -> int:
-    """Return the length of the whole file.
+def _total_size(response: Any, total: int | None, size: int | None) -> int:
+    """Return the size of the complete file: `total` of a Content-Range, or the response's, or the expected `size`.
 
     Raises:
-        _Wrong: the server sends a page, or does not say how long the file is and nobody else does.
+        _UnexpectedContent: the server sends a page or another size, or the size is not known.
     """
-    kind = str(answer.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
-    if kind in ("text/html", "application/xhtml+xml"):
-        raise _UnexpectedContent(f"not the file: the server sends {kind}")
-    if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _UnexpectedContent("not the file as it is: the server sends it compressed")
-    length = str(answer.headers.get("Content-Length", ""))
-    total = whole if whole is not None else int(length) if length.isascii() and length.isdigit() else size
+    content_type = str(response.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
+    if content_type in ("text/html", "application/xhtml+xml"):
+        raise _UnexpectedContent(f"not the file: the server sends {content_type}")
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise _UnexpectedContent("not the file itself: the server sends it compressed")
+    length = str(response.headers.get("Content-Length", ""))
     if total is None:
-        raise _UnexpectedContent(
-            "the server does not say how long the file is, so a whole one could not be told from a part"
-        )
+        total = int(length) if length.isascii() and length.isdigit() else size
+    if total is None:
+        raise _UnexpectedContent("the server does not send the file's size, so an incomplete file could not be noticed")
     if size is not None and total != size:
-        raise _UnexpectedContent(f"{total} bytes are sent, the file has {size}")
+        raise _UnexpectedContent(f"the server sends {total} bytes, the file has {size}")
     return total
 
 
 def _check(file: BufferedRandom, total: int, digests: dict[str, str | None], magic: bytes) -> None:
-    """Compare what has come with what is known of the file."""
+    """Raise _UnexpectedContent if a downloaded file has another size, type or digest than expected."""
     file.flush()
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     if length != total or length == 0:
         raise _UnexpectedContent(f"it has {length} bytes instead of {total}" if length else "it is empty")
     if file.read(len(magic)) != magic:
-        raise _UnexpectedContent("not the file: it is of another kind")
+        raise _UnexpectedContent("not the file: it is of another type")
     for name, expected in digests.items():
         file.seek(0)
-        if expected is not None and (found := hashlib.file_digest(file, name).hexdigest()) != expected.lower():
-            raise _UnexpectedContent(f"its {name} is {found} instead of {expected.lower()}")
+        if expected is not None and (digest := hashlib.file_digest(file, name).hexdigest()) != expected.lower():
+            raise _UnexpectedContent(f"its {name} is {digest} instead of {expected.lower()}")

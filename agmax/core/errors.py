@@ -1,13 +1,13 @@
-"""The errors a user can meet, each with its exit code; main() prints them as one line each."""
+"""The errors that a user can see, each with its exit code; main() prints one line for each."""
 
 import re
 from collections.abc import Sequence
 
 
 class AgmaxError(Exception):
-    """Say what is wrong, where, why, and what to do about it.
+    """An error that says what is wrong, where, why, and what to do about it.
 
-    The text reads `what (where): why. remedy`. `exit_code` is the status the program ends with.
+    The text is `what (where): why. remedy`. `exit_code` is the exit status of the program.
     """
 
     exit_code = 1
@@ -27,13 +27,13 @@ class AgmaxError(Exception):
 
 
 class UsageError(AgmaxError):
-    """A command line or a setting that cannot be followed."""
+    """An invalid command line or setting."""
 
     exit_code = 2
 
 
 class ConfigErrors(UsageError):
-    """Every error found in a configuration, reported together."""
+    """All errors of a configuration, reported together."""
 
     def __init__(self, errors: Sequence[AgmaxError]) -> None:
         Exception.__init__(self, "\n".join(str(error) for error in errors))
@@ -45,7 +45,7 @@ class ConfigErrors(UsageError):
 
 
 class DataError(AgmaxError):
-    """A data set that is missing, empty, or not what the configuration says."""
+    """A data set that is missing, empty, or different from what the configuration says."""
 
     exit_code = 3
 
@@ -57,7 +57,7 @@ class CheckpointError(AgmaxError):
 
 
 class DownloadError(AgmaxError):
-    """A download that failed or brought something else."""
+    """A download that failed or delivered another file."""
 
     exit_code = 5
 
@@ -69,19 +69,19 @@ class OutputError(AgmaxError):
 
 
 class DivergedError(AgmaxError):
-    """A training whose loss is no longer a finite number."""
+    """A training whose loss is not a finite number."""
 
     exit_code = 7
 
 
 class ResourceError(AgmaxError):
-    """A device or memory that is not there or too small, or a data worker that was killed."""
+    """A missing device, insufficient memory, or a data worker that was killed."""
 
     exit_code = 8
 
 
 class BusyError(AgmaxError):
-    """A run folder in which another program is training."""
+    """A run folder or file that another program is writing."""
 
     exit_code = 9
 
@@ -92,7 +92,7 @@ def printable(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return an address without user, password, query and fragment, which may be secrets."""
+    """Return a URL without user, password, query and fragment, which may be secrets."""
     scheme, mark, rest = text.partition("://")
     if not mark:
         return text

@@ -1,4 +1,4 @@
-"""The program's text: one logger, whose lines the command line sends to stderr and each training to a file too."""
+"""The package's logger: the command line sends its lines to stderr, and each training also to a file."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ log = logging.getLogger("agmax")
 
 
 def to_stderr() -> None:
-    """Send the program's text to stderr alone; a program that imports this one leaves that to its own logging."""
+    """Send the log to stderr only; programs that import the package configure logging themselves."""
     log.setLevel(logging.INFO)
     log.propagate = False
     for handler in list(log.handlers):
@@ -23,14 +23,14 @@ def to_stderr() -> None:
 
 @contextmanager
 def to_file(path: Path) -> Iterator[None]:
-    """Send the program's text to a file too, behind what is there.
+    """Append the log to a file as well while the block runs.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with explain(path):
         handler = logging.FileHandler(path, encoding="utf-8")
-    before = log.level
+    previous_level = log.level
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     try:
@@ -38,4 +38,4 @@ def to_file(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
-        log.setLevel(before)
+        log.setLevel(previous_level)

@@ -1,4 +1,4 @@
-"""Every random number is drawn from a hash of what it is for, so that any step can be made again alone."""
+"""Random generators seeded by a hash of their purpose, so that any single step can be reproduced."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ def seed_for(*key: str | int) -> int:
     The parts are joined by '/' and hashed with BLAKE2b.
 
     Raises:
-        TypeError: a part is neither str nor int (a bool is not a number here).
+        TypeError: a part is neither str nor int; a bool does not count as int.
     """
     for part in key:
         if isinstance(part, bool) or not isinstance(part, str | int):

@@ -1,4 +1,4 @@
-"""Every write to disk: a file is there whole or not at all, has one writer, and says why where it cannot be."""
+"""All writes to disk: atomic, synced, with one writer, and with an error that explains what failed."""
 
 import errno
 import fcntl
@@ -18,12 +18,12 @@ from agmax.core.errors import OutputError, UsageError
 CANNOT = "cannot write"
 
 NEARLY_FULL = 64 * 2**20
-"""Bytes: with fewer of them free, an error of torch that hides its cause is laid to a full disk."""
+"""Bytes: with fewer free, an error of torch without a cause is reported as a full disk."""
 
 LONGEST_NAME = 200
-"""Bytes of a file's name that its temporary has too, whose longer name must not pass 255."""
+"""Bytes of a file's name that its temporary file keeps; with its additions a name must stay under 256."""
 
-KINDS = {
+SPECIAL_FILES = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a pipe",
@@ -31,17 +31,17 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-"""What is never replaced by a file."""
+"""Types of files that are never replaced."""
 
 RUN_FILES = ("metrics.jsonl", "environment.json", ".lock", "checkpoints/step-*.pth")
-"""By one of them beside its config.yaml a run folder is known: a config.yaml and checkpoints/ may stand elsewhere."""
+"""A folder with config.yaml and one of these is a run folder; config.yaml and checkpoints/ alone may be others."""
 
 
 class AlreadyExistsError(UsageError):
-    """A file that is there already and was not to be replaced."""
+    """A file that exists and must not be replaced."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("there is a file already", where=path, remedy="Give --force to replace it")
+        super().__init__("the file exists already", where=path, remedy="Give --force to replace it")
 
 
 @contextmanager
@@ -53,20 +53,20 @@ def atomic_file(
     what: str = CANNOT,
     remedy: str = "",
 ) -> Iterator[BinaryIO]:
-    """Open a file that takes its place, whole and synced, when the block ends; where that fails nothing has changed.
+    """Open a temporary file that is synced and moved to `path` when the block ends; on failure nothing changes.
 
-    `verify` is given the finished file before it is put in place, and raises OSError to refuse it.
+    `verify` receives the finished temporary file before the move, and raises OSError to refuse it.
 
     Raises:
-        OutputError: it cannot be written, or what is there is no plain file.
-        TakenError: a file is there, and `replace` is false.
+        OutputError: the file cannot be written, or `path` is not a plain file.
+        AlreadyExistsError: `path` exists, and `replace` is false.
     """
     name = os.fsdecode(os.fsencode(path.name)[:LONGEST_NAME])
     temporary = path.with_name(f".{name}.tmp-{os.getpid()}")
     try:
         with explain(path, what=what, remedy=remedy):
             refuse_special(path)
-            temporary.unlink(missing_ok=True)  # of a killed program that had the same number
+            temporary.unlink(missing_ok=True)  # left by a killed program with the same process id
             with temporary.open("xb") as file:
                 yield file
                 sync(file)
@@ -80,11 +80,11 @@ def atomic_file(
 
 @contextmanager
 def output_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
-    """Open a file that the user has named, or a mode by its own rule; `force` replaces one that is there.
+    """Open an output file of a mode; `force` replaces an existing one.
 
     Raises:
-        OutputError: it cannot be written, or must not be: see `check_output`.
-        TakenError: it is there, and nothing forces.
+        OutputError: the file cannot or must not be written; see `check_output`.
+        AlreadyExistsError: it exists, and `force` is false.
     """
     check_output(path, force=force)
     with atomic_file(path, replace=force) as file:
@@ -92,33 +92,33 @@ def output_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, content: str | bytes, *, what: str = CANNOT, remedy: str = "") -> None:
-    """Write a whole file, text as UTF-8.
+    """Write a file atomically, text as UTF-8.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with atomic_file(path, what=what, remedy=remedy) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def append(path: Path, content: str | bytes) -> None:
-    """Add to the end of a file, text as UTF-8.
+    """Append to a file, text as UTF-8.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
-    with explain(path), path.open("a+b") as file:  # which does not wait where it is a pipe
+    with explain(path), path.open("a+b") as file:  # this mode does not block on a pipe
         file.write(content.encode() if isinstance(content, str) else content)
         sync(file)
 
 
 def put_in_place(temporary: Path, path: Path, *, replace: bool = True) -> None:
-    """Move a finished file to its name, at once and durably.
+    """Move a finished file to its name, atomically and durably.
 
     Raises:
-        OSError: it cannot be moved.
-        OutputError: what is there is no plain file.
-        TakenError: a file is there, and `replace` is false.
+        OSError: the file cannot be moved.
+        OutputError: `path` is not a plain file.
+        AlreadyExistsError: `path` exists, and `replace` is false.
     """
     refuse_special(path)
     if not replace:
@@ -130,28 +130,28 @@ def put_in_place(temporary: Path, path: Path, *, replace: bool = True) -> None:
     except OSError as error:
         if replace or error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        os.replace(temporary, path)  # on a file system that has no links
+        os.replace(temporary, path)  # this file system has no links
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # there are file systems whose folders are not synced
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a folder
             raise
     finally:
         os.close(folder)
 
 
 def sync(file: BinaryIO) -> None:
-    """Bring to the disk what was written to an open file."""
+    """Flush and sync an open file to disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed programs have left half written in a folder in which no other program is writing.
+    """Remove the temporary files of killed programs from a folder that no other program is writing to.
 
     Raises:
-        OutputError: it cannot be removed.
+        OutputError: a file cannot be removed.
     """
     for leftover in folder.glob(".*.tmp-*"):
         with explain(leftover, what="cannot remove"):
@@ -159,10 +159,10 @@ def sweep(folder: Path) -> None:
 
 
 def make_folder(path: Path, *, what: str = CANNOT, remedy: str = "") -> None:
-    """Make a folder, and those above it, where it is not there.
+    """Create a folder and its parents if they do not exist.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: the folder cannot be created.
     """
     with explain(path, what=what, remedy=remedy):
         path.mkdir(parents=True, exist_ok=True)
@@ -172,13 +172,13 @@ def make_folder(path: Path, *, what: str = CANNOT, remedy: str = "") -> None:
 def open_locked(
     path: Path, *, wait: bool = False, what: str = CANNOT, remedy: str = ""
 ) -> Iterator[BufferedRandom | None]:
-    """Open a file to read and to append that no other program opens so meanwhile; it is made where it is not there.
+    """Open a file for reading and appending under an exclusive lock; create it if it does not exist.
 
-    Where another program has it the block gets None, or with `wait` the file as soon as it is free. The lock of a
-    program that is killed goes with it, at the latest when the processes that have inherited the file have ended too.
+    If another program holds the lock, the block gets None; with `wait` it waits for the lock. The lock of a killed
+    program is released when all processes that inherited the file have ended.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with explain(path, what=what, remedy=remedy):
         file = _try_open_locked(path, wait=wait)
@@ -191,10 +191,10 @@ def open_locked(
 
 @contextmanager
 def lock(path: Path) -> Iterator[int | None]:
-    """Hold a lock file that says who holds it, and yield its descriptor; None where another program holds it.
+    """Hold a lock file, write its owner into it, and yield its descriptor; None if another program holds it.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with open_locked(path) as file:
         if file is None:
@@ -208,7 +208,7 @@ def lock(path: Path) -> Iterator[int | None]:
 
 
 def lock_owner(path: Path) -> str:
-    """Return who holds a lock file, `process 123 on host`, as far as that can be read."""
+    """Return the owner of a lock file, `process 123 on host`, or `another program` if that is not known."""
     try:
         return path.read_text(encoding="utf-8", errors="replace") or "another program"
     except OSError:
@@ -216,12 +216,10 @@ def lock_owner(path: Path) -> str:
 
 
 def check_writable(path: Path, *, is_folder: bool = False, what: str = CANNOT, remedy: str = "") -> None:
-    """Find out before the work begins whether a folder, or a file that is appended to, can be written.
-
-    The folder is made where it is not there, the file is not.
+    """Check before a run that a folder, or a file that is appended to, can be written; create the folder only.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: it cannot be written.
     """
     folder = path if is_folder else path.parent
     with explain(path, what=what, remedy=remedy):
@@ -232,18 +230,18 @@ def check_writable(path: Path, *, is_folder: bool = False, what: str = CANNOT, r
 
 
 def check_output(path: Path, *, force: bool = False) -> None:
-    """Find out before the work begins whether a file that the user has named may be written.
+    """Check before a run that an output file may be written.
 
     Raises:
-        OutputError: it cannot; it is a device, a pipe, a link or a folder; or it lies in the folder of a run.
-        TakenError: it is there, and nothing forces.
+        OutputError: it cannot be written, is a device, a pipe, a link or a folder, or is inside a run folder.
+        AlreadyExistsError: it exists, and `force` is false.
     """
     with explain(path):
         refuse_special(path)
         folder = path.parent.resolve()
-        run = next((above for above in (folder, *folder.parents) if _is_run(above)), None)
+        run = next((parent for parent in (folder, *folder.parents) if _is_run_folder(parent)), None)
         if run is not None:
-            why = f"it lies in the run folder {run}, which its training alone writes"
+            why = f"it is in the run folder {run}, which only its training may write"
             raise OutputError(CANNOT, where=path, why=why, remedy="Name a file elsewhere")
         if not force:
             _refuse_existing(path)
@@ -251,14 +249,14 @@ def check_output(path: Path, *, force: bool = False) -> None:
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse what no file may replace.
+    """Refuse a path that is not a plain file and exists.
 
     Raises:
-        OutputError: a device, a pipe, a link or a folder is there.
-        OSError: there can be no such file.
+        OutputError: the path is a device, a pipe, a link or a folder.
+        OSError: no file can have this path.
     """
     try:
-        kind = KINDS.get(stat.S_IFMT(os.lstat(path).st_mode))
+        kind = SPECIAL_FILES.get(stat.S_IFMT(os.lstat(path).st_mode))
     except FileNotFoundError:
         return
     if kind is not None:
@@ -267,30 +265,30 @@ def refuse_special(path: Path) -> None:
 
 @contextmanager
 def explain(path: Path, *, what: str = CANNOT, remedy: str = "") -> Iterator[None]:
-    """Raise an error of the system that occurs in the block as one that names the file and says what to do.
+    """Convert a system error in the block to an error that names the file and the remedy.
 
     Raises:
-        OutputError: the disk is full, the file system read-only, the folder gone, the name too long.
+        OutputError: for instance, the disk is full, the file system is read-only, or the folder does not exist.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
         cause = _cause(error)
         free = _free_bytes(path)
-        is_hidden = cause is None and "unexpected pos" in str(error) and free < NEARLY_FULL
-        if cause is None and not is_hidden:
+        is_disk_full = cause is None and "unexpected pos" in str(error) and free < NEARLY_FULL
+        if cause is None and not is_disk_full:
             raise
-        why = cause.strerror or str(cause) if cause is not None else "not all could be written"
-        if is_hidden or (cause is not None and cause.errno in (errno.ENOSPC, errno.EDQUOT)):
+        why = cause.strerror or str(cause) if cause is not None else "the file is incomplete"
+        if is_disk_full or (cause is not None and cause.errno in (errno.ENOSPC, errno.EDQUOT)):
             what, why = "disk full", f"{why}, {free / 2**20:.0f} MiB are free"
-            remedy = "Free space and start again, a training with --resume; what was there before is intact"
+            remedy = "Free space and start again, a training with --resume; earlier files are intact"
         elif isinstance(cause, FileNotFoundError) and not os.path.exists(path.parent):
-            why = "its folder is not there"
+            why = "its folder does not exist"
         raise OutputError(what, where=path, why=why, remedy=remedy) from error
 
 
 def _cause(error: BaseException | None) -> OSError | None:
-    """Return the error of the system behind an error: torch reports one that it met while saving as a RuntimeError."""
+    """Return the system error that caused an error: torch raises a RuntimeError when saving fails."""
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error
@@ -316,7 +314,7 @@ def _try_open_locked(path: Path, *, wait: bool) -> BufferedRandom | None:
         except BaseException:
             file.close()
             raise
-        file.close()  # meanwhile another file has taken its place
+        file.close()  # another file has replaced it in the meantime
         if not wait:
             return None
 
@@ -327,10 +325,10 @@ def _refuse_existing(path: Path) -> None:
 
 
 def _try_writing(folder: Path) -> None:
-    """Make a file without a name."""
+    """Create and remove a temporary file in a folder."""
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
-def _is_run(folder: Path) -> bool:
+def _is_run_folder(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() and any(any(folder.glob(name)) for name in RUN_FILES)

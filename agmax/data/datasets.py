@@ -1,4 +1,4 @@
-"""The data sets: a name and a folder -> pixels in memory, or the files of images."""
+"""Load a data set by its name: images in memory, or paths of image files."""
 
 import gzip
 import os
@@ -20,16 +20,16 @@ from agmax.data import folders
 from agmax.data.splits import Dataset, InMemoryDataset
 
 OF_FILES = {"folder", "imagenet", "imagenet-v2"}
-"""Data sets whose images are files of any size; all others are held in memory."""
+"""Data sets whose images are files of any size; all others are loaded into memory."""
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the four IDX files."""
+"""Folder of the four IDX files of Debian's package dataset-fashion-mnist."""
 
 
 def load(name: str, root: str, *, split: str, num_classes: int | None = None, test_fraction: float = 0.2) -> Dataset:
     """Load the `train`, `validation` or `test` split of a data set.
 
-    `validation` is there only where the files bring one; else hold out some of the training images.
+    Only folders can have a `validation` split; otherwise hold out some of the training images.
 
     Raises:
         DataError: the files are missing, empty, or their classes are not `num_classes`.
@@ -37,18 +37,18 @@ def load(name: str, root: str, *, split: str, num_classes: int | None = None, te
         UsageError: the data set has no such split.
     """
     if split == "validation" and name != "folder":
-        raise UsageError("no validation split", where=name, remedy="Set dataset.validation to a share, e.g. 0.1")
-    loaded: Dataset
+        raise UsageError("no validation split", where=name, remedy="Set dataset.validation to a fraction, e.g. 0.1")
+    data: Dataset
     if name == "folder":
-        loaded = folders.folder(Path(root).expanduser(), split, test_fraction=test_fraction)
+        data = folders.folder(Path(root).expanduser(), split, test_fraction=test_fraction)
     else:
-        loaded = DATASETS[name](Path(root).expanduser(), split == "train")
-    _check(loaded, name, root, split, num_classes)
-    return loaded
+        data = DATASETS[name](Path(root).expanduser(), split == "train")
+    _check(data, name, root, split, num_classes)
+    return data
 
 
 def _remove_empty(root: Path) -> None:
-    """Remove the empty folders that a failed download leaves."""
+    """Remove the empty folders that a failed download leaves behind."""
     for folder, _, files in os.walk(root, topdown=False):
         if not files:
             with suppress(OSError):
@@ -59,25 +59,25 @@ def _check(data: Dataset, name: str, root: str, split: str, num_classes: int | N
     where = f"{name}, {split}, {Path(root).expanduser().resolve()}"
     if len(data.labels) == 0:
         raise DataError("data set without images", where=where)
-    found = len(data.class_names)
-    if num_classes is not None and found != num_classes:
-        shown = ", ".join(data.class_names[:5]) + (", ..." if found > 5 else "")
-        remedy = f"Write dataset.num_classes={found}, or mend the folders"
+    count = len(data.class_names)
+    if num_classes is not None and count != num_classes:
+        examples = ", ".join(data.class_names[:5]) + (", ..." if count > 5 else "")
+        remedy = f"Write dataset.num_classes={count}, or correct the folders"
         raise DataError(
-            "wrong number of classes", where=where, why=f"{found} ({shown}), not {num_classes}", remedy=remedy
+            "wrong number of classes", where=where, why=f"{count} ({examples}), not {num_classes}", remedy=remedy
         )
-    if found < 2:
-        remedy = "A classifier needs two, each in a folder of its own"
-        raise DataError("a single class", where=where, why=f"found {data.class_names[0]} alone", remedy=remedy)
+    if count < 2:
+        remedy = "A classifier needs two or more, each in its own folder"
+        raise DataError("a single class", where=where, why=f"found only {data.class_names[0]}", remedy=remedy)
     low, high = int(data.labels.min()), int(data.labels.max())
-    if low < 0 or high >= found:
+    if low < 0 or high >= count:
         raise DataError(
-            "label out of range", where=where, why=f"labels go from {low} to {high}, classes to {found - 1}"
+            "label out of range", where=where, why=f"labels go from {low} to {high}, classes to {count - 1}"
         )
 
 
 def _digits(root: Path, train: bool) -> InMemoryDataset:
-    """Read the embedded digits: columns are 1 for a test image, the label, and 64 gray values from 0 to 16.
+    """Read the embedded digits. The columns are 1 for a test image, the label, and 64 gray values from 0 to 16.
 
     The 360 test images are those of scikit-learn's
     `train_test_split(range(1797), test_size=360, stratify=labels, random_state=0)`.
@@ -134,7 +134,7 @@ def _fashion_mnist(root: Path, train: bool) -> InMemoryDataset:
     names = tuple(datasets.FashionMNIST.classes)
     prefix = "train" if train else "t10k"
     is_downloaded = (root / "FashionMNIST" / "raw" / f"{prefix}-images-idx3-ubyte").is_file()
-    for folder in (root, DEBIAN_FASHION_MNIST):  # files gzipped again have other checksums than torchvision's
+    for folder in (root, DEBIAN_FASHION_MNIST):  # Debian's gzip files have other checksums than torchvision's
         images, labels = folder / f"{prefix}-images-idx3-ubyte.gz", folder / f"{prefix}-labels-idx1-ubyte.gz"
         if images.is_file() and labels.is_file() and not is_downloaded:
             return InMemoryDataset(*_idx_pair(images, labels), names)
@@ -158,7 +158,7 @@ def _idx(path: Path) -> Tensor:
     try:
         raw = gzip.decompress(path.read_bytes())
         if raw[:3] != b"\0\0\x08" or len(raw) < 4:
-            raise ValueError("it is no IDX file of bytes")
+            raise ValueError("it is not an IDX file of bytes")
         shape = np.frombuffer(raw, ">u4", count=raw[3], offset=4)
         values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(tuple(map(int, shape)))
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -167,7 +167,7 @@ def _idx(path: Path) -> Tensor:
 
 
 class Archive(NamedTuple):
-    """A file that a data set is unpacked from, or is."""
+    """A downloadable file of a data set."""
 
     url: str
     path: Path
@@ -176,29 +176,29 @@ class Archive(NamedTuple):
 
 
 def _fetch(make: Callable[[bool], Any], root: Path, archives: list[Archive]) -> Any:
-    """Open a torchvision data set, downloading it where it is not there yet.
+    """Open a torchvision data set; download it if it does not exist.
 
-    Torchvision unpacks the files that it finds with the right checksum, and these alone.
+    Torchvision unpacks only the files that it finds with the right checksum.
     """
-    was_there = root.exists()
+    existed = root.exists()
     try:
         return make(False)
     except (RuntimeError, OSError) as error:
         if root.exists() and not root.is_dir():
             raise DataError("data folder is a file", where=root) from error
-    except (AssertionError, KeyError, TypeError, ValueError) as error:  # as torchvision's readers fail
+    except (AssertionError, KeyError, TypeError, ValueError) as error:  # errors of torchvision's readers
         why = f"{type(error).__name__}: {error}"
-        raise DataError("damaged file", where=root.resolve(), why=why, remedy="Remove what is there") from error
+        raise DataError("damaged file", where=root.resolve(), why=why, remedy="Remove the files there") from error
     try:
         for archive in archives:
             if not check_integrity(archive.path, archive.md5):
                 fetch(archive.url, archive.path, md5=archive.md5, magic=archive.magic)
         return make(True)
     except (DownloadError, RuntimeError, OSError, ValueError) as error:
-        if not was_there:
+        if not existed:
             _remove_empty(root)
         why = str(error) if isinstance(error, DownloadError) else f"{type(error).__name__}: {error}"
-        remedy = f"Where there is no network, put the files into {root.resolve()} as torchvision lays them out"
+        remedy = f"Without a network, put the files into {root.resolve()} in torchvision's layout"
         raise DownloadError(
             "data set not found and not downloaded", where=root.resolve(), why=why, remedy=remedy
         ) from error
@@ -214,4 +214,4 @@ DATASETS: dict[str, Callable[[Path, bool], Dataset]] = {
     "imagenet": folders.imagenet,
     "imagenet-v2": folders.imagenet_v2,
 }
-"""Every data set but `folder`, which may bring a validation split of its own."""
+"""All data sets except `folder`, which may have its own validation split."""

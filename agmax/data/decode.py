@@ -1,4 +1,4 @@
-"""Image files: decoded in the right colours and the right way up, and squares cut out of them."""
+"""Decode image files to RGB or gray and upright, and crop them."""
 
 import math
 import warnings
@@ -18,10 +18,10 @@ Box = tuple[int, int, int, int]
 """Left, upper, right and lower edge, in pixels."""
 
 NO_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
-"""What Pillow raises, with a text for people, on a file that is no image, damaged or far too large."""
+"""Exceptions of Pillow, with a readable text, for a file that is not an image, damaged or far too large."""
 
 RESIZE_MARGIN = 32
-"""Pixels by which the shorter side is larger than the centre crop (AgMax, its test transform)."""
+"""Pixels that the shorter side is larger than the center crop (the AgMax program's test transform)."""
 
 ORIENTATION_TAG = 0x0112
 
@@ -34,42 +34,42 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How each value of EXIF's tag Orientation is undone; ImageOps.exif_transpose fails where another tag is damaged."""
+"""The inverse of each value of EXIF's tag Orientation; ImageOps.exif_transpose fails if another tag is damaged."""
 
-LYING = tuple(UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+TRANSPOSING = tuple(UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 """Those that exchange width and height."""
 
 
 class UnreadableError(DataError):
-    """A file that cannot be decoded to an image of 8 bits."""
+    """A file that cannot be decoded to an 8-bit image."""
 
 
 def decode_image(path: str, channels: int, *, exif_rotation: bool = True) -> Image.Image:
     """Decode a file to RGB (3 channels) or gray (1), 8 bits each.
 
-    With `exif_rotation` a photograph is turned upright as its EXIF tag says.
+    With `exif_rotation` a photograph is turned upright by its EXIF tag.
 
     Raises:
-        UnreadableError: the file is no image, damaged, or of more pixels than Pillow's Image.MAX_IMAGE_PIXELS.
+        UnreadableError: the file is not an image, is damaged, or has more pixels than Pillow's Image.MAX_IMAGE_PIXELS.
     """
     with open_image(path) as image:
         return convert_channels(image, channels, exif_rotation=exif_rotation)
 
 
 def decode_pixels(path: str, channels: int, *, exif_rotation: bool = True, shrink: int = 1) -> Tensor:
-    """Decode a file as `decoded` does, to uint8 [C, H, W]; a JPEG's sides are divided by `shrink` (1, 2, 4 or 8).
+    """Decode a file as `decode_image` does, to uint8 [C, H, W]; a JPEG's sides are divided by `shrink` (1, 2, 4 or 8).
 
-    A JPEG file that asks for nothing else goes straight from the decoder into a tensor: equal pixels, and a quarter of
-    the time less.
+    A JPEG file without rotation and shrinking is decoded by torchvision directly into a tensor: the pixels are equal,
+    and it takes a quarter less time.
 
     Raises:
-        UnreadableError: as `decoded`.
+        UnreadableError: as for `decode_image`.
     """
     with open_image(path) as image:
         is_plain = image.format == "JPEG" and image.mode in (("RGB", "L") if channels == 3 else ("L",))
         if is_plain and shrink == 1 and not (exif_rotation and _orientation(image) in UPRIGHT):
             mode = ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY
-            with suppress(RuntimeError, AttributeError):  # Pillow judges what is damaged; not all torchvisions have it
+            with suppress(RuntimeError, AttributeError):  # Pillow decides what is damaged; some versions lack it
                 plain: Tensor = decode_jpeg(read_file(path), mode=mode)
                 return plain
         if shrink > 1:
@@ -79,13 +79,13 @@ def decode_pixels(path: str, channels: int, *, exif_rotation: bool = True, shrin
 
 
 def shrinkable_size(path: str, *, exif_rotation: bool = True) -> tuple[int, int] | None:
-    """Return the width and height of a JPEG file from its header; None where it cannot be shrunk.
+    """Return the width and height of a JPEG file from its header; None if it cannot be shrunk while decoding.
 
-    That is every other format, and a photograph to be turned whose sides 8 does not divide: the decoder rounds up at
-    the far edges, which turning makes the near ones.
+    None is returned for other formats, and for a photograph that is to be turned and has a side that 8 does not
+    divide: the decoder rounds up at the right and lower edges, which are elsewhere after turning.
 
     Raises:
-        UnreadableError: as `decoded`.
+        UnreadableError: as for `decode_image`.
     """
     with open_image(path) as image:
         if image.format not in ("JPEG", "MPO"):
@@ -93,19 +93,20 @@ def shrinkable_size(path: str, *, exif_rotation: bool = True) -> tuple[int, int]
         turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
         if turn is not None and (image.width % 8 or image.height % 8):
             return None
-        return image.size[::-1] if turn in LYING else image.size
+        return image.size[::-1] if turn in TRANSPOSING else image.size
 
 
 def max_shrink(boxes: list[Box], size: int) -> int:
-    """Return by what a JPEG decoder may divide both sides so that every box keeps `size` pixels on both: 1, 2, 4, 8."""
+    """Return the largest divisor of a JPEG's sides, of 1, 2, 4 and 8, with which all boxes keep `size` pixels."""
     shortest = min(min(right - left, lower - upper) for left, upper, right, lower in boxes)
     return next((shrink for shrink in (8, 4, 2) if shortest >= shrink * size), 1)
 
 
 def resized_crop(pixels: Tensor, box: Box, size: int) -> Tensor:
-    """Resize what is inside `box` of pixels uint8 [C, H, W] to a square [C, size, size], bilinear with antialiasing.
+    """Crop `box` from pixels uint8 [C, H, W] and resize it to [C, size, size], bilinear with antialiasing.
 
-    Torchvision's kernel for tensors: it differs from Pillow's by a gray level here and there and takes half the time.
+    This is torchvision's kernel for tensors: it differs from Pillow's by one gray level in some pixels and takes half
+    the time.
     """
     left, upper, right, lower = box
     square: Tensor = functional.resized_crop(
@@ -115,13 +116,14 @@ def resized_crop(pixels: Tensor, box: Box, size: int) -> Tensor:
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to size + 32 and cut the centre out, as torchvision does it with Pillow, bilinear.
+    """Resize the shorter side to size + 32 and crop the center, as torchvision does with Pillow, bilinear.
 
-    Rows first, whatever the version of Pillow: 13 begins a tall image with its columns, which changes a gray level
-    here and there. Between the passes the columns outside the centre are dropped, and a third of the second with them.
+    Rows are resized first in all versions of Pillow: 13 begins with the columns of a tall image, which changes some
+    pixels by one gray level. Columns outside of the center are dropped between the passes, which saves a third of the
+    second one.
 
     Raises:
-        ValueError: it is so narrow that its other side would get too long.
+        ValueError: the image is so narrow that its longer side would become too long.
     """
     shorter, longer = sorted(image.size)
     resized_shorter, resized_longer = size + RESIZE_MARGIN, (size + RESIZE_MARGIN) * longer // shorter
@@ -130,8 +132,8 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     is_tall = image.height > image.width
     width, height = (resized_shorter, resized_longer) if is_tall else (resized_longer, resized_shorter)
     left, upper = round((width - size) / 2), round((height - size) / 2)
-    rows_done = image.resize((width, image.height), Image.Resampling.BILINEAR)
-    strip = rows_done.crop((left, 0, left + size, image.height))
+    resized_rows = image.resize((width, image.height), Image.Resampling.BILINEAR)
+    strip = resized_rows.crop((left, 0, left + size, image.height))
     return strip.resize((size, height), Image.Resampling.BILINEAR).crop((0, upper, size, upper + size))
 
 
@@ -143,14 +145,14 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 @contextmanager
 def open_image(path: str) -> Iterator[Image.Image]:
-    """Open a file whose pixels are not decoded yet; whatever goes wrong with the image names the file.
+    """Open an image file without decoding its pixels; errors in the block name the file.
 
     Raises:
-        UnreadableError: it is no image, damaged, or nothing can be made of it.
+        UnreadableError: the file is not an image, is damaged, or cannot be converted.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged EXIF data, for one: the pixels are sound
+            warnings.simplefilter("ignore")  # for instance of damaged EXIF data: the pixels are intact
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 yield image
@@ -159,36 +161,36 @@ def open_image(path: str) -> Iterator[Image.Image]:
     except Exception as error:
         why = f"decode raised {type(error).__name__}: {error}"
         if isinstance(error, UnidentifiedImageError):
-            why = "Pillow knows no such format"
+            why = "Pillow does not know its format"
         elif isinstance(error, NO_IMAGE):
             why = getattr(error, "strerror", None) or str(error) or why
         raise UnreadableError("image cannot be read", where=path, why=why) from None
 
 
 def convert_channels(image: Image.Image, channels: int, *, exif_rotation: bool = True) -> Image.Image:
-    """Return an image, decoded where it was only opened, as RGB (3 channels) or gray (1), and upright if asked for."""
-    image.load()  # a PNG's EXIF data may stand behind its pixels
+    """Decode an opened image and return it as RGB (3 channels) or gray (1), and upright with `exif_rotation`."""
+    image.load()  # a PNG's EXIF data may follow its pixels
     turn = UPRIGHT.get(_orientation(image)) if exif_rotation else None
     colored = _to_8_bits(image, channels)
     return colored if turn is None else colored.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the value of the EXIF tag; 1, upright, where there is none or it cannot be read."""
+    """Return the value of the EXIF tag; 1, upright, if it is missing or cannot be read."""
     try:
         value = image.getexif().get(ORIENTATION_TAG)
     except MemoryError:
         raise
-    except Exception:  # damaged EXIF data raise almost anything, and the pixels may be sound
+    except Exception:  # damaged EXIF data raise almost any error, and the pixels may be intact
         return 1
     return value if isinstance(value, int) else 1
 
 
 def _to_8_bits(image: Image.Image, channels: int) -> Image.Image:
-    """Return the colours as RGB or gray; 16 bits are divided by 257, and transparency is dropped."""
+    """Convert an image to 8-bit RGB or gray; 16-bit values are divided by 257, and transparency is dropped."""
     mode = "RGB" if channels == 3 else "L"
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose range is not known")
+        raise ValueError("its pixels are floating-point numbers of unknown range")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int32)  # [H, W]
         if values.min() < 0 or values.max() > 65535:

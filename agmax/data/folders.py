@@ -1,4 +1,4 @@
-"""Images in folders, one folder a class: ImageNet's layout and the user's own."""
+"""Data sets with one folder for each class: ImageNet's layout and the user's own folders."""
 
 import os
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from agmax.core.errors import DataError, UsageError
 from agmax.data.splits import FileDataset, partition, subset
 
 VALIDATION_FOLDERS = ("val", "valid", "validation")
-"""How the user's own tree may call its validation images; without a folder test they are the test set."""
+"""Names of a validation folder in the user's data; without a folder test it is the test set."""
 
 
 def imagenet(root: Path, train: bool) -> FileDataset:
-    """List ImageNet's training or validation images; evaluation needs <root>/val alone."""
+    """List ImageNet's training or validation images; evaluation needs only <root>/val."""
     files = _tree(root / ("train" if train else "val"))
     if not train and (root / "train").is_dir():
         _check_classes(files, root / "val", root / "train")
@@ -22,23 +22,30 @@ def imagenet(root: Path, train: bool) -> FileDataset:
 
 
 def imagenet_v2(root: Path, train: bool) -> FileDataset:
-    """List ImageNet-V2, whose folders are the classes' numbers."""
+    """List the images of ImageNet-V2, whose folders are named by the numbers of the classes."""
     if train:
         raise UsageError("no training split", where="imagenet-v2", why="it is a test set", remedy="Use it with --eval")
     return _tree(root, class_names=[str(k) for k in range(1000)])
 
 
 def folder(root: Path, split: str, *, test_fraction: float) -> FileDataset:
-    """Read the user's own tree; of a flat one, a share of every class is the test set, the same for every seed."""
+    """List a split of the user's own data.
+
+    Of folders without splits, `test_fraction` of every class is the test set, the same for every seed.
+
+    Raises:
+        DataError: the split has no images, or its classes differ from those of train.
+        UsageError: there is no validation split.
+    """
     folders = split_folders(root)
     if split == "validation" and split not in folders:
         why = "a folder val is the validation set only beside train and test"
-        remedy = "Set dataset.validation to a share, e.g. 0.1"
+        remedy = "Set dataset.validation to a fraction, e.g. 0.1"
         raise UsageError("no validation split", where=root, why=why, remedy=remedy)
     if not folders:
-        whole = _tree(root)
-        parts = partition(whole.labels, validation=test_fraction, seed=0)
-        chosen = subset(whole, parts.train if split == "train" else parts.validation)
+        files = _tree(root)
+        parts = partition(files.labels, validation=test_fraction, seed=0)
+        chosen = subset(files, parts.train if split == "train" else parts.validation)
         assert isinstance(chosen, FileDataset)
         return chosen
     if split not in folders:
@@ -51,29 +58,32 @@ def folder(root: Path, split: str, *, test_fraction: float) -> FileDataset:
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Return the folders of `train`, `validation` and `test` of the user's own tree, none of them for a flat one.
+    """Return the folders of `train`, `validation` and `test`, or none if the folder holds the classes directly.
 
-    A tree is flat where none of its folders is called like a split. A folder val is the test set where there is no
-    test, and test alone is enough to evaluate.
+    That is the case if no folder in it has the name of a split. A folder val is the test set if there is no test. A
+    folder test alone is enough for an evaluation.
+
+    Raises:
+        DataError: the folder holds splits and classes.
     """
-    there = [name for name in ("train", "test", *VALIDATION_FOLDERS) if (root / name).is_dir()]
-    if "train" not in there:
-        classes = sorted(set(_class_folders(root)) - set(there))
-        if there and classes:
-            why = f"it holds {', '.join(there)} beside {', '.join(classes[:3])}, and no train"
-            remedy = "Keep splits (train, test, val) or classes there, not both"
+    present = [name for name in ("train", "test", *VALIDATION_FOLDERS) if (root / name).is_dir()]
+    if "train" not in present:
+        classes = sorted(set(_class_folders(root)) - set(present))
+        if present and classes:
+            why = f"it holds {', '.join(present)} beside {', '.join(classes[:3])}, and no train"
+            remedy = "Keep either splits (train, test, val) or classes in it"
             raise DataError("splits and classes in one folder", where=root.resolve(), why=why, remedy=remedy)
-        if not there:
+        if not present:
             return {}
-    found: dict[str, Path] = {name: root / name for name in ("train", "test") if name in there}
-    others = [root / name for name in there if name not in found]
+    splits: dict[str, Path] = {name: root / name for name in ("train", "test") if name in present}
+    others = [root / name for name in present if name not in splits]
     if others:
-        found["validation" if len(found) == 2 else "test"] = others[0]
-    return found
+        splits["validation" if len(splits) == 2 else "test"] = others[0]
+    return splits
 
 
 def _check_classes(files: FileDataset, folder: Path, training: Path) -> None:
-    """Compare the classes of `folder` with those of the training images: labels are positions in their list."""
+    """Raise DataError if the classes of `folder` differ from those of train: labels are positions in that list."""
     names = _class_folders(training)
     if names and list(files.class_names) != names:
         differ = ", ".join(sorted(set(names) ^ set(files.class_names))[:5])
@@ -95,7 +105,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _tree(folder: Path, class_names: Sequence[str] | None = None) -> FileDataset:
-    """List <folder>/<class>/**/<image>; classes in alphabetical order unless given."""
+    """List the images <folder>/<class>/**/<image>; classes are in alphabetical order unless given."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     present = _class_folders(folder)
@@ -105,15 +115,15 @@ def _tree(folder: Path, class_names: Sequence[str] | None = None) -> FileDataset
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = sorted(
+        images = sorted(
             os.path.join(base, file)
             for base, _, files in os.walk(folder / name, followlinks=True)
             for file in files
             if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith(".")
         )
-        if not found:
+        if not images:
             extensions = " ".join(IMG_EXTENSIONS)
             raise DataError("class without images", where=(folder / name).resolve(), why=f"looked for {extensions}")
-        paths += found
-        labels += [label] * len(found)
+        paths += images
+        labels += [label] * len(images)
     return FileDataset(tuple(paths), torch.tensor(labels, dtype=torch.int64), tuple(names))

@@ -1,4 +1,4 @@
-"""A data set of files: worker processes decode each file once and cut the views out of it."""
+"""The loader of image files: worker processes decode each file once and crop its views."""
 
 import signal
 import threading
@@ -29,14 +29,14 @@ from agmax.data.decode import (
 from agmax.data.splits import FileDataset, indices_of
 
 MAX_UNREADABLE_FRACTION = 0.01
-"""Share of the images, one image at least, that may be skipped."""
+"""Maximum fraction of the images that may be skipped; one image always may."""
 
 NUM_EXAMPLES = 5
-"""Files that an error names as examples."""
+"""Number of files that an error names as examples."""
 
 
 class FileLoader:
-    """Deliver samples of images that are decoded as they are needed."""
+    """A loader that decodes images when they are needed."""
 
     def __init__(
         self,
@@ -53,15 +53,15 @@ class FileLoader:
         num_views: int = 1,
         seed: int = 0,
     ) -> None:
-        """With `random_resized` (scale, ratio) each view is its own crop, else all share one centre crop.
+        """With `random_resized` (scale, ratio) each view is a separate crop, otherwise all share one center crop.
 
-        `scaled_decoding` lets the decoder shrink a JPEG whose crops stay large enough. `skip_bad_images` leaves an
-        image that cannot be read out of its batch, as long as such images are few.
+        `scaled_decoding` lets the decoder shrink a JPEG if its crops stay large enough. `skip_bad_images` leaves
+        unreadable images out of their batches, up to MAX_UNREADABLE_FRACTION.
         """
         self.class_names = data.class_names
         self.labels = data.labels
         self._order = _BatchOrder()
-        self._skips, self._bad = skip_bad_images, list[str]()
+        self._skip_bad_images, self._bad_paths = skip_bad_images, list[str]()
         crop = (
             RandomResizedCrop([image_size, image_size], scale=random_resized[0], ratio=random_resized[1])
             if random_resized
@@ -90,53 +90,55 @@ class FileLoader:
         return len(self.labels)
 
     def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[RawBatch]:
-        """Deliver a sample for each tensor of positions, in order; the crops depend on the epoch.
+        """Yield a batch for each tensor of positions, in order; the crops depend on the epoch.
 
         Raises:
-            DataError: an image cannot be read; where such images are skipped, they are too many.
+            DataError: an image cannot be read, or too many if such images are skipped.
             ResourceError: a worker died, or the memory is full.
         """
         self._order.keys = [[(epoch, position) for position in positions.tolist()] for positions in batches]
         try:
-            delivered = iter(self._loader)
-            _leave_dead_workers_to_the_loader()
-            for sample, bad in delivered:
-                self._count(bad)
-                if sample is None:
+            results = iter(self._loader)
+            _remove_worker_signal_handler()
+            for batch, bad in results:
+                self._count_bad_images(bad)
+                if batch is None:
                     why = f"none of its {len(bad)} images can be read"
                     raise DataError("batch without images", where=bad[0].path, why=why, remedy="Replace or remove them")
-                yield sample
+                yield batch
         except MemoryError:
             what, remedy = "the memory is full", "Lower train.num_workers or train.batch_size"
-            raise ResourceError(what, why="while images were read", remedy=remedy) from None
+            raise ResourceError(what, why="while reading images", remedy=remedy) from None
         except RuntimeError as error:
             if "Too many open files" in str(error):
                 remedy = "Raise the limit (ulimit -n) or lower train.num_workers"
-                raise ResourceError("too many open files", why="the data workers share theirs", remedy=remedy) from None
+                why = "the data workers pass their tensors as open files"
+                raise ResourceError("too many open files", why=why, remedy=remedy) from None
             if not any(text in str(error) for text in ("DataLoader worker (pid", "Pin memory thread exited")):
                 raise
             what = "a data worker was killed (often out of memory)"
             raise ResourceError(what, why=str(error), remedy="Lower train.num_workers") from None
 
-    def _count(self, bad: list["_UnreadImage"]) -> None:
-        """Count the images that are skipped and name each once; raise what cannot be skipped."""
+    def _count_bad_images(self, bad: list["_BadImage"]) -> None:
+        """Count the skipped images and log each once; raise an error that cannot be skipped."""
         for image in bad:
-            if not (self._skips and image.is_unreadable):
+            if not (self._skip_bad_images and image.is_unreadable):
                 raise image.error()
-            if image.path not in self._bad:
-                self._bad.append(image.path)
+            if image.path not in self._bad_paths:
+                self._bad_paths.append(image.path)
                 log.warning("skipped: %s", image.message)
-        if len(self._bad) > max(1, MAX_UNREADABLE_FRACTION * len(self)):
+        if len(self._bad_paths) > max(1, MAX_UNREADABLE_FRACTION * len(self)):
+            examples = ", ".join(self._bad_paths[:NUM_EXAMPLES])
             raise DataError(
                 "too many images cannot be read",
-                where=f"{len(self._bad)} of {len(self)} so far",
-                why=f"at most {MAX_UNREADABLE_FRACTION:.0%} are skipped, first {', '.join(self._bad[:NUM_EXAMPLES])}",
+                where=f"{len(self._bad_paths)} of {len(self)} so far",
+                why=f"at most {MAX_UNREADABLE_FRACTION:.0%} are skipped, first {examples}",
                 remedy="Replace or remove them",
             )
 
 
 class _BatchOrder:
-    """The batch sampler: the epoch travels in the key, so that workers need not be started anew."""
+    """The batch sampler: each key holds the epoch, so that the workers need not be restarted for a new one."""
 
     def __init__(self) -> None:
         self.keys: list[list[tuple[int, int]]] = []
@@ -149,15 +151,15 @@ class _BatchOrder:
 
 
 class _Item(NamedTuple):
-    """What is delivered of an image."""
+    """The views of an image."""
 
     pixels: Tensor  # uint8 [V, C, H, W] or [C, H, W]
     label: int
     image_index: int  # its position in the files of the split
 
 
-class _UnreadImage(NamedTuple):
-    """What is wrong with an image, in plain text: an exception would lose its type on the way from a worker."""
+class _BadImage(NamedTuple):
+    """The error of an image, as text: an exception would lose its type on the way from a worker."""
 
     path: str
     message: str
@@ -171,8 +173,8 @@ class _UnreadImage(NamedTuple):
         return error
 
 
-class _ViewsDataset(Dataset[_Item | _UnreadImage]):
-    """(epoch, position) -> the views of an image, or what is wrong with it."""
+class _ViewsDataset(Dataset[_Item | _BadImage]):
+    """A data set that maps (epoch, position) to the views of an image, or its error."""
 
     def __init__(
         self,
@@ -194,22 +196,23 @@ class _ViewsDataset(Dataset[_Item | _UnreadImage]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> _Item | _UnreadImage:
+    def __getitem__(self, key: tuple[int, int]) -> _Item | _BadImage:
         epoch, position = key
         path = self.paths[position]
         try:
             pixels = self._center(path) if self.crop is None else self._crops(path, epoch, position)
         except UnreadableError as error:
-            return _UnreadImage(path, str(error), True, _place(error.__context__ or error))
+            return _BadImage(path, str(error), True, _location(error.__context__ or error))
         except MemoryError:
             raise
         except Exception as error:
             why = f"crop raised {type(error).__name__}: {error}"
-            return _UnreadImage(path, str(DataError("image cannot be cut", where=path, why=why)), False, _place(error))
+            text = str(DataError("image cannot be cropped", where=path, why=why))
+            return _BadImage(path, text, False, _location(error))
         return _Item(pixels, int(self.labels[position]), int(self.indices[position]))
 
     def _center(self, path: str) -> Tensor:
-        """Return the centre [C, H, W], pixel for pixel that of an evaluation."""
+        """Return the center crop [C, H, W], with the same pixels as in an evaluation."""
         image = decode_image(path, self.channels, exif_rotation=self.exif_rotation)
         return to_tensor(center_crop(image, self.image_size))
 
@@ -220,18 +223,18 @@ class _ViewsDataset(Dataset[_Item | _UnreadImage]):
         if size is not None:
             boxes = self._boxes(*size, epoch, position)
             shrink = max_shrink(boxes, self.image_size)
-        whole = decode_pixels(path, self.channels, exif_rotation=self.exif_rotation, shrink=shrink)
-        height, width = whole.shape[-2:]
+        pixels = decode_pixels(path, self.channels, exif_rotation=self.exif_rotation, shrink=shrink)
+        height, width = pixels.shape[-2:]
         views = torch.empty((self.num_views, self.channels, self.image_size, self.image_size), dtype=torch.uint8)
         for view, edges in enumerate(boxes or self._boxes(width, height, epoch, position)):
             left, upper, right, lower = (round(edge / shrink) for edge in edges)
-            views[view] = resized_crop(whole, (left, upper, right, lower), self.image_size)
+            views[view] = resized_crop(pixels, (left, upper, right, lower), self.image_size)
         return views
 
     def _boxes(self, width: int, height: int, epoch: int, position: int) -> list[Box]:
         """Draw the box of each view by torchvision's rule."""
         assert self.crop is not None
-        image = torch.empty((1, height, width), device="meta")  # the rule asks for its size alone
+        image = torch.empty((1, height, width), device="meta")  # the rule needs only its size
         boxes: list[Box] = []
         for view in range(self.num_views):
             torch.default_generator.manual_seed(seed_for(self.seed, "sample", epoch, position, view))
@@ -241,36 +244,36 @@ class _ViewsDataset(Dataset[_Item | _UnreadImage]):
         return boxes
 
 
-def _place(error: BaseException) -> str:
+def _location(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"raised in {frame.filename}, line {frame.lineno}, {frame.name}"
 
 
-def _collate(items: list[_Item | _UnreadImage]) -> tuple[RawBatch | None, list[_UnreadImage]]:
-    """Stack what could be cut; in a worker default_collate stacks into shared memory.
+def _collate(items: list[_Item | _BadImage]) -> tuple[RawBatch | None, list[_BadImage]]:
+    """Stack the readable images; in a worker default_collate stacks into shared memory.
 
-    One image left of several is delivered twice: batch normalisation needs two.
+    If only one of several images is readable, it is returned twice: batch normalization needs two.
     """
-    cuts = [item for item in items if isinstance(item, _Item)]
-    bad = [item for item in items if isinstance(item, _UnreadImage)]
-    if len(cuts) == 1 and bad:
-        cuts = cuts * 2
-    if not cuts:
+    readable = [item for item in items if isinstance(item, _Item)]
+    bad = [item for item in items if isinstance(item, _BadImage)]
+    if len(readable) == 1 and bad:
+        readable = readable * 2
+    if not readable:
         return None, bad
-    pixels, labels, indices = zip(*cuts, strict=True)
+    pixels, labels, indices = zip(*readable, strict=True)
     return RawBatch(default_collate(list(pixels)), torch.tensor(labels), torch.tensor(indices)), bad
 
 
 def _ignore_interrupt(worker: int) -> None:
-    """Let the main process alone answer Ctrl-C, which reaches the workers too."""
+    """Ignore Ctrl-C in a worker; only the main process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _leave_dead_workers_to_the_loader() -> None:
-    """Take back the signal handler by which torch raises a worker's death anywhere, in the middle of a save too.
+def _remove_worker_signal_handler() -> None:
+    """Remove torch's signal handler, which raises the death of a worker anywhere, even during a save.
 
-    The loader looks for dead workers itself, within five seconds, where a batch is taken.
+    The loader notices a dead worker itself, within five seconds, when the next batch is fetched.
     """
-    is_ours = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
-    if is_ours and getattr(signal.getsignal(signal.SIGCHLD), "__module__", "").startswith("torch.utils.data"):
+    has_signal = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    if has_signal and getattr(signal.getsignal(signal.SIGCHLD), "__module__", "").startswith("torch.utils.data"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""A data set that lives whole in memory as uint8: no workers, no decoding in the loop."""
+"""The loader of data sets that are kept in memory as uint8, without workers and decoding."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,10 +11,10 @@ from agmax.data.splits import InMemoryDataset, indices_of
 
 
 class InMemoryLoader:
-    """Deliver samples of images that are already on the device.
+    """A loader of images that are already on the device.
 
-    `views` takes an epoch and returns which image each view of an image shows, positions [N, V]; without it the views
-    are left to the augmentation.
+    `views` maps an epoch to the image that each view of an image shows, positions [N, V]. Without it the augmentation
+    creates the views.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class InMemoryLoader:
         return len(self.labels)
 
     def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[RawBatch]:
-        """Deliver a sample for each tensor of positions, in order; every epoch has the same pixels."""
-        shown = None if self._views is None else self._views(epoch).to(self._images.device)
+        """Yield a batch for each tensor of positions, in order; every epoch has the same pixels."""
+        views = None if self._views is None else self._views(epoch).to(self._images.device)
         for positions in batches:
             chosen = positions.to(self._images.device, non_blocking=True)
-            images = self._images.index_select(0, chosen) if shown is None else self._images[shown[chosen]]
+            images = self._images.index_select(0, chosen) if views is None else self._images[views[chosen]]
             yield RawBatch(images, self._labels[chosen], self._indices[positions])
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Bring uint8 images [N, C, H, W] to squares of `size` pixels, bilinear, once and for all epochs."""
+    """Resize uint8 images [N, C, H, W] to squares of `size` pixels, bilinear with antialiasing."""
     if images.shape[-2:] == (size, size):
         return images
     chunks = images.split(4096)

@@ -1,4 +1,4 @@
-"""What delivers images: resident in memory or streamed from files, the rest of the program need not know."""
+"""The interface of loaders, for images in memory and in files alike."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -9,12 +9,12 @@ from agmax.core.batch import RawBatch
 
 
 class Loader(Protocol):
-    """The images of one split."""
+    """A loader of the images of one split."""
 
     class_names: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
     def batches(self, batches: list[Tensor], *, epoch: int) -> Iterator[RawBatch]:
-        """Deliver a sample for each tensor of positions [N], in order."""
+        """Yield a batch for each tensor of positions [N], in order."""
         ...

@@ -1,4 +1,4 @@
-"""In which order an epoch goes through the images: a pure function of seed and epoch."""
+"""The order of the images in an epoch, a pure function of seed and epoch."""
 
 import torch
 from torch import Tensor
@@ -7,33 +7,33 @@ from agmax.core.rng import generator
 
 
 def num_steps(num_images: int, batch_size: int) -> int:
-    """Return the steps of an epoch: the short last batch is kept, unless it holds a single image."""
+    """Return the number of steps of an epoch; a smaller last batch counts unless it holds a single image."""
     full, rest = divmod(num_images, batch_size)
     return full + (rest > 1)
 
 
 def shuffle_batches(num_images: int, batch_size: int, *, seed: int, epoch: int, start: int = 0) -> list[Tensor]:
-    """Return the positions of each batch of an epoch, from batch `start` on; each int64 [N]."""
+    """Return the shuffled positions of each batch of an epoch, from batch `start` on; each int64 [N]."""
     order = torch.from_numpy(generator(seed, "order", epoch).permutation(num_images))
     return list(order.split(batch_size)[: num_steps(num_images, batch_size)][start:])
 
 
 def same_class_views(labels: Tensor, epoch: int, *, num_views: int, seed: int) -> Tensor:
-    """Return which image each view shows, positions [N, V]: first the image itself, then others of its class.
+    """Return the image that each view shows, positions [N, V]: first the image itself, then others of its class.
 
-    Each class is shuffled into a ring, where view v shows the v-th after the image; so every image is shown equally
-    often, and only in a class of no more than v images is it shown in its own place.
+    Each class is shuffled into a ring, and view v of an image shows the v-th image after it. So every image is shown
+    equally often, and view v shows the image itself only in classes of at most v images.
     """
-    shown = torch.arange(len(labels)).repeat(num_views, 1)
+    positions = torch.arange(len(labels)).repeat(num_views, 1)
     rng = generator(seed, "same class", epoch)
     for label in labels.unique():
         ring = (labels == label).nonzero().flatten()
         ring = ring[torch.from_numpy(rng.permutation(len(ring)))]
         for view in range(1, num_views):
-            shown[view, ring] = ring.roll(-view)
-    return shown.T
+            positions[view, ring] = ring.roll(-view)
+    return positions.T
 
 
 def sequential_batches(num_images: int, batch_size: int) -> list[Tensor]:
-    """Return the positions of each batch when every image is seen once, in order."""
+    """Return the positions of each batch of all images, in order."""
     return list(torch.arange(num_images).split(batch_size))

@@ -1,4 +1,4 @@
-"""The images of a split, and how some of them are chosen: class by class, from a seed."""
+"""The images of a split, and stratified random subsets of them."""
 
 from typing import NamedTuple
 
@@ -10,21 +10,21 @@ from agmax.core.rng import generator
 
 
 class InMemoryDataset(NamedTuple):
-    """Images of one split, whole in memory."""
+    """The images of one split, in memory."""
 
     images: Tensor  # uint8 [N, C, H, W]
     labels: Tensor  # int64 [N]
     class_names: tuple[str, ...]
-    indices: Tensor | None = None  # int64 [N], positions in the files of the split; None is 0 to N - 1
+    indices: Tensor | None = None  # int64 [N], positions in the original split; None means 0 to N - 1
 
 
 class FileDataset(NamedTuple):
-    """Images of one split, as files to decode."""
+    """The images of one split, as paths of files."""
 
     paths: tuple[str, ...]
     labels: Tensor  # int64 [N]
     class_names: tuple[str, ...]
-    indices: Tensor | None = None  # as in Pixels
+    indices: Tensor | None = None  # as in InMemoryDataset
 
 
 Dataset = InMemoryDataset | FileDataset
@@ -39,12 +39,12 @@ def subset(data: Dataset, chosen: Tensor) -> Dataset:
 
 
 def indices_of(data: Dataset) -> Tensor:
-    """Return where each image [N] stands in the files of its split."""
+    """Return the position of each image [N] in the original split."""
     return torch.arange(len(data.labels)) if data.indices is None else data.indices
 
 
 class Partition(NamedTuple):
-    """Positions in a data set, int64, each set in rising order; no image is in two of them."""
+    """Three disjoint sets of positions in a data set, int64, each in ascending order."""
 
     train: Tensor
     validation: Tensor
@@ -60,22 +60,22 @@ def partition(
     seed: int,
     split_seed: int | None = None,
 ) -> Partition:
-    """Choose what to train on, and what is kept apart for validation and for testing.
+    """Choose the images to train on, and those that are held out for validation and testing.
 
-    Kept apart are the same share of every class; `validation` and `extra_test` are shares below 1 or numbers of
-    images. To train on are `limit` of the others, equally many of each class, or all of them. The first choice depends
-    on `split_seed`, the second on `seed`, where None is the same, and both on the labels [N]. `validation` changes with
-    the size of no other part; with one seed for both choices and no `extra_test`, `train` does not either while every
-    class has images enough.
+    `validation` and `extra_test` are fractions below 1 or numbers of images; the same fraction of every class is held
+    out. `limit` of the other images, equally many of each class, or all of them are for training. The held-out images
+    depend on the labels [N] and `split_seed` (None means `seed`), the training images also on `seed`. `validation`
+    does not depend on the sizes of the other parts. With one seed and no `extra_test`, `train` does not depend on them
+    either as long as every class has enough images.
 
     Raises:
-        DataError: there are not enough images for all.
+        DataError: there are too few images.
     """
     order = _random_order(labels, seed)
     split_order = order if split_seed is None else _random_order(labels, split_seed)
     sizes = [round(size if size >= 1 else size * len(labels)) for size in (validation, extra_test)]
     if sum(sizes) + (limit or 0) > len(labels):
-        why = f"{limit or 0} to train on and {sum(sizes)} to keep apart are asked of {len(labels)} images"
+        why = f"{limit or 0} to train on and {sum(sizes)} to hold out are more than the {len(labels)} images"
         raise DataError("too few images", where="dataset.train_limit", why=why)
     held_out = _take(labels, split_order.flip(0), _proportional_counts(labels, sizes[0]))
     is_free = torch.ones(len(labels), dtype=torch.bool)
@@ -113,14 +113,14 @@ def _take(labels: Tensor, order: Tensor, wanted: Tensor) -> Tensor:
 
 def _proportional_counts(labels: Tensor, total: int) -> Tensor:
     """Split `total` over the classes in proportion to their sizes, by largest remainder."""
-    exact, whole = torch.bincount(labels) * total, max(len(labels), 1)  # in whole numbers, so that ties are ties
-    counts = exact // whole
-    counts[(exact % whole).argsort(descending=True, stable=True)[: total - int(counts.sum())]] += 1
+    scaled, size = torch.bincount(labels) * total, max(len(labels), 1)  # integers, so that equal remainders are equal
+    counts = scaled // size
+    counts[(scaled % size).argsort(descending=True, stable=True)[: total - int(counts.sum())]] += 1
     return counts
 
 
 def _equal_counts(available: Tensor, total: int) -> Tensor:
-    """Split `total` as evenly over the classes as what is available allows; the first classes get what is left over."""
+    """Split `total` over the classes as evenly as their available numbers allow; the first classes get the rest."""
     level = total // len(available)
     while int(available.clamp(max=level + 1).sum()) <= total and level < int(available.max()):
         level += 1

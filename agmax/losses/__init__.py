@@ -1,4 +1,4 @@
-"""The losses of AgMax and of the methods it is compared with, on plain tensors."""
+"""The losses of AgMax and of the methods that it is compared with, on plain tensors."""
 
 from agmax.losses.agreement import (
     consistency,

@@ -1,4 +1,4 @@
-"""How far the predictions are from their target rows."""
+"""Cross-entropy with target rows, its KL and focal variants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SMALLEST_MISS = 1e-12
-"""Missing probabilities below it, or below 0 by rounding, count as it, so that their powers have gradients."""
+"""The focal factor's missing probability is clamped to at least this, so that its power has a finite gradient."""
 
 
 def soft_cross_entropy(
@@ -22,9 +22,9 @@ def soft_cross_entropy(
     """Return the mean cross-entropy of logits [N, V, K] with target rows [N, V, K], weighted by [N, V].
 
     Without weights every view has weight 1. With `subtract_entropy` it is the KL divergence from the rows, which is 0
-    where prediction and row are equal. Smoothed, mixed and softened targets are rows like any other (Szegedy et al.
-    2016; Zhang et al. 2018). With `focal_gamma` the loss of a view counts (1 - exp(-d)) ** focal_gamma times, where d
-    is that divergence, which of a certain class is its missing probability (Lin et al. 2017, eq. 4).
+    if prediction and row are equal. Smoothed, mixed and softened targets are rows like any other (Szegedy et al. 2016;
+    Zhang et al. 2018). With `focal_gamma` the loss of a view is multiplied by (1 - exp(-d)) ** focal_gamma, where d is
+    that divergence. For a hard target p = exp(-d) is the probability of its class (Lin et al. 2017, eq. 4).
     """
     losses = -(targets * logits.log_softmax(-1)).sum(-1)  # [N, V]
     divergences = losses - target_entropy(targets) if subtract_entropy or focal_gamma else losses

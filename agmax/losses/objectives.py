@@ -1,4 +1,4 @@
-"""What a training step minimises: the table of objectives, each a sum of named terms with their published weights."""
+"""The table of objectives: what a training step minimizes, a sum of named terms with their published weights."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Losses(NamedTuple):
-    """What is minimised, and what it is made of."""
+    """The loss and its terms."""
 
     total: Tensor  # scalar
-    terms: dict[str, Tensor]  # scalars, each times its weight; their sum is the total
+    terms: dict[str, Tensor]  # scalars, each multiplied by its weight; they sum to the total
 
 
 Criterion = Callable[["Outputs", "Batch"], Losses]
-"""The gathered outputs and the batch -> what is minimised."""
+"""A function of the gathered outputs and the batch that returns the losses."""
 
 
 class Term(NamedTuple):
@@ -33,11 +33,11 @@ class Term(NamedTuple):
 
     function: Callable[..., Tensor]
     weight: float = 1.0  # as published
-    takes: tuple[str, ...] = ("logits",)  # fields of Outputs, in the order of its arguments
+    takes: tuple[str, ...] = ("logits",)  # the function's arguments: fields of Outputs
 
 
 class Objective(NamedTuple):
-    """One row of the table: what is added to classification, and of how many views."""
+    """One row of the table: the terms that are added to classification, and the number of views."""
 
     terms: Mapping[str, Term]
     min_views: int = 1
@@ -45,16 +45,16 @@ class Objective(NamedTuple):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Return the fields of Outputs beside the logits: joint_logits, which a Q network makes, or features."""
+        """Return the fields of Outputs beside the logits: joint_logits, from a Q network, or features."""
         return frozenset(name for term in self.terms.values() for name in term.takes) - {"logits"}
 
     @property
     def views(self) -> str:
-        """Say how many views it takes."""
+        """Return a text with the number of views that it takes."""
         return f"compares {self.min_views} views" if self.max_views else f"needs at least {self.min_views} views"
 
     def is_for(self, num_views: int) -> bool:
-        """Tell whether it takes so many views."""
+        """Return whether it takes this number of views."""
         return self.min_views <= num_views and (self.max_views is None or num_views <= self.max_views)
 
 
@@ -77,11 +77,11 @@ OBJECTIVES: dict[str, Objective] = {
     "stop_gradient": Objective({"agreement": Term(agreement.stop_gradient_kl)}, 2, 2),
     "tied_features": Objective({"agreement": Term(agreement.feature_distance, 10.0, ("features",))}, 2, 2),
 }
-"""The objectives by name: settings, networks and trainings ask this table."""
+"""The objectives by name, for settings, networks and training."""
 
 
 def hidden_units(num_classes: int) -> int:
-    """Return the width of the Q network for a number of classes (AgMax, its rule for `--n-units 0`)."""
+    """Return the Q network's default width for a number of classes (the AgMax program's `--n-units 0`)."""
     tens = len(str(num_classes)) - 1
     return 128 * (2**tens if tens > 1 else 1) * (4 if num_classes >= 1000 else 1)
 
@@ -93,31 +93,31 @@ def objective(
     subtract_entropy: bool = False,
     focal_gamma: float = 0.0,
 ) -> Criterion:
-    """Make the objective `name` of OBJECTIVES, with the published weights where `weights` names no others.
+    """Return the objective `name` of OBJECTIVES; `weights` replace the published weights of the terms.
 
-    A weight of 0 leaves its term out of the gradient exactly; the term still has its column, of zeros.
+    A term of weight 0 has no effect on the gradient, and is reported as 0.
 
     Raises:
-        UsageError: `weights` names a term that the objective has not.
+        UsageError: `weights` has a term that the objective does not have.
     """
     row, given = OBJECTIVES[name], dict(weights or {})
     unknown = given.keys() - {"classification", *row.terms}
     if unknown:
         why, remedy = f"{name} has no such term", f"Known: {', '.join(['classification', *row.terms])}"
         raise UsageError("unknown weight", where=", ".join(sorted(unknown)), why=why, remedy=remedy)
-    of_classification = given.get("classification", 1.0)
-    weighted = {key: (term, given.get(key, term.weight)) for key, term in row.terms.items()}
+    classification_weight = given.get("classification", 1.0)
+    weighted_terms = {key: (term, given.get(key, term.weight)) for key, term in row.terms.items()}
 
     def criterion(outputs: Outputs, batch: Batch) -> Losses:
-        fit = soft_cross_entropy(
+        classification = soft_cross_entropy(
             outputs.logits,
             batch.targets,
             batch.weights,
             subtract_entropy=subtract_entropy,
             focal_gamma=focal_gamma,
         )
-        terms = {"classification": of_classification * fit}
-        for key, (term, weight) in weighted.items():
+        terms = {"classification": classification_weight * classification}
+        for key, (term, weight) in weighted_terms.items():
             terms[key] = weight * term.function(*(_field(outputs, field, name) for field in term.takes))
         return _weighted_sum(terms)
 
@@ -125,7 +125,7 @@ def objective(
 
 
 class AgMaxLoss:
-    """Classification, agreement and consistency as AgMax weighs them (Atienza 2022), on plain tensors."""
+    """The loss of AgMax on plain tensors: classification, agreement and consistency (Atienza 2022)."""
 
     def __init__(self, agreement_weight: float = 1.0, consistency_weight: float = 4.0) -> None:
         self.agreement_weight, self.consistency_weight = agreement_weight, consistency_weight
@@ -133,7 +133,7 @@ class AgMaxLoss:
     def __call__(
         self, logits: Tensor, joint_logits: Tensor, targets: Tensor, *, weights: Tensor | None = None
     ) -> Losses:
-        """Return the loss of logits [N, V, K] and the Q network's [N, K]; target rows [N, V, K], weights [N, V]."""
+        """Return the losses for logits [N, V, K], joint_logits [N, K], target rows [N, V, K] and weights [N, V]."""
         terms = {"classification": soft_cross_entropy(logits, targets, weights)}
         terms["agreement"] = self.agreement_weight * agreement.negative_marginal_entropy(logits, joint_logits)
         terms["consistency"] = self.consistency_weight * agreement.consistency(logits, joint_logits)

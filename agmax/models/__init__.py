@@ -1,4 +1,4 @@
-"""The networks that are trained."""
+"""The trainable networks."""
 
 from agmax.models.classifier import Classifier, QNetwork
 

@@ -1,4 +1,4 @@
-"""Make a backbone by its name in timm's registry, with the initial weights that a configuration asks for."""
+"""Create a backbone by its name in timm's registry, and initialize its weights."""
 
 import socket
 import urllib.request
@@ -12,10 +12,10 @@ from huggingface_hub import constants, try_to_load_from_cache
 from torch import nn
 
 from agmax.core.errors import DownloadError, UsageError
-from agmax.models import cifar_resnet, pyramid_net, wide_resnet  # noqa: F401  enters our networks into timm's registry
+from agmax.models import cifar_resnet, pyramid_net, wide_resnet  # noqa: F401  registers our networks in timm
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What weights on the hub are called."""
+"""File names of weights on the Hugging Face hub."""
 
 
 def create(
@@ -31,20 +31,20 @@ def create(
     """Create the network `name`, with its classifier.
 
     Raises:
-        UsageError: no such network, or it does not take these arguments.
-        DownloadError: its pretrained weights cannot be had.
+        UsageError: timm has no such network, or it does not take these arguments.
+        DownloadError: its pretrained weights are not available.
     """
     if not timm.is_model(name):
         close = timm.list_models(f"*{name}*")[:5]
         remedy = f"Similar: {', '.join(close)}" if close else "See --list models"
         raise UsageError(
-            "unknown network", where=f"model.backbone={name}", why="timm knows none of this name", remedy=remedy
+            "unknown network", where=f"model.backbone={name}", why="timm has no network of this name", remedy=remedy
         )
     options = {"num_classes": num_classes, "in_chans": channels, "drop_rate": dropout, **(arguments or {})}
-    if "img_size" not in options and is_made_for_one_size(name):
+    if "img_size" not in options and has_fixed_input_size(name):
         options["img_size"] = image_size
     if pretrained:
-        _refuse_without_network(name)
+        _check_pretrained_available(name)
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except (TypeError, ValueError, AssertionError) as error:
@@ -62,43 +62,41 @@ WITHOUT_NETWORK = (
 )
 
 
-def _refuse_without_network(name: str) -> None:
-    """Find out before timm tries for minutes whether its weights are here or their server can be reached.
+def _check_pretrained_available(name: str) -> None:
+    """Check that pretrained weights are cached or their server can be reached; timm itself would try for minutes.
 
     Raises:
-        DownloadError: neither.
+        DownloadError: neither is the case.
     """
-    published = timm.models.get_pretrained_cfg(name)
-    if published is None or not published.has_weights:
+    pretrained_cfg = timm.models.get_pretrained_cfg(name)
+    if pretrained_cfg is None or not pretrained_cfg.has_weights:
         raise DownloadError("no pretrained weights", where=name, why="timm has none for it", remedy=WITHOUT_NETWORK)
-    address = str(published.url or "")
-    if published.hf_hub_id:
-        files = [published.hf_hub_filename, *(() if published.hf_hub_filename else HUB_FILES)]
-        is_here = any(
-            isinstance(try_to_load_from_cache(published.hf_hub_id, file), str) for file in files if file is not None
-        )
-        address = constants.ENDPOINT
+    url = str(pretrained_cfg.url or "")
+    if pretrained_cfg.hf_hub_id:
+        files = [pretrained_cfg.hf_hub_filename] if pretrained_cfg.hf_hub_filename else HUB_FILES
+        is_cached = any(isinstance(try_to_load_from_cache(pretrained_cfg.hf_hub_id, file), str) for file in files)
+        url = constants.ENDPOINT
     else:
-        is_here = (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(address).path).name).is_file()
-    host = urlsplit(address).hostname
-    if is_here or host is None or urllib.request.getproxies().get("https"):
+        is_cached = (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file()
+    host = urlsplit(url).hostname
+    if is_cached or host is None or urllib.request.getproxies().get("https"):
         return
     try:
-        socket.create_connection((host, urlsplit(address).port or 443), timeout=10).close()
+        socket.create_connection((host, urlsplit(url).port or 443), timeout=10).close()
     except OSError as error:
         why = f"{host} cannot be reached: {error.strerror or error}"
         raise DownloadError("no pretrained weights", where=name, why=why, remedy=WITHOUT_NETWORK) from error
 
 
-def is_made_for_one_size(name: str) -> bool:
-    """Tell whether timm says of a network that it is built for one image size, as transformers are."""
-    published = timm.models.get_pretrained_cfg(name)
-    return published is not None and bool(published.fixed_input_size)
+def has_fixed_input_size(name: str) -> bool:
+    """Return whether a network of timm is built for one image size, as most transformers are."""
+    pretrained_cfg = timm.models.get_pretrained_cfg(name)
+    return pretrained_cfg is not None and bool(pretrained_cfg.fixed_input_size)
 
 
 @torch.no_grad()
 def reset_as_torch(model: nn.Module) -> None:
-    """Draw every layer's weights anew by torch's default rule."""
+    """Re-initialize every layer by torch's default rule."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             module.reset_parameters()
@@ -106,7 +104,7 @@ def reset_as_torch(model: nn.Module) -> None:
 
 @torch.no_grad()
 def reset_normal(model: nn.Module, std: float) -> None:
-    """Draw linear and convolution weights from N(0, std), biases 0; batch-norm weights 1, biases 0 (AgMax)."""
+    """Initialize linear and convolution weights from N(0, std), batch-norm weights to 1 and biases to 0 (AgMax)."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.normal_(module.weight, 0.0, std)
@@ -120,8 +118,8 @@ def reset_normal(model: nn.Module, std: float) -> None:
 
 @torch.no_grad()
 def zero_last_norms(model: nn.Module) -> None:
-    """Let every residual block start as the identity: the weight of its last batch-norm is 0."""
+    """Set the weight of every residual block's last batch-norm to 0, so that the block starts as the identity."""
     for module in model.modules():
-        zero = getattr(module, "zero_init_last", None)
-        if callable(zero):
-            zero()
+        zero_init_last = getattr(module, "zero_init_last", None)
+        if callable(zero_init_last):
+            zero_init_last()

@@ -1,4 +1,4 @@
-"""What our own networks share: the interface by which timm's tools handle a network."""
+"""The interface that timm expects of a network, shared by our own networks."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class ImageNetwork(nn.Module):
     head: nn.Module
 
     def set_head(self, num_features: int, num_classes: int, drop_rate: float) -> None:
-        """Add the classifier; without classes the network answers with its pooled features."""
+        """Add the classifier; with 0 classes the network returns its pooled features."""
         self.num_features = self.head_hidden_size = num_features
         self.drop_rate = drop_rate
         self.reset_classifier(num_classes)
@@ -27,7 +27,7 @@ class ImageNetwork(nn.Module):
         raise NotImplementedError
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool the feature map to [B, F] and classify it to [B, K], unless the pooled features are asked for."""
+        """Return the logits [B, K] of a feature map, or its pooled features [B, F] with `pre_logits`."""
         pooled = features.mean((2, 3))
         pooled = nn.functional.dropout(pooled, self.drop_rate, self.training)
         return pooled if pre_logits else self.head(pooled)
@@ -46,7 +46,7 @@ class ImageNetwork(nn.Module):
 
 @torch.no_grad()
 def reset_he(model: nn.Module) -> None:
-    """Draw convolutions from N(0, sqrt(2 / (k k out))) (He et al. 2015, eq. 14); the linear layer's bias is 0."""
+    """Initialize k x k convolutions from N(0, sqrt(2 / (k·k·out))) (He et al. 2015, eq. 14) and linear biases to 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -55,10 +55,10 @@ def reset_he(model: nn.Module) -> None:
 
 
 def own_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Drop what timm's factory passes about pretrained weights: our networks have none.
+    """Drop timm's arguments about pretrained weights, which our networks do not have.
 
     Raises:
-        ValueError: pretrained weights are asked for.
+        ValueError: pretrained weights are requested.
     """
     if arguments.pop("pretrained", False):
         raise ValueError("there are no pretrained weights for this network")

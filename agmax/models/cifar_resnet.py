@@ -15,7 +15,7 @@ def _norm_conv(in_channels: int, channels: int, size: int, stride: int = 1) -> n
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions with batch-norm, a ReLU after each but the last, and a 1x1 projection where the shape changes."""
+    """Convolutions with batch-norm, a ReLU after each but the last, and a 1x1 projection if the shape changes."""
 
     expansion = 1
 
@@ -46,7 +46,7 @@ class ResidualBlock(nn.Module):
         return functional.relu(features + self.shortcut(images))
 
     def zero_init_last(self) -> None:
-        """Let the block start as the identity."""
+        """Set the weight of the last batch-norm to 0, so that the block starts as the identity."""
         nn.init.zeros_(self.get_submodule(f"bn{self.num_layers}").weight)  # type: ignore[arg-type]
 
 
@@ -108,29 +108,29 @@ def _wide(block: type[ResidualBlock], depths: Sequence[int], arguments: dict[str
 
 @register_model
 def agmax_resnet8(**arguments: Any) -> CifarResNet:
-    """Make a ResNet of 8 layers."""
+    """Create a ResNet of 8 layers."""
     return _small(8, arguments)
 
 
 @register_model
 def agmax_resnet20(**arguments: Any) -> CifarResNet:
-    """Make a ResNet of 20 layers."""
+    """Create a ResNet of 20 layers."""
     return _small(20, arguments)
 
 
 @register_model
 def agmax_cifar_resnet18(**arguments: Any) -> CifarResNet:
-    """Make the ResNet-18 of Soft Augmentation's CIFAR experiments."""
+    """Create the ResNet-18 of Soft Augmentation's CIFAR experiments."""
     return _wide(ResidualBlock, [2, 2, 2, 2], arguments)
 
 
 @register_model
 def agmax_cifar_resnet50(**arguments: Any) -> CifarResNet:
-    """Make the ResNet-50 of Soft Augmentation's CIFAR experiments."""
+    """Create the ResNet-50 of Soft Augmentation's CIFAR experiments."""
     return _wide(BottleneckBlock, [3, 4, 6, 3], arguments)
 
 
 @register_model
 def agmax_cifar_resnet101(**arguments: Any) -> CifarResNet:
-    """Make the ResNet-101 of Soft Augmentation's CIFAR experiments."""
+    """Create the ResNet-101 of Soft Augmentation's CIFAR experiments."""
     return _wide(BottleneckBlock, [3, 4, 23, 3], arguments)

@@ -1,4 +1,4 @@
-"""The model that is trained: a backbone, and a Q network where the views shall agree."""
+"""The trained model: a backbone, and for AgMax a Q network."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,10 @@ from agmax.losses import objectives
 
 
 class QNetwork(nn.Module):
-    """Predict the class from the logits of all views together (Atienza 2022, the network Q)."""
+    """Predict the class from the concatenated logits of all views (Atienza 2022, the network Q)."""
 
     def __init__(self, num_views: int, num_classes: int, hidden_units: int | None = None) -> None:
-        """`hidden_units` None follows the number of classes, as in the AgMax program."""
+        """With `hidden_units` None the width depends on the number of classes, as in the AgMax program."""
         super().__init__()
         hidden_units = hidden_units or objectives.hidden_units(num_classes)
         self.num_views = num_views
@@ -20,7 +20,7 @@ class QNetwork(nn.Module):
         )
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Return joint logits [N, K] of logits [N, V, K]."""
+        """Return the joint logits [N, K] of logits [N, V, K]."""
         joint: Tensor = self.model(logits.flatten(1))
         return joint
 
@@ -28,8 +28,8 @@ class QNetwork(nn.Module):
 class Classifier(nn.Module):
     """Classify all views of a batch in one call of the backbone, so that they share batch-norm statistics.
 
-    `autocast` is the number format of the arithmetic, or None for the parameters' own. It is entered here and not
-    around the call, because DataParallel's threads inherit that autocast is on but not its format.
+    `autocast` is the dtype for autocast, or None for the parameters' own. Autocast is entered in `forward`, because
+    DataParallel's threads inherit that it is enabled but not its dtype.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         self.returns_features = False
 
     def forward(self, images: Tensor) -> Outputs:
-        """Return the outputs of images [N, V, C, H, W]; half-precision results come back as float32."""
+        """Return the outputs for images [N, V, C, H, W]; half-precision results are converted to float32."""
         num_images, num_views = images.shape[:2]
         flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         enabled = self.autocast is not None
@@ -57,7 +57,7 @@ class Classifier(nn.Module):
         return Outputs(_at_least_float32(logits), None if joint is None else _at_least_float32(joint), features)
 
     def _forward(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return pooled features [B, F], where they are asked for, and logits [B, K]."""
+        """Return pooled features [B, F], or None if they are not needed, and logits [B, K]."""
         if not self.returns_features:
             return None, self.backbone(images)
         features = self.backbone.forward_head(self.backbone.forward_features(images), pre_logits=True)  # type: ignore[operator]

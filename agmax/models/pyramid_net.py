@@ -13,11 +13,11 @@ STEM_CHANNELS, EXPANSION = 16, 4
 
 
 class ShakeDrop(nn.Module):
-    """Disturb a residual branch in some of the steps (Yamada et al. 2019, table 1, alpha in [-1, 1], beta in [0, 1]).
+    """Scale a residual branch randomly (Yamada et al. 2019, table 1, alpha in [-1, 1], beta in [0, 1]).
 
-    With `probability`, drawn once for the whole batch, the branch of each image is multiplied by alpha of its own, and
-    its gradient by beta; in evaluation by 1 - probability, the mean factor. Over several devices each draws for its own
-    images, from equal seeds.
+    With `probability`, drawn once for the batch, the branch of each image is multiplied by its own alpha, and the
+    gradient by its own beta. In evaluation the branch is multiplied by the mean factor, 1 - probability. With several
+    devices each draws for its own images, from equal seeds.
     """
 
     def __init__(self, probability: float) -> None:
@@ -25,14 +25,14 @@ class ShakeDrop(nn.Module):
         self.probability = probability
 
     def forward(self, branch: Tensor) -> Tensor:
-        """Return the branch [B, C, H, W] disturbed."""
+        """Return the scaled branch [B, C, H, W]."""
         if not self.training:
             return branch * (1 - self.probability)
-        disturbs = torch.rand((), device=branch.device) < self.probability
+        happens = torch.rand((), device=branch.device) < self.probability
         factors = torch.rand(2, len(branch), 1, 1, 1, device=branch.device, dtype=branch.dtype)
         alpha, beta = factors[0] * 2 - 1, factors[1]
-        shaken = branch * beta + branch.detach() * (alpha - beta)  # alpha forward, beta backward
-        return torch.where(disturbs, shaken, branch)
+        scaled = branch * beta + branch.detach() * (alpha - beta)  # alpha forward, beta backward
+        return torch.where(happens, scaled, branch)
 
     def extra_repr(self) -> str:
         return f"probability={self.probability:.4g}"
@@ -41,7 +41,7 @@ class ShakeDrop(nn.Module):
 class PyramidBlock(nn.Module):
     """1x1, 3x3 (with the stride) and 1x1 convolutions between batch-norms, a ReLU before all but the first.
 
-    The shortcut has no weights: it is averaged where the stride is 2, and new channels are zeros.
+    The shortcut has no weights: it is average-pooled if the stride is 2, and padded with channels of zeros.
     """
 
     def __init__(self, in_channels: int, width: int, stride: int, drop_probability: float) -> None:
@@ -70,9 +70,9 @@ class PyramidBlock(nn.Module):
 
 
 class PyramidNet(ImageNetwork):
-    """Three stages of (depth - 2) / 9 bottleneck blocks, each wider than the one before by `alpha` over their number.
+    """Three stages of (depth - 2) / 9 bottleneck blocks, whose widths grow linearly by `alpha` in total.
 
-    ShakeDrop's probability rises evenly from block to block, up to `shake_drop` in the last; 0 leaves it out.
+    ShakeDrop's probability grows linearly up to `shake_drop` in the last block; 0 leaves it out.
 
     Raises:
         ValueError: depth is not 9n + 2, or a number is out of range.
@@ -90,9 +90,9 @@ class PyramidNet(ImageNetwork):
         super().__init__()
         num_blocks, rest = divmod(depth - 2, 9)
         if rest or num_blocks < 1:
-            raise ValueError(f"PyramidNet of depth {depth}: it must be 9n + 2, such as 110, 164 or 272")
+            raise ValueError(f"PyramidNet of depth {depth}: the depth must be 9n + 2, such as 110, 164 or 272")
         if alpha <= 0 or not 0 <= shake_drop < 1:
-            raise ValueError(f"alpha={alpha:g}, shake_drop={shake_drop:g}: alpha is above 0, shake_drop in [0, 1)")
+            raise ValueError(f"alpha={alpha:g}, shake_drop={shake_drop:g}: alpha must be above 0, shake_drop in [0, 1)")
         total = 3 * num_blocks
         self.conv = nn.Conv2d(in_chans, STEM_CHANNELS, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
@@ -119,5 +119,5 @@ class PyramidNet(ImageNetwork):
 
 @register_model
 def agmax_pyramid_net(**arguments: Any) -> PyramidNet:
-    """Make a PyramidNet; arguments depth, alpha and shake_drop."""
+    """Create a PyramidNet; arguments depth, alpha and shake_drop."""
     return PyramidNet(**own_arguments(arguments))

@@ -12,7 +12,7 @@ from agmax.models.blocks import ImageNetwork, own_arguments, reset_he
 class PreActivationBlock(nn.Module):
     """Two 3x3 convolutions, each after batch-norm and ReLU, with dropout between them.
 
-    The 1x1 shortcut stands where stride or width change and acts on the activated input.
+    If stride or width change, the shortcut is a 1x1 convolution of the activated input.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, drop_rate: float, *, bias: bool) -> None:
@@ -39,7 +39,7 @@ class PreActivationBlock(nn.Module):
 class WideResNet(ImageNetwork):
     """Three stages of (depth - 4) / 6 blocks with 16, 32 and 64 times `width` channels.
 
-    The convolutions have a `bias` or none.
+    `bias` gives the convolutions a bias.
 
     Raises:
         ValueError: depth is not 6n + 4.
@@ -69,7 +69,7 @@ class WideResNet(ImageNetwork):
                 channels = 16 * width * 2**stage
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.bn = nn.BatchNorm2d(channels)
-        self.set_head(channels, num_classes, drop_rate=0.0)  # dropout stands inside the blocks
+        self.set_head(channels, num_classes, drop_rate=0.0)  # dropout is inside the blocks
 
     def forward_features(self, images: Tensor) -> Tensor:
         features = self.conv(images)
@@ -80,13 +80,13 @@ class WideResNet(ImageNetwork):
 
 @register_model
 def agmax_wide_resnet(**arguments: Any) -> WideResNet:
-    """Make a Wide ResNet; arguments depth and width."""
+    """Create a Wide ResNet; arguments depth and width."""
     return WideResNet(**own_arguments(arguments))
 
 
 @register_model
 def agmax_cifar_wide_resnet(**arguments: Any) -> WideResNet:
-    """Make the Wide ResNet of Soft Augmentation's CIFAR experiments; arguments depth and width."""
+    """Create the Wide ResNet of Soft Augmentation's CIFAR experiments; arguments depth and width."""
     model = WideResNet(**own_arguments(arguments), bias=False)
     reset_he(model)
     return model

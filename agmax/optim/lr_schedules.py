@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step; no schedule holds any state."""
+"""Learning-rate schedules as pure functions of the step."""
 
 import inspect
 import math
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Plateau(NamedTuple):
-    """The three numbers that the plateau schedule keeps from epoch to epoch."""
+    """The state of the plateau schedule."""
 
     best: float = math.inf
     num_bad_epochs: int = 0
@@ -16,12 +16,12 @@ class Plateau(NamedTuple):
 
 
 class TrainingProgress(NamedTuple):
-    """Where a training stands."""
+    """The progress of a training."""
 
-    epoch: float  # from 0 on; whole with the interval epoch
-    epochs: int  # of the whole training
+    epoch: float  # from 0 on; an integer if the interval is epoch
+    epochs: int  # of the complete training
     progress: float  # from 0 at the end of the warm-up to 1 at the end of the training
-    num_reductions: int = 0  # that the plateau has made
+    num_reductions: int = 0  # by the plateau schedule so far
 
 
 def constant(now: TrainingProgress) -> float:
@@ -30,27 +30,27 @@ def constant(now: TrainingProgress) -> float:
 
 
 def cosine(now: TrainingProgress) -> float:
-    """Return half a cosine from 1 to 0 (Loshchilov and Hutter 2017, eq. 5, without restarts)."""
+    """Return the value of a half cosine from 1 to 0 (Loshchilov and Hutter 2017, eq. 5, without restarts)."""
     return 0.5 * (1 + math.cos(math.pi * now.progress))
 
 
 def linear(now: TrainingProgress) -> float:
-    """Return a straight line from 1 to 0."""
+    """Return the value of a straight line from 1 to 0."""
     return 1 - now.progress
 
 
 def multistep(now: TrainingProgress, *, milestones: Sequence[float] | None = None, gamma: float = 0.1) -> float:
-    """Return gamma to the number of milestones passed, which are epochs; None follows the number of epochs."""
+    """Return gamma to the power of the number of milestones passed, given in epochs; None means the defaults."""
     return gamma ** bisect_right(milestones or default_milestones(now.epochs), now.epoch)
 
 
 def step(now: TrainingProgress, *, decay_epochs: float = 2.4, decay_rate: float = 0.97) -> float:
-    """Return decay_rate to the number of spans of `decay_epochs` passed."""
+    """Return decay_rate to the power of the number of periods of `decay_epochs` passed."""
     return decay_rate ** math.floor(now.epoch / decay_epochs)
 
 
 def plateau(now: TrainingProgress, *, factor: float = 0.1) -> float:
-    """Return factor to the number of reductions, which `plateau_after` counts."""
+    """Return factor to the power of the number of reductions, which `update_plateau` counts."""
     return factor**now.num_reductions
 
 
@@ -62,11 +62,11 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "step": step,
     "plateau": plateau,
 }
-"""Name -> the share of the base learning rate at a moment; the keywords of each are settings of the schedule."""
+"""The schedules by name: each returns the factor of the base learning rate; its keywords are its settings."""
 
 
 def settings_of(name: str) -> tuple[str, ...]:
-    """Return the settings that a schedule has beside those of all."""
+    """Return the names of a schedule's own settings."""
     parameters = inspect.signature(SCHEDULES[name]).parameters.values()
     return tuple(item.name for item in parameters if item.kind is item.KEYWORD_ONLY)
 
@@ -84,11 +84,11 @@ def learning_rate(
     num_reductions: int = 0,
     **settings: Any,
 ) -> float:
-    """Return the learning rate of a step, counted from 0 over the whole training.
+    """Return the learning rate of a step, counted from 0 over the complete training.
 
-    During warm-up it rises at every step, from the first step on above `warmup_lr`, to `base`. Afterwards it changes
-    at every epoch or step (`interval`) as the schedule `name` of SCHEDULES says, which has `settings` of its own;
-    cosine and linear run from the end of the warm-up to 0 at the end of training.
+    During warm-up it rises linearly from `warmup_lr`, with an increase already at the first step, to `base`. Then it
+    follows the schedule `name` of SCHEDULES with its `settings`, updated at every epoch or step (`interval`). cosine
+    and linear fall from the end of the warm-up to 0 at the end of the training.
     """
     warmup_steps = round(warmup_epochs * steps_per_epoch)
     if step < warmup_steps:
@@ -99,7 +99,7 @@ def learning_rate(
 
 
 def default_milestones(epochs: int) -> tuple[float, ...]:
-    """Return the epochs at which multistep divides, by the length of the training (AgMax)."""
+    """Return the default milestones of multistep for a number of epochs (AgMax)."""
     if epochs <= 30:
         return (10, 20, 30)
     if epochs <= 60:
@@ -110,7 +110,7 @@ def default_milestones(epochs: int) -> tuple[float, ...]:
 
 
 def update_plateau(state: Plateau, loss: float, *, patience: int) -> Plateau:
-    """Return the plateau's numbers after an epoch with a mean loss; better means by more than a ten-thousandth."""
+    """Return the plateau's state after an epoch with this mean loss; an improvement is one of more than 0.01%."""
     if loss < state.best * (1 - 1e-4):
         return state._replace(best=loss, num_bad_epochs=0)
     if state.num_bad_epochs < patience:

@@ -1,4 +1,4 @@
-"""A pixel operation that is added changes nothing of what the policies draw."""
+"""An added pixel operation does not change the random draws of the policies."""
 
 import json
 import shutil
@@ -29,8 +29,8 @@ print(json.dumps([list(operations.NAMES), found]))
 """
 
 
-def test_added_operations_change_no_draw_of_any_policy(tmp_path: Path) -> None:
-    """They are added in a copy of the package, each by its line in one file, first, last and between the others."""
+def test_an_added_operation_changes_no_draw_of_any_policy(tmp_path: Path) -> None:
+    """Operations are added to a copy of the package, one line each: first, last and between the others."""
     shutil.copytree(REPOSITORY / "agmax", tmp_path / "agmax", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "agmax" / "augment" / "operations.py"
     text = path.read_text()

@@ -1,4 +1,4 @@
-"""Whole batches as a configuration augments them."""
+"""Complete batches, augmented as configured."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ PARTS = [
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("method", ["", "-agmax"])
 def test_batches_have_their_shapes_and_rows_sum_to_one(parts: str, method: str) -> None:
-    batch = make_pipeline(f"ResNet8-{parts}{method}", augment__cutmix__probability=1.0)(sample_of(), step=3)
+    batch = make_pipeline(f"ResNet8-{parts}{method}", augment__cutmix__p=1.0)(sample_of(), step=3)
     num_views = 2 if method else 1
     assert batch.images.shape == (12, num_views, 3, 32, 32)
     assert batch.images.dtype == torch.float32
@@ -48,9 +48,9 @@ def test_without_augmentation_a_batch_is_the_normalized_images() -> None:
 
 @pytest.mark.parametrize("part", ["standard", "cutout", "random_erasing", "mixup", "cutmix"])
 def test_two_views_of_an_image_differ_and_so_do_steps_and_seeds(part: str) -> None:
-    make = make_pipeline(f"ResNet8-{part}-agmax", augment__cutmix__probability=1.0)
+    make = make_pipeline(f"ResNet8-{part}-agmax", augment__cutmix__p=1.0)
     first, again, later = (make(sample_of(), step=step) for step in (5, 5, 6))
-    other = make_pipeline(f"ResNet8-{part}-agmax", augment__cutmix__probability=1.0, train__seed=1)(sample_of(), step=5)
+    other = make_pipeline(f"ResNet8-{part}-agmax", augment__cutmix__p=1.0, train__seed=1)(sample_of(), step=5)
     assert torch.equal(first.images, again.images)
     assert not torch.equal(first.images[:, 0], first.images[:, 1])
     assert not torch.equal(first.images, later.images)
@@ -60,10 +60,10 @@ def test_two_views_of_an_image_differ_and_so_do_steps_and_seeds(part: str) -> No
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_two_views_of_an_image_meet_different_partners(mix: str) -> None:
     sample = sample_of(10)._replace(labels=torch.arange(10))
-    batch = make_pipeline(f"ResNet8-{mix}-agmax", augment__cutmix__probability=1.0)(sample, step=1)
+    batch = make_pipeline(f"ResNet8-{mix}-agmax", augment__cutmix__p=1.0)(sample, step=1)
     met = [{(i, j) for i, j in view.nonzero().tolist() if i != j} for view in batch.targets.unbind(1)]
     assert met[0] != met[1]
-    ratios = batch.targets.diagonal(dim1=0, dim2=2)  # [V, N], the share of the image's own class
+    ratios = batch.targets.diagonal(dim1=0, dim2=2)  # [V, N], the fraction of the image's own class
     assert not torch.equal(ratios[0], ratios[1])
 
 
@@ -80,8 +80,8 @@ def test_filling_another_slot_does_not_change_the_crops() -> None:
     assert kept.float().mean() < 0.95
 
 
-def test_cutmix_happens_as_often_as_its_probability_says() -> None:
-    make = make_pipeline("ResNet8-cutmix", augment__cutmix__probability=0.3)
+def test_cutmix_is_applied_with_its_probability() -> None:
+    make = make_pipeline("ResNet8-cutmix", augment__cutmix__p=0.3)
     sample = sample_of(4, size=8)
     mixed = sum(not is_hard(make(sample, step=step)) for step in range(600))
     assert abs(mixed - 0.3 * 600) < 4 * np.sqrt(600 * 0.3 * 0.7) + 10  # some boxes are empty
@@ -102,10 +102,8 @@ EVERYTHING = "soft_crop-rand_augment-random_erasing-cutmix-label_smoothing"
 
 @pytest.mark.parametrize("name", ["standard-auto_augment-cutout-mixup", EVERYTHING])
 @pytest.mark.parametrize("num_views", [1, 3])
-def test_a_batch_does_not_depend_on_how_many_images_are_worked_on_at_once(
-    monkeypatch: pytest.MonkeyPatch, name: str, num_views: int
-) -> None:
-    settings: dict[str, Any] = {"augment__color_jitter__contrast": 0.4, "augment__lighting__std": 0.1}
+def test_a_batch_does_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch, name: str, num_views: int) -> None:
+    settings: dict[str, Any] = {"augment__color_jitter__contrast": 0.4, "augment__pca_lighting__std": 0.1}
     make = make_pipeline(f"ResNet8-{name}", objective__num_views=num_views, **settings)
     cut_once = sample_of(11)
     for sample in (cut_once, cut_once._replace(images=random_images(11, num_views, 3, 32, 32))):
@@ -118,7 +116,7 @@ def test_a_batch_does_not_depend_on_how_many_images_are_worked_on_at_once(
 
 
 @pytest.mark.parametrize("name", ["standard-auto_augment-cutout-mixup", EVERYTHING])
-def test_a_batch_does_not_depend_on_how_pixels_lie_in_memory(name: str) -> None:
+def test_a_batch_does_not_depend_on_the_memory_layout(name: str) -> None:
     """Decoders deliver the channels of a pixel side by side."""
     make = make_pipeline(f"ResNet8-{name}-agmax")
     for images in (random_images(6, 3, 32, 32), random_images(6, 2, 3, 32, 32)):
@@ -128,7 +126,7 @@ def test_a_batch_does_not_depend_on_how_pixels_lie_in_memory(name: str) -> None:
         assert torch.equal(make(laid, step=0).images, make(sample, step=0).images)
 
 
-def test_views_cut_by_workers_are_taken_as_they_are() -> None:
+def test_views_cropped_by_workers_are_used_unchanged() -> None:
     views = random_images(3, 2, 3, 16, 16)
     sample = RawBatch(views, torch.zeros(3, dtype=torch.int64), torch.arange(3))
     make = make_pipeline("ResNet8-no_basic_augment-agmax")

@@ -1,4 +1,4 @@
-"""Colour jitter and PCA lighting: what they draw, and the pixels that come of it."""
+"""Color jitter and PCA lighting: their random draws and the resulting pixels."""
 
 import itertools
 import math
@@ -38,7 +38,7 @@ def test_color_jitter_draws_uniform_factors_in_each_of_six_orders() -> None:
     assert_independent(by_name[0], codes[:, 0])
 
 
-def test_color_jitter_of_no_strength_is_left_out() -> None:
+def test_color_jitter_of_strength_0_is_left_out() -> None:
     codes, _ = jitter((0.4, 0.0, 0.0), 50)
     for image in codes.tolist():
         assert sorted(NAMES[code] for code in image) == ["Brightness", "Identity", "Identity"]
@@ -88,23 +88,23 @@ PRINCIPAL = [(-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -
 DEVIATIONS = (0.2175, 0.0188, 0.0045)
 
 
-def test_lighting_adds_principal_colours_before_normalising() -> None:
+def test_pca_lighting_equals_adding_principal_components_before_normalization() -> None:
     """Channel c of the image on the scale 0 to 1 gets the sum over k of V[c][k] * alpha_k * lambda_k."""
     sample = sample_of(20)
-    make = make_pipeline("ResNet8-no_basic_augment-agmax", augment__lighting__std=0.1)
+    make = make_pipeline("ResNet8-no_basic_augment-agmax", augment__pca_lighting__std=0.1)
     batch = make(sample, step=4)
     for view in (0, 1):
         amounts = generator(0, "augment", 4, "lighting", view).normal(0, 0.1, (20, 3))
         for place, image in enumerate(sample.images):
-            lit = image.double() / 255
+            shifted = image.double() / 255
             for channel in range(3):
-                light = sum(PRINCIPAL[channel][k] * amounts[place, k] * DEVIATIONS[k] for k in range(3))
-                lit[channel] += float(light)
-            expected = functional.normalize(lit, make.mean.tolist(), make.std.tolist()).float()
+                shift = sum(PRINCIPAL[channel][k] * amounts[place, k] * DEVIATIONS[k] for k in range(3))
+                shifted[channel] += float(shift)
+            expected = functional.normalize(shifted, make.mean.tolist(), make.std.tolist()).float()
             torch.testing.assert_close(batch.images[place, view], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_amounts_of_light_are_normal() -> None:
+def test_pca_lighting_amounts_are_normal() -> None:
     amounts = color.pca_lighting_amounts(NUM_DRAWS, std=0.1, rng=np.random.default_rng(0))
     assert amounts.shape == (NUM_DRAWS, 3)
     for k in range(3):

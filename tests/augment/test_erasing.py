@@ -40,7 +40,7 @@ def test_centres_of_cutout_are_uniform_over_the_image() -> None:
 
 
 def test_erasing_fills_each_box_with_zero() -> None:
-    """Boxes may stick out on every side, or be empty."""
+    """Boxes may exceed the image on every side, or be empty."""
     images = torch.randn(5, 2, 6, 9)
     boxes = erasing.Boxes(
         top=torch.tensor([-3, 0, 2, 4, 1]),
@@ -52,8 +52,8 @@ def test_erasing_fills_each_box_with_zero() -> None:
     for index, (top, bottom, left, right) in enumerate(zip(*(edge.tolist() for edge in boxes), strict=True)):
         for y in range(6):
             for x in range(9):
-                hidden = top <= y < bottom and left <= x < right
-                expected = torch.zeros(2) if hidden else images[index, :, y, x]
+                occluded = top <= y < bottom and left <= x < right
+                expected = torch.zeros(2) if occluded else images[index, :, y, x]
                 assert torch.equal(results[index, :, y, x], expected)
     assert torch.equal(results[2], images[2]) and torch.equal(results[4], images[4])
 
@@ -126,7 +126,7 @@ def test_random_boxes_are_distributed_as_torchvisions(height: int, width: int) -
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
-def test_random_erasing_leaves_the_other_images_alone(probability: float) -> None:
+def test_random_erasing_does_not_change_the_other_images(probability: float) -> None:
     _, _, tall, wide = random_boxes(20_000, 32, 32, p=probability)
     fraction = float(((tall > 0) & (wide > 0)).mean())
     assert abs(fraction - probability) <= 4 * np.sqrt(probability * (1 - probability) / 20_000)
@@ -134,7 +134,7 @@ def test_random_erasing_leaves_the_other_images_alone(probability: float) -> Non
 
 
 def test_where_no_box_fits_nothing_is_erased() -> None:
-    """A box of the image's whole area has its sides, and torchvision takes smaller ones alone."""
+    """A box with the image's area has the image's sides; torchvision takes only boxes with smaller sides."""
     _, _, tall, wide = random_boxes(50, 16, 16, scale=(1.0, 1.0), ratio=(1.0, 1.0))
     assert not tall.any() and not wide.any()
 
@@ -144,9 +144,9 @@ def test_random_erasing_puts_one_box_of_zeros_into_half_of_the_views(size: int) 
     images = torch.full((400, 3, size, size), 255, dtype=torch.uint8)
     sample = RawBatch(images, torch.arange(400) % 10, torch.arange(400))
     make = make_pipeline("ResNet8-no_basic_augment-random_erasing-agmax", dataset__image_size=size)
-    hidden = make(sample, step=0).images == 0
-    assert torch.equal(hidden.any(2), hidden.all(2))  # all channels at once
-    holes = hidden[:, :, 0]
+    occluded = make(sample, step=0).images == 0
+    assert torch.equal(occluded.any(2), occluded.all(2))  # all channels at once
+    holes = occluded[:, :, 0]
     rows, columns = holes.any(3), holes.any(2)
     assert torch.equal(holes, rows[..., None] & columns[..., None, :])
     for line in (rows, columns):

@@ -20,7 +20,7 @@ def test_crop_equals_slicing_each_padded_image(channels: int, height: int, width
 
 
 @pytest.mark.parametrize("padding", [0, 2])
-def test_crop_takes_images_that_lie_in_memory_as_they_like(padding: int) -> None:
+def test_crop_takes_images_of_any_memory_layout(padding: int) -> None:
     images = random_images(20, 3, 9, 12)
     top, left = geometry.crop_offsets(20, padding=padding, rng=np.random.default_rng(1))
     expected = geometry.crop(images, top, left, padding=padding)
@@ -28,7 +28,7 @@ def test_crop_takes_images_that_lie_in_memory_as_they_like(padding: int) -> None
         "channels last": images.to(memory_format=torch.channels_last),
         "every second": torch.stack([images.flip(0), images], dim=1)[:, 1],
         "behind others": torch.cat([images[:2].flip(0), images])[2:],
-        "a window of larger ones": torch.nn.functional.pad(images, (2, 3, 4, 1))[..., 4:-1, 2:-3],
+        "a crop of larger ones": torch.nn.functional.pad(images, (2, 3, 4, 1))[..., 4:-1, 2:-3],
     }
     for name, laid in layouts.items():
         assert torch.equal(laid, images)
@@ -43,7 +43,7 @@ def test_crop_corners_are_uniform_and_reach_both_ends() -> None:
         assert (counts - 10_000).abs().max() < 5 * 100  # five standard deviations
 
 
-def test_flip_mirrors_the_chosen_images_alone() -> None:
+def test_flip_changes_only_the_chosen_images() -> None:
     images = random_images(6, 3, 5, 7)
     chosen = torch.tensor([True, False, True, True, False, False])
     for image, mirrored, result in zip(images, chosen, geometry.flip(images, chosen), strict=True):

@@ -30,7 +30,7 @@ def test_cutmix_pastes_the_box_and_mixes_rows_by_its_area() -> None:
         assert targets[index, partner[index]] == pytest.approx(24 / 64)
 
 
-def test_cutmix_boxes_lie_in_the_image_and_cover_the_expected_share() -> None:
+def test_cutmix_boxes_lie_in_the_image_and_cover_the_expected_fraction() -> None:
     """Unclipped boxes of Beta(1, 1) cover half on average; the border takes some of it."""
     rng = np.random.default_rng(0)
     boxes = [mixing.cutmix_box(512, 512, alpha=1.0, rng=rng) for _ in range(4000)]

@@ -1,4 +1,4 @@
-"""Operations on whole batches against torchvision's and Pillow's on one image at a time."""
+"""Operations on batches against torchvision's and Pillow's on one image at a time."""
 
 import math
 from collections.abc import Callable
@@ -113,10 +113,10 @@ EXACT_IN_PILLOW: dict[str, tuple[list[float], Callable[[Image.Image, float], Ima
     "Posterize": (list(range(1, 9)), lambda image, bits: ImageOps.posterize(image, int(bits))),
     "Solarize": ([0, 1, 76.8, 128, 254, 255], ImageOps.solarize),
 }
-"""Where Pillow's arithmetic is whole numbers too. Its geometry and its blends round elsewhere than torchvision's."""
+"""Operations with integer arithmetic in Pillow too. Its geometry and blends round differently from torchvision's."""
 
 
-def pictures(seed: int) -> list[Tensor]:
+def sample_images(seed: int) -> list[Tensor]:
     """Make images of every kind, gray and coloured, of few pixels and many: Equalize depends on their number."""
     rng = np.random.default_rng(seed)
     shapes = [(1, 8, 8), (3, 9, 12), (3, 32, 32), (1, 28, 28), (3, 64, 48)]
@@ -124,9 +124,9 @@ def pictures(seed: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", EXACT_IN_PILLOW)
-def test_operations_on_whole_numbers_equal_pillow(name: str) -> None:
+def test_integer_operations_equal_pillow(name: str) -> None:
     values, change = EXACT_IN_PILLOW[name]
-    for image in pictures(seed=1):
+    for image in sample_images(seed=1):
         for value in values:
             expected = in_pillow(image, lambda pixels, value=value: change(pixels, value))  # type: ignore[misc]
             assert torch.equal(apply_one(image, name, value), expected)
@@ -134,7 +134,7 @@ def test_operations_on_whole_numbers_equal_pillow(name: str) -> None:
 
 def test_auto_contrast_equals_pillow_within_one_level() -> None:
     """Pillow multiplies by 255 / (high - low) where torchvision divides by (high - low) / 255; both cut off."""
-    for image in pictures(seed=2):
+    for image in sample_images(seed=2):
         gap = apply_one(image, "AutoContrast").int() - in_pillow(image, ImageOps.autocontrast).int()
         assert gap.abs().max() <= 1
 
@@ -150,7 +150,7 @@ ENHANCERS = {
 @pytest.mark.parametrize("name", ENHANCERS)
 def test_blends_are_within_two_levels_of_pillows(name: str) -> None:
     """Pillow rounds the mean gray, the blurred and the blended level; torchvision cuts some of them off."""
-    for image in pictures(seed=3):
+    for image in sample_images(seed=3):
         for factor in (0.1, 0.46, 1.0, 1.36, 1.9):
             expected = in_pillow(image, lambda pixels, factor=factor: ENHANCERS[name](pixels).enhance(factor))  # type: ignore[misc]
             gap = apply_one(image, name, factor).int() - expected.int()
@@ -183,26 +183,26 @@ SHAPES = [(3, 32, 32), (1, 8, 13), (3, 47, 30)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_result_depends_neither_on_the_place_in_the_batch_nor_on_the_neighbours(shape: tuple[int, int, int]) -> None:
+def test_a_result_does_not_depend_on_the_other_images_of_the_batch(shape: tuple[int, int, int]) -> None:
     images, codes, values = random_case(90, shape)
-    whole = operations.apply_operations(images, codes, values)
+    batch = operations.apply_operations(images, codes, values)
     rng = np.random.default_rng(3)
     for size in (90, 31, 2):
         chosen = rng.permutation(90)[:size]
         part = operations.apply_operations(images[chosen], codes[chosen], values[chosen])
-        assert torch.equal(part, whole[chosen])
+        assert torch.equal(part, batch[chosen])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_images_one_by_one_give_what_the_batch_gives(shape: tuple[int, int, int]) -> None:
     images, codes, values = random_case(90, shape, seed=1)
     assert set(codes.tolist()) == set(CODES.values())
-    whole = operations.apply_operations(images, codes, values)
+    batch = operations.apply_operations(images, codes, values)
     for place in range(90):
         alone = operations.apply_operations(
             images[place : place + 1], codes[place : place + 1], values[place : place + 1]
         )
-        assert torch.equal(alone[0], whole[place])
+        assert torch.equal(alone[0], batch[place])
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
@@ -228,7 +228,7 @@ def test_512_images_need_one_call_of_each_operation(monkeypatch: pytest.MonkeyPa
     assert calls == {name: [int((codes == CODES[name]).sum())] for name in NAMES}
 
 
-def test_the_images_given_are_not_changed() -> None:
+def test_the_input_images_are_not_changed() -> None:
     images, codes, values = random_case(90, (3, 12, 12))
     before = images.clone(), codes.copy(), values.copy()
     operations.apply_operations(images, codes, values)
@@ -236,17 +236,17 @@ def test_the_images_given_are_not_changed() -> None:
     assert np.array_equal(codes, before[1]) and np.array_equal(values, before[2])
 
 
-def test_a_batch_without_operations_stays_as_it_is() -> None:
+def test_a_batch_without_operations_is_not_changed() -> None:
     images, _, values = random_case(7, (3, 12, 12))
     assert torch.equal(operations.apply_operations(images, np.full(7, CODES["Identity"]), values), images)
 
 
-@pytest.mark.parametrize("layout", ["every second image", "a window", "channels last"])
-def test_images_may_lie_in_memory_as_they_like(layout: str) -> None:
+@pytest.mark.parametrize("layout", ["every second image", "a crop", "channels last"])
+def test_images_may_have_any_memory_layout(layout: str) -> None:
     images, codes, values = random_case(90, (3, 24, 24), seed=4)
     laid = {
         "every second image": torch.stack([images, 255 - images], dim=1)[:, 0],
-        "a window": torch.nn.functional.pad(images, (3, 5, 2, 1))[..., 2:-1, 3:-5],
+        "a crop": torch.nn.functional.pad(images, (3, 5, 2, 1))[..., 2:-1, 3:-5],
         "channels last": images.to(memory_format=torch.channels_last),
     }[layout]
     assert torch.equal(laid, images) and not laid.is_contiguous()
@@ -304,9 +304,7 @@ def test_channels_are_equalized_and_stretched_each_by_its_own_levels() -> None:
         ("AutoContrast", 0, [50, 60, 100, 135], [0, 30, 150, 255]),  # three times the level less 50
     ],
 )
-def test_levels_become_what_was_worked_out_by_hand(
-    name: str, value: float, levels: list[int], expected: list[int]
-) -> None:
+def test_levels_equal_those_computed_by_hand(name: str, value: float, levels: list[int], expected: list[int]) -> None:
     assert apply_one(gray_image([levels]), name, value).flatten().tolist() == expected
 
 
@@ -353,7 +351,7 @@ def test_shear_turns_about_the_top_left_corner(amount: float) -> None:
     assert torch.equal(apply_one(image.mT.contiguous(), "ShearY", amount), expected.mT)
 
 
-def test_rotate_turns_counter_clockwise_about_the_middle() -> None:
+def test_rotate_turns_counter_clockwise_about_the_center() -> None:
     image = gray_image([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
     assert apply_one(image, "Rotate", 90).tolist() == [[[3, 6, 9], [2, 5, 8], [1, 4, 7]]]
     assert apply_one(image, "Rotate", 180).tolist() == [[[9, 8, 7], [6, 5, 4], [3, 2, 1]]]

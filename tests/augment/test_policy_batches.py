@@ -1,4 +1,4 @@
-"""Policies through the pipeline: the pixels of whole batches against torchvision's image by image."""
+"""Policies in the pipeline: the pixels of batches against torchvision's, image by image."""
 
 import pytest
 import torch
@@ -31,8 +31,8 @@ def test_auto_augmented_batches_equal_torchvision_image_by_image(table: str, sca
     sample = sample_of(16)
     make = make_pipeline(
         f"ResNet8-no_basic_augment-auto_augment{method}",
-        augment__auto_augment__table=table,
-        augment__auto_augment__scale=scale,
+        augment__auto_augment__policy=table,
+        augment__auto_augment__magnitudes=scale,
     )
     met = set()
     for step in range(6):

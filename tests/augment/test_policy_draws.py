@@ -1,4 +1,4 @@
-"""Policies: what they draw, against exact probabilities."""
+"""Policies: the frequencies of their draws against exact probabilities."""
 
 import itertools
 from typing import Any
@@ -39,8 +39,10 @@ def signed_values(scale: str, name: str, level: int | None, size: int) -> list[f
 
 @pytest.mark.parametrize("scale", ["agmax", "torchvision"])
 @pytest.mark.parametrize("table", TABLES)
-def test_auto_augment_draws_pairs_operations_and_signs_as_often_as_its_table_says(table: str, scale: str) -> None:
-    """The whole joint distribution: 25 pairs, each operation or none by its probability, each value with its signs."""
+def test_auto_augment_draws_pairs_operations_and_signs_with_the_probabilities_of_its_policy(
+    table: str, scale: str
+) -> None:
+    """The joint distribution: 25 pairs, each operation or none by its probability, each value with its signs."""
     expected: Distribution = {}
     for pair in learned(table):
         both: list[list[tuple[Outcome, float]]] = []

@@ -15,7 +15,7 @@ from helpers.policies import SIGNED, SPACES, TABLES, agmax_value, as_value, lear
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_learned_tables_are_torchvisions(table: str) -> None:
+def test_the_learned_policies_equal_torchvisions(table: str) -> None:
     codes, probabilities, levels = policies._learned_policy(table)
     assert codes.shape == probabilities.shape == levels.shape == (25, 2)
     for pair, expected in enumerate(learned(table)):
@@ -37,7 +37,7 @@ SIZES = [(32, 32), (28, 28), (8, 8), (224, 224), (96, 64), (299, 331)]
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("policy", SPACES)
-def test_levels_mean_what_they_mean_to_torchvision(policy: str, height: int, width: int) -> None:
+def test_levels_have_the_values_of_torchvision(policy: str, height: int, width: int) -> None:
     make, transform, _ = SPACES[policy]
     strength = make(height, width)
     for name in transform._AUGMENTATION_SPACE:
@@ -71,7 +71,7 @@ def test_every_operation_of_every_strength_equals_torchvisions_pixels(policy: st
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (28, 28), (8, 8), (224, 224), (96, 64)])
-def test_levels_mean_what_they_mean_to_the_agmax_program(height: int, width: int) -> None:
+def test_levels_have_the_values_of_the_agmax_program(height: int, width: int) -> None:
     strength = policies.agmax_scale(height, width)
     for name in NAMES:
         code = CODES[name]

@@ -1,4 +1,4 @@
-"""Soft crop and softening: windows against a drawn canvas, offsets against exact probabilities, targets by hand."""
+"""Soft crop and softening: pixels against a padded canvas, offsets against exact probabilities, targets by hand."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,10 +25,10 @@ GOLDEN = golden("soft_augmentation.json")
 
 
 @pytest.mark.parametrize("case", GOLDEN["visible_share"], ids=lambda case: f"{case['offset_y']},{case['offset_x']}")
-def test_the_visible_share_is_the_reference_programs(case: dict[str, Any]) -> None:
+def test_the_visible_fraction_is_the_reference_programs(case: dict[str, Any]) -> None:
     down, right = torch.tensor([case["offset_y"]]), torch.tensor([case["offset_x"]])
     fraction = soft_crop.visible_fraction(down, right, height=case["height"], width=case["width"])
-    assert fraction.item() == pytest.approx(case["fraction"], abs=1e-6)
+    assert fraction.item() == pytest.approx(case["share"], abs=1e-6)
     assert targets.visible_overlap(fraction, "iou").item() == pytest.approx(case["iou"], abs=1e-6)
     assert targets.visible_overlap(fraction, "area") is fraction
 
@@ -50,7 +50,7 @@ def test_confidence_does_not_fall_below_chance() -> None:
     assert confidence.tolist() == [0.5] * 5
 
 
-# --- the window ------------------------------------------------------------------------------------------------------
+# --- the crop --------------------------------------------------------------------------------------------------------
 
 
 def offsets(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "channels last": lambda images: images.to(memory_format=torch.channels_last),
     "behind others": lambda images: torch.cat([images[:2].flip(0), images])[2:],
     "every second": lambda images: torch.stack([images.flip(0), images], dim=1)[:, 1],
-    "a window of larger ones": lambda images: torch.nn.functional.pad(images, (2, 3, 4, 1))[..., 4:-1, 2:-3],
+    "a crop of larger ones": lambda images: torch.nn.functional.pad(images, (2, 3, 4, 1))[..., 4:-1, 2:-3],
     "turned": lambda images: images.mT.contiguous().mT,
 }
 
@@ -90,7 +90,7 @@ def test_soft_crop_equals_cutting_a_canvas(shape: tuple[int, int, int], dtype: t
     assert torch.equal(laid, before)
 
 
-def test_a_window_beyond_the_image_shows_background_alone() -> None:
+def test_a_crop_outside_of_the_image_holds_only_background() -> None:
     images = random_images(4, 3, 6, 7).float()
     colors = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     down, right = torch.tensor([0, 6, -9, 100]), torch.tensor([-100, 0, 2, 100])
@@ -99,12 +99,12 @@ def test_a_window_beyond_the_image_shows_background_alone() -> None:
     assert soft_crop.visible_fraction(down, right, height=6, width=7).tolist() == [0, 0, 0, 0]
 
 
-def test_a_window_of_each_offset_is_its_own_inverse_where_both_are_visible() -> None:
+def test_cropping_by_the_opposite_offset_restores_the_visible_pixels() -> None:
     images = random_images(40, 3, 12, 16)
     down, right = offsets(40, 12, 16)
     colors = torch.zeros(40, 3, dtype=torch.uint8)
-    there = geometry.shifted_crop(images, down, right, background=colors)
-    back = geometry.shifted_crop(there, -down, -right, background=colors)
+    shifted = geometry.shifted_crop(images, down, right, background=colors)
+    back = geometry.shifted_crop(shifted, -down, -right, background=colors)
     seen = geometry.shifted_crop(torch.full_like(images, 1), down, right, background=colors)
     seen = geometry.shifted_crop(seen, -down, -right, background=colors)
     assert torch.equal(back, images * seen)
@@ -113,20 +113,20 @@ def test_a_window_of_each_offset_is_its_own_inverse_where_both_are_visible() -> 
 
 
 class Largest(TorchDispatchMode):
-    """Note the memory of the largest tensor that is made."""
+    """Record the memory of the largest tensor that is created."""
 
     num_bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for made in tree_leaves(result):
-            if isinstance(made, Tensor):
-                self.num_bytes = max(self.num_bytes, made.untyped_storage().nbytes())
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.num_bytes = max(self.num_bytes, leaf.untyped_storage().nbytes())
         return result
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_no_canvas_is_made(dtype: torch.dtype) -> None:
+def test_no_canvas_is_created(dtype: torch.dtype) -> None:
     """A canvas would take nine times the memory of the images."""
     images = random_images(64, 3, 32, 32).to(dtype)
     down, right = offsets(64, 32, 32)
@@ -150,7 +150,7 @@ def draw(count: int, height: int, width: int, sigma: float, seed: int = 0) -> tu
 
 
 def assert_fraction(observed: Any, expected: float, rounding: float = 5e-5) -> None:
-    """Compare a share of draws with its probability, within three standard errors and the rounding of the latter."""
+    """Compare a fraction of draws with its probability, within three standard errors and its rounding."""
     error = np.sqrt(expected * (1 - expected) / len(observed))
     assert abs(observed.mean() - expected) < 3 * error + rounding
 
@@ -172,10 +172,10 @@ def test_offsets_have_the_probabilities_of_the_released_recipe() -> None:
 def truncated(side: int, sigma: float) -> dict[int, float]:
     """Return the probability of each offset: of a normal number within the side, cut off at the point."""
     edges = stats.norm(0, sigma * side).cdf
-    whole = edges(side) - edges(-side)
-    probabilities = {0: (edges(1) - edges(-1)) / whole}
+    total = edges(side) - edges(-side)
+    probabilities = {0: (edges(1) - edges(-1)) / total}
     for offset in range(1, side):
-        probabilities[offset] = probabilities[-offset] = (edges(offset + 1) - edges(offset)) / whole
+        probabilities[offset] = probabilities[-offset] = (edges(offset + 1) - edges(offset)) / total
     return probabilities
 
 
@@ -221,7 +221,7 @@ def test_without_sigma_nothing_moves() -> None:
     assert down.shape == right.shape == (100,)
 
 
-def test_background_colours_are_normal_and_one_of_each_channel() -> None:
+def test_background_colors_are_normal_and_differ_by_channel() -> None:
     colors = soft_crop.backgrounds(20_000, 3, std=0.01, rng=np.random.default_rng(0)).numpy()
     assert colors.shape == (20_000, 3)
     assert stats.kstest(colors.ravel(), stats.norm(0, 0.01).cdf).pvalue > 1e-3
@@ -232,7 +232,7 @@ def test_background_colours_are_normal_and_one_of_each_channel() -> None:
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 100])
-def test_a_certain_class_keeps_the_confidence_and_the_others_share_the_rest(num_classes: int) -> None:
+def test_a_certain_class_gets_the_confidence_and_the_others_the_rest(num_classes: int) -> None:
     confidence = torch.tensor([1.0, 0.9, 0.775, 1 / num_classes])
     labels = torch.tensor([0, 1, num_classes - 1, 1])
     rows = targets.blend_with_uniform(torch.eye(num_classes)[labels], confidence)
@@ -263,7 +263,7 @@ def test_softened_rows_of_any_probabilities_sum_to_one_and_keep_their_order() ->
 
 
 @pytest.mark.parametrize("method", ["", "-agmax"])
-def test_the_batch_says_how_much_of_each_view_is_visible(method: str) -> None:
+def test_a_batch_holds_the_visible_fraction_of_each_view(method: str) -> None:
     make = make_pipeline(f"ResNet8-soft_crop{method}", augment__soft__background=0.0)
     batch = make(white(200), step=3)
     assert batch.visible is not None
@@ -273,8 +273,8 @@ def test_the_batch_says_how_much_of_each_view_is_visible(method: str) -> None:
     assert batch.visible.std() > 0.1
 
 
-def test_targets_soften_by_the_intersection_over_union_where_that_is_asked_for() -> None:
-    """Image and window have v of an image in common, and cover 2 - v of it together; the batch tells v all the same."""
+def test_targets_soften_by_the_intersection_over_union_if_configured() -> None:
+    """Image and crop overlap in v and cover 2 - v of an image; `visible` of the batch is still v."""
     settings: dict[str, Any] = {"augment__soft__background": 0.0, "augment__softening__visibility": "iou"}
     batch = make_pipeline("ResNet8-soft_crop-agmax", **settings)(white(100), step=0)
     fraction = visible_pixels(batch)
@@ -297,7 +297,7 @@ def test_targets_and_weights_follow_from_what_is_visible(power: float, highest: 
     torch.testing.assert_close(batch.targets, expected_rows(sample.labels, confidence), atol=1e-6, rtol=0)
 
 
-def test_the_two_views_of_an_image_are_cropped_apart() -> None:
+def test_the_two_views_of_an_image_have_different_crops() -> None:
     batch = make_pipeline("ResNet8-soft_crop-agmax")(sample_of(200), step=0)
     assert batch.visible is not None
     first, second = batch.visible.unbind(1)
@@ -335,7 +335,7 @@ def test_wide_crop_has_the_images_of_soft_crop_with_hard_targets() -> None:
     assert (soft.weights < 1).float().mean() > 0.9
 
 
-def test_other_parts_leave_nothing_to_say_of_what_is_visible() -> None:
+def test_without_occlusion_a_batch_has_no_visible_fractions() -> None:
     assert make_pipeline("ResNet8-cutmix")(sample_of(), step=0).visible is None
 
 
@@ -386,7 +386,7 @@ def assert_mixed(mixed: Batch, plain: Batch) -> None:
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_mixed_soft_crops_mix_rows_and_weights_by_one_ratio(mix: str) -> None:
     sample = sample_of(10)._replace(labels=torch.arange(10))
-    settings: dict[str, Any] = {"augment__cutmix__probability": 1.0}
+    settings: dict[str, Any] = {"augment__cutmix__p": 1.0}
     plain = make_pipeline("ResNet8-soft_crop-agmax")(sample, step=1)
     mixed = make_pipeline(f"ResNet8-soft_crop-{mix}-agmax", **settings)(sample, step=1)
     torch.testing.assert_close(mixed.targets.sum(-1), torch.ones(10, 2))
@@ -395,6 +395,6 @@ def test_mixed_soft_crops_mix_rows_and_weights_by_one_ratio(mix: str) -> None:
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_mixed_wide_crops_keep_weights_of_one(mix: str) -> None:
-    batch = make_pipeline(f"ResNet8-wide_crop-{mix}-agmax", augment__cutmix__probability=1.0)(sample_of(), step=1)
+    batch = make_pipeline(f"ResNet8-wide_crop-{mix}-agmax", augment__cutmix__p=1.0)(sample_of(), step=1)
     assert torch.equal(batch.weights, torch.ones(12, 2))
     torch.testing.assert_close(batch.targets.sum(-1), torch.ones(12, 2))

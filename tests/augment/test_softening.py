@@ -1,4 +1,4 @@
-"""Whatever softens targets, alone and with everything else: shares by counting pixels, variants, the final epochs."""
+"""Softened targets, alone and combined: fractions by counting pixels, variants, the weak-augmentation epochs."""
 
 import itertools
 from typing import Any
@@ -43,10 +43,10 @@ LOSSES = golden("soft_augmentation.json")["losses"]
         ("weight_only", "weight", "image"),
     ],
 )
-def test_the_variants_lose_what_the_reference_program_loses(
+def test_the_losses_of_the_variants_equal_the_reference_programs(
     case: dict[str, Any], expected: str, applies_to: str, reweight: str
 ) -> None:
-    """Shares whose confidence is that of the case: v = 1 - sqrt((1 - p) / (1 - 1/K)), the curve of power 2 inverted."""
+    """Visible fractions with the confidence of the case: v = 1 - sqrt((1 - p) / (1 - 1/K)), for power 2."""
     num_classes, labels = case["num_classes"], torch.tensor(case["labels"])
     rng = np.random.RandomState(case["seed"])
     logits = (rng.randn(case["num_images"], num_classes) * case["scale"]).astype(np.float32)
@@ -73,8 +73,8 @@ def test_the_focal_loss_is_the_reference_programs(case: dict[str, Any]) -> None:
     assert losses.terms["classification"].item() == pytest.approx(case["expected"]["focal_gamma2"], abs=1e-6)
 
 
-def test_the_focal_factor_is_of_what_is_missing_whether_or_not_the_entropy_counts() -> None:
-    """A mixed row that is predicted exactly misses nothing; of a certain class the entropy is 0 anyway."""
+def test_the_focal_factor_does_not_depend_on_subtract_entropy() -> None:
+    """A mixed row that is predicted exactly has loss 0; the entropy of a certain class is 0 anyway."""
     rows = torch.tensor([[0.6, 0.4, 0.0]]).repeat(2, 1)[None]
     logits = rows.clamp(min=1e-9).log()
     for subtract_entropy in (True, False):
@@ -91,17 +91,17 @@ def test_the_focal_factor_is_of_what_is_missing_whether_or_not_the_entropy_count
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 4.0, 8.0])
 def test_no_number_of_classes_makes_a_row_negative(power: float) -> None:
-    """Of 31 classes and of 18,631 the blend rounds to a little more than the whole of a row."""
+    """With 31 and with 18,631 classes the blend rounds to a little more than 1."""
     visible = torch.cat([torch.linspace(0, 1, 101), 1 - torch.logspace(-8, -3, 50)])
     for num_classes in (*range(2, 400), 1000, 18631):
-        sure = confidence(visible, num_classes=num_classes, power=power, max_confidence=1.0)
-        rows = blend_with_uniform(torch.eye(num_classes)[:1].expand(len(visible), -1), sure)
+        confidences = confidence(visible, num_classes=num_classes, power=power, max_confidence=1.0)
+        rows = blend_with_uniform(torch.eye(num_classes)[:1].expand(len(visible), -1), confidences)
         assert rows.min() >= 0 and rows.max() <= 1, num_classes
         assert target_entropy(rows).isfinite().all(), num_classes
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
-def test_the_focal_loss_has_gradients_where_nothing_is_missing(gamma: float) -> None:
+def test_the_focal_loss_has_finite_gradients_at_exact_predictions(gamma: float) -> None:
     logits = torch.tensor([[[200.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]], requires_grad=True)
     rows = torch.tensor([[[1.0, 0.0, 0.0]], [[1 / 3, 1 / 3, 1 / 3]]])
     losses = objective("classification", subtract_entropy=True, focal_gamma=gamma)
@@ -109,7 +109,7 @@ def test_the_focal_loss_has_gradients_where_nothing_is_missing(gamma: float) -> 
     assert logits.grad is not None and logits.grad.isfinite().all()
 
 
-def test_smoothing_over_the_others_leaves_the_class_what_it_says() -> None:
+def test_smoothing_over_the_other_classes_leaves_1_minus_smoothing_on_the_class() -> None:
     """0.1 over 9 others: 0.9 and 0.0111; the authors' rows, where torch's would be 0.91 and 0.01."""
     rows = make_pipeline("ResNet8-label_smoothing_others")(sample_of(), step=0).targets[:, 0]
     assert rows.max(-1).values.tolist() == pytest.approx([0.9] * 12)
@@ -119,7 +119,7 @@ def test_smoothing_over_the_others_leaves_the_class_what_it_says() -> None:
 # --- what is visible -------------------------------------------------------------------------------------------------
 
 
-def test_the_share_that_boxes_leave_is_counted_pixel_by_pixel() -> None:
+def test_the_visible_fraction_of_boxes_equals_counting_pixels() -> None:
     rng = np.random.default_rng(0)
     edges = [torch.from_numpy(np.sort(rng.integers(-6, 20, (2, 200)), axis=0)) for _ in range(2)]
     boxes = erasing.Boxes(*edges[0], *edges[1])
@@ -131,7 +131,7 @@ def test_the_share_that_boxes_leave_is_counted_pixel_by_pixel() -> None:
 
 @pytest.mark.parametrize("parts", ["no_basic_augment-soft_cutout", "no_basic_augment-soft_random_erasing", "soft_crop"])
 @pytest.mark.parametrize("method", ["", "-agmax"])
-def test_targets_soften_by_what_each_view_hides(parts: str, method: str) -> None:
+def test_targets_soften_by_the_occlusion_of_each_view(parts: str, method: str) -> None:
     sample = white(80)
     batch = make_pipeline(f"ResNet8-{parts}{method}", **NO_BACKGROUND)(sample, step=1)
     visible = visible_pixels(batch)
@@ -143,8 +143,8 @@ def test_targets_soften_by_what_each_view_hides(parts: str, method: str) -> None
     assert (visible < 1).float().mean() > 0.3
 
 
-def test_a_soft_box_and_a_soft_crop_soften_by_the_product_of_their_shares() -> None:
-    """The box hides a share of the image before the window takes its share of what is there."""
+def test_a_soft_box_and_a_soft_crop_soften_by_the_product_of_their_fractions() -> None:
+    """The box occludes a fraction of the image before soft crop occludes a fraction of the rest."""
     both, crop, box = (
         make_pipeline(f"ResNet8-{parts}-agmax", **NO_BACKGROUND)(white(80), step=1)
         for parts in ("soft_crop-soft_cutout", "soft_crop", "no_basic_augment-soft_cutout")
@@ -155,7 +155,7 @@ def test_a_soft_box_and_a_soft_crop_soften_by_the_product_of_their_shares() -> N
     torch.testing.assert_close(both.weights, 1 - 0.9 * (1 - product) ** 2)
 
 
-def test_hard_boxes_and_wide_crops_hide_without_softening() -> None:
+def test_hard_boxes_and_wide_crops_occlude_without_softening() -> None:
     hard = make_pipeline("ResNet8-wide_crop-cutout-agmax", **NO_BACKGROUND)(white(60), step=1)
     assert torch.equal(hard.targets.max(-1).values, torch.ones(60, 2))
     assert torch.equal(hard.weights, torch.ones(60, 2))
@@ -171,23 +171,23 @@ def test_hard_boxes_and_wide_crops_hide_without_softening() -> None:
 
 @pytest.mark.parametrize("method", ["", "-agmax"])
 def test_the_variants_change_the_target_the_weight_or_both(method: str) -> None:
-    made = {
+    batches = {
         variant: make_pipeline(f"ResNet8-soft_crop{method}", augment__softening__applies_to=variant)(
             sample_of(60), step=0
         )
         for variant in ("target_and_weight", "target", "weight")
     }
-    both, target, weight = made.values()
+    both, target, weight = batches.values()
     assert torch.equal(target.targets, both.targets)
     assert torch.equal(target.weights, torch.ones_like(both.weights))
     assert torch.equal(weight.targets.max(-1).values, torch.ones_like(both.weights))
     assert torch.equal(weight.weights, both.weights)
     assert both.weights.std() > 0.1
-    for batch in made.values():
+    for batch in batches.values():
         assert torch.equal(batch.images, both.images)
 
 
-def test_the_mean_weight_of_the_batch_weighs_every_view_alike() -> None:
+def test_batch_mean_gives_all_views_the_same_weight() -> None:
     own, mean = (
         make_pipeline("ResNet8-soft_crop-agmax", augment__softening__reweight=reweight)(sample_of(60), step=0)
         for reweight in ("image", "batch_mean")
@@ -199,14 +199,16 @@ def test_the_mean_weight_of_the_batch_weighs_every_view_alike() -> None:
 def test_shuffled_confidences_are_those_of_other_views() -> None:
     sample = white(200)
     own, shuffled = (
-        make_pipeline("ResNet8-soft_crop-agmax", augment__softening__link=link, **NO_BACKGROUND)(sample, step=0)
-        for link in ("own", "shuffled")
+        make_pipeline("ResNet8-soft_crop-agmax", augment__softening__confidence_source=source, **NO_BACKGROUND)(
+            sample, step=0
+        )
+        for source in ("own", "shuffled")
     )
     assert torch.equal(shuffled.images, own.images)
     assert torch.equal(shuffled.weights.flatten().sort().values, own.weights.flatten().sort().values)
     assert abs(np.corrcoef(shuffled.weights.flatten(), visible_pixels(own).flatten())[0, 1]) < 4 / np.sqrt(400)
     torch.testing.assert_close(shuffled.targets, expected_rows(sample.labels, shuffled.weights), atol=1e-6, rtol=0)
-    again = make_pipeline("ResNet8-soft_crop-agmax", augment__softening__link="shuffled", **NO_BACKGROUND)(
+    again = make_pipeline("ResNet8-soft_crop-agmax", augment__softening__confidence_source="shuffled", **NO_BACKGROUND)(
         sample, step=1
     )
     assert not torch.equal(again.weights.argsort(0), shuffled.weights.argsort(0))
@@ -215,7 +217,8 @@ def test_shuffled_confidences_are_those_of_other_views() -> None:
 def test_the_mean_confidence_smooths_every_target_alike() -> None:
     sample = white(200)
     own, mean = (
-        make_pipeline("ResNet8-soft_crop", augment__softening__link=link)(sample, step=0) for link in ("own", "mean")
+        make_pipeline("ResNet8-soft_crop", augment__softening__confidence_source=source)(sample, step=0)
+        for source in ("own", "mean")
     )
     confidence = own.weights.mean().expand(200, 1)
     torch.testing.assert_close(mean.weights, confidence)
@@ -240,7 +243,7 @@ def test_every_part_is_among_the_combinations() -> None:
 
 
 class Linear(torch.nn.Module):
-    """Answers every view from its pixels, and both views together."""
+    """A linear model with logits for each view and joint logits for all views."""
 
     def __init__(self, num_views: int) -> None:
         super().__init__()
@@ -254,12 +257,12 @@ class Linear(torch.nn.Module):
 
 
 @pytest.mark.parametrize("part", range(8))
-def test_every_combination_makes_rows_weights_and_steps_that_help(part: int) -> None:
+def test_every_combination_gives_valid_rows_and_weights_and_lowers_the_loss(part: int) -> None:
     """Rows sum to 1, weights lie in (0, 1], every parameter has a gradient, and a small step lowers the loss."""
     sample = sample_of(12, size=8)
     for words in EVERY[part::8]:
         name = "-".join(["ResNet8", *filter(None, words)])
-        config = config_of(name, dataset__image_size=8, augment__standard__padding=1, augment__cutmix__probability=1.0)
+        config = config_of(name, dataset__image_size=8, augment__standard__padding=1, augment__cutmix__p=1.0)
         batch = Augmentation(config)(sample, step=1)
         torch.testing.assert_close(batch.targets.sum(-1), torch.ones(12, config.objective.num_views))
         assert (batch.targets >= 0).all(), name
@@ -282,15 +285,15 @@ def test_every_combination_makes_rows_weights_and_steps_that_help(part: int) -> 
         assert loss() < before, name
 
 
-# --- the final epochs ------------------------------------------------------------------------------------------------
+# --- weak-augmentation epochs ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("fraction", "epochs", "expected"),
     [(0.04, 500, 20), (0.04, 24, 0), (0.04, 25, 1), (0.29, 100, 29), (0.0, 100, 0), (1.0, 7, 7), (0.07, 100, 7)],
 )
-def test_the_final_epochs_are_a_share_rounded_down(fraction: float, epochs: int, expected: int) -> None:
-    assert config_of("ResNet8", augment__final_fraction=fraction, train__epochs=epochs).num_weak_epochs == expected
+def test_the_number_of_weak_augmentation_epochs_is_rounded_down(fraction: float, epochs: int, expected: int) -> None:
+    assert config_of("ResNet8", augment__weak_fraction=fraction, train__epochs=epochs).num_weak_epochs == expected
 
 
 def test_the_published_recipe_ends_with_20_of_500_epochs() -> None:
@@ -300,35 +303,35 @@ def test_the_published_recipe_ends_with_20_of_500_epochs() -> None:
         assert config_of(name, "cifar100").num_weak_epochs == 0
 
 
-FINAL = {"augment__final_fraction": 0.5, "train__epochs": 4, "augment__cutmix__probability": 1.0}
+WEAK = {"augment__weak_fraction": 0.5, "train__epochs": 4, "augment__cutmix__p": 1.0}
 
 
-@pytest.mark.parametrize("hides", ["soft_crop", "wide_crop", "cutout", "random_erasing", "soft_cutout", "standard"])
+@pytest.mark.parametrize("occlusion", ["soft_crop", "wide_crop", "cutout", "random_erasing", "soft_cutout", "standard"])
 @pytest.mark.parametrize("mix", ["", "-mixup", "-cutmix"])
-def test_in_the_final_epochs_nothing_is_hidden_or_mixed(hides: str, mix: str) -> None:
-    """Of 4 epochs of 3 steps the last 6; a background of its own shows where a window leaves the image."""
-    config = config_of(f"ResNet8-{hides}{mix}-agmax", **FINAL, augment__random_erasing__probability=1.0)
+def test_in_the_weak_augmentation_epochs_nothing_is_occluded_or_mixed(occlusion: str, mix: str) -> None:
+    """Of 4 epochs of 3 steps, those from step 6 on are weak."""
+    config = config_of(f"ResNet8-{occlusion}{mix}-agmax", **WEAK, augment__random_erasing__p=1.0)
     augment = builders.augmentation(config, steps_per_epoch=3)
     before, after = (augment(white(40), step=step) for step in (5, 6))
     is_changed = bool((before.targets.max(-1).values < 1).any()) or bool(
         before.visible is not None and (before.visible < 1).any()
     )
-    assert is_changed == (hides != "standard" or bool(mix))
+    assert is_changed == (occlusion != "standard" or bool(mix))
     assert torch.equal(after.targets.max(-1).values, torch.ones(40, 2))
     assert torch.equal(after.weights, torch.ones(40, 2))
     assert after.visible is None or torch.equal(after.visible, torch.ones(40, 2))
 
 
-def test_in_the_final_epochs_flips_crops_and_policies_stay() -> None:
+def test_in_the_weak_augmentation_epochs_flips_crops_and_policies_stay() -> None:
     sample = sample_of(20)
     for name in ("standard-auto_augment-cutmix", "standard-rand_augment-mixup"):
-        config = config_of(f"ResNet8-{name}", **FINAL)
+        config = config_of(f"ResNet8-{name}", **WEAK)
         plain = make_pipeline(f"ResNet8-{name.rpartition('-')[0]}")
         assert torch.equal(builders.augmentation(config, 3)(sample, step=6).images, plain(sample, step=6).images)
 
 
-def test_the_divisor_says_how_little_is_left() -> None:
-    config = config_of("ResNet8-soft_crop", **FINAL, augment__final_divisor=4.0)
+def test_weak_divisor_divides_the_strength() -> None:
+    config = config_of("ResNet8-soft_crop", **WEAK, augment__weak_divisor=4.0)
     augment = builders.augmentation(config, 3)
     early, late = (augment(white(400), step=step).visible for step in (0, 6))
     assert early is not None and late is not None
@@ -337,11 +340,11 @@ def test_the_divisor_says_how_little_is_left() -> None:
     assert early.mean() < 0.6 < 0.8 < late.mean() < 1
 
 
-# --- the sampler, through the whole pipeline -------------------------------------------------------------------------
+# --- visible fractions sampled through the pipeline -------------------------------------------------------------------
 
 
-def test_what_the_curves_are_drawn_of_has_the_exact_mean() -> None:
-    """Sigma 12 of 32 pixels: mean visible share .5221, mean confidence .7240 with 100 classes (spec of the recipe)."""
+def test_sampled_visible_fractions_have_the_exact_mean() -> None:
+    """Sigma 12 of 32 pixels: mean visible fraction .5221, mean confidence .7240 with 100 classes (the recipe)."""
     fractions = builders.sample_visible_fractions(config_of("CifarResNet18-soft_crop", "cifar100"), num_images=40_000)
     assert fractions is not None
     error = fractions.std() / len(fractions) ** 0.5
@@ -351,7 +354,7 @@ def test_what_the_curves_are_drawn_of_has_the_exact_mean() -> None:
     assert builders.sample_visible_fractions(config_of("CifarResNet18-wide_crop-cutout", "cifar100")) is None
 
 
-def test_soft_random_erasing_leaves_half_of_the_views_as_they_are() -> None:
+def test_soft_random_erasing_leaves_half_of_the_views_unchanged() -> None:
     fractions = builders.sample_visible_fractions(
         config_of("ResNet8-no_basic_augment-soft_random_erasing"), num_images=4096
     )

@@ -49,8 +49,8 @@ ON_PIXELS: list[Transform] = [
     TrivialAugmentWide(),
     ColorJitter(0.4, 0.4, 0.4),
 ]
-HIDING: list[OccludingTransform] = [CutOut(), RandomErasing(), SoftCrop()]
-ON_FLOATS: list[Transform] = [PCALighting(), *HIDING]
+OCCLUDING: list[OccludingTransform] = [CutOut(), RandomErasing(), SoftCrop()]
+ON_FLOATS: list[Transform] = [PCALighting(), *OCCLUDING]
 EVERY = [*ON_PIXELS, *ON_FLOATS]
 STREAMS = {
     RandomCrop: "crop",
@@ -82,7 +82,7 @@ def images_for(transform: Transform, count: int = 24) -> Tensor:
 
 
 @pytest.mark.parametrize("transform", EVERY, ids=str)
-def test_a_transform_alone_is_decided_by_its_key_and_leaves_what_it_is_given(transform: Transform) -> None:
+def test_a_transform_depends_on_its_key_alone_and_does_not_change_its_input(transform: Transform) -> None:
     images = images_for(transform)
     before = images.clone()
     one, again, other = (transform(images, key=key) for key in (Key(0, 5), Key(0, 5), Key(0, 6)))
@@ -95,30 +95,30 @@ def test_a_transform_alone_is_decided_by_its_key_and_leaves_what_it_is_given(tra
 
 
 @pytest.mark.parametrize("transform", EVERY, ids=str)
-def test_without_a_key_torchs_seed_decides_and_no_two_calls_are_alike(transform: Transform) -> None:
+def test_without_a_key_torchs_seed_decides_and_two_calls_differ(transform: Transform) -> None:
     images = images_for(transform)
-    made = []
+    batches = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        made.append((transform(images), transform(images)))
-    assert torch.equal(made[0][0], made[1][0]) and torch.equal(made[0][1], made[1][1])
-    assert not torch.equal(made[0][0], made[0][1])
-    assert not torch.equal(made[0][0], made[2][0])
+        batches.append((transform(images), transform(images)))
+    assert torch.equal(batches[0][0], batches[1][0]) and torch.equal(batches[0][1], batches[1][1])
+    assert not torch.equal(batches[0][0], batches[0][1])
+    assert not torch.equal(batches[0][0], batches[2][0])
 
 
 @pytest.mark.parametrize("transform", EVERY, ids=str)
-def test_rows_of_what_is_drawn_give_the_rows_of_the_whole(transform: Transform) -> None:
+def test_rows_of_the_drawn_numbers_give_the_same_rows_of_the_batch(transform: Transform) -> None:
     images = images_for(transform)
     numbers = transform.draw(len(images), images.shape[1:], Key(2, 9))
-    whole = transform(images, key=Key(2, 9))
+    batch = transform(images, key=Key(2, 9))
     for rows in ([0], [23, 4, 4, 11], list(range(24)), list(range(5, 12))):
         assert all(len(each) == len(images) and each.device.type == "cpu" for each in numbers)
-        assert torch.equal(transform.apply(images[rows], *(each[rows] for each in numbers)), whole[rows])
+        assert torch.equal(transform.apply(images[rows], *(each[rows] for each in numbers)), batch[rows])
 
 
-@pytest.mark.parametrize("transform", HIDING, ids=str)
-def test_what_hides_says_how_much_is_visible(transform: OccludingTransform) -> None:
-    """On images of ones what is hidden is 0, or the background, which is hardly ever 1."""
+@pytest.mark.parametrize("transform", OCCLUDING, ids=str)
+def test_an_occluding_transform_returns_the_visible_fraction(transform: OccludingTransform) -> None:
+    """On images of ones, occluded pixels are 0 or the background, which is almost never 1."""
     images = torch.ones(200, 3, 20, 16)
     changed, visible = transform.with_visible(images, key=Key(0, 1))
     assert torch.equal(changed, transform(images, key=Key(0, 1)))
@@ -128,7 +128,7 @@ def test_what_hides_says_how_much_is_visible(transform: OccludingTransform) -> N
     assert not torch.equal(transform.with_visible(images)[1], transform.with_visible(images)[1])
 
 
-def test_a_key_names_the_streams_that_runs_have_always_drawn_from() -> None:
+def test_keys_have_the_random_streams_of_earlier_runs() -> None:
     assert {kind: kind.stream for kind in STREAMS} == STREAMS
     for key, names in [(Key(3, 7), (3, "augment", 7, "crop")), (Key(3, 7).of_view(1), (3, "augment", 7, "crop", 1))]:
         assert np.array_equal(key.rng("crop").random(9), generator(*names).random(9))
@@ -156,7 +156,7 @@ def test_a_transform_is_a_value(transform: Transform) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: RandomCrop(padding=-1), "padding (RandomCrop): -1 is out of range. Give a number of 0 or more"),
         (lambda: RandomHorizontalFlip(p=1.5), "p (RandomHorizontalFlip): 1.5 is out of range. Give a number from 0 to"),
@@ -168,7 +168,7 @@ def test_a_transform_is_a_value(transform: Transform) -> None:
         (lambda: ColorJitter(contrast=float("nan")), "contrast (ColorJitter): nan is out of range"),
         (lambda: PCALighting(std=-0.1), "std (PCALighting): -0.1 is out of range"),
         (lambda: CutOut(size=16), "size (CutOut): 16 is out of range. Give a number from 0 to 1"),
-        (lambda: RandomErasing(scale=(0.4, 0.1)), "scale (RandomErasing): (0.4, 0.1) is no span. Give two numbers"),
+        (lambda: RandomErasing(scale=(0.4, 0.1)), "scale (RandomErasing): (0.4, 0.1) is not a range. Give two numbers"),
         (lambda: RandomErasing(scale=(0.1, 1.1)), "scale (RandomErasing): 1.1 is out of range"),
         (lambda: RandomErasing(ratio=(0.0, 1.0)), "ratio (RandomErasing): 0.0 is out of range"),
         (lambda: SoftCrop(sigma=-1), "sigma (SoftCrop): -1 is out of range"),
@@ -177,17 +177,19 @@ def test_a_transform_is_a_value(transform: Transform) -> None:
         (lambda: CutMix(p=-0.1), "p (CutMix): -0.1 is out of range"),
         (
             lambda: Softening(confidence_source="other"),
-            "link (Softening): 'other' is not known. Give one of own, shuffled, mean",
+            "confidence_source (Softening): 'other' is not known. Give one of own, shuffled, mean",
         ),
         (lambda: Softening(max_confidence=2), "max_confidence (Softening): 2 is out of range"),
     ],
 )
-def test_a_senseless_setting_is_refused_with_what_to_give(make: Callable[[], object], said: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+def test_an_invalid_setting_is_refused_and_the_error_says_what_to_give(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         make()
 
 
-def test_images_of_another_kind_are_refused() -> None:
+def test_images_of_another_dtype_are_refused() -> None:
     with pytest.raises(TypeError, match="uint8"):
         AutoAugment()(torch.rand(4, 3, 8, 8))
     with pytest.raises(ValueError, match="channels"):
@@ -200,8 +202,8 @@ MIXES = [MixUp(), MixUp(1.0), CutMix(), CutMix(0.2)]
 
 
 @pytest.mark.parametrize("mix", MIXES, ids=str)
-def test_a_mix_alone_is_decided_by_its_key_and_mixes_rows_as_it_mixes_images(mix: Mix) -> None:
-    """Image i is all i: a pixel, or the mean of all, says how much of which image is there, and so does its row."""
+def test_a_mix_depends_on_its_key_alone_and_mixes_rows_like_images(mix: Mix) -> None:
+    """All pixels of image i are i, so the mean of a mixed image must equal that of its target row."""
     images = torch.arange(6.0)[:, None, None, None].expand(6, 3, 8, 8).clone()
     for step in range(20):
         mixed, rows = mix(images, torch.eye(6), key=Key(0, step))
@@ -209,8 +211,8 @@ def test_a_mix_alone_is_decided_by_its_key_and_mixes_rows_as_it_mixes_images(mix
         again, same = mix(images, torch.eye(6), key=Key(0, step))
         assert torch.equal(mixed, again) and torch.equal(rows, same)
     assert torch.equal(images[:, 0, 0, 0], torch.arange(6.0))
-    made = [mix(images, torch.eye(6), key=Key(0, step))[1] for step in range(20)]
-    assert not all(torch.equal(made[0], rows) for rows in made)
+    batches = [mix(images, torch.eye(6), key=Key(0, step))[1] for step in range(20)]
+    assert not all(torch.equal(batches[0], rows) for rows in batches)
     torch.manual_seed(1)
     fresh = [mix(images, torch.eye(6))[1] for _ in range(20)]
     torch.manual_seed(1)
@@ -218,7 +220,7 @@ def test_a_mix_alone_is_decided_by_its_key_and_mixes_rows_as_it_mixes_images(mix
     assert not all(torch.equal(fresh[0], rows) for rows in fresh)
 
 
-def test_a_mix_happens_for_whole_batches_as_often_as_p_says() -> None:
+def test_a_mix_is_applied_to_complete_batches_with_probability_p() -> None:
     images, rows = torch.rand(8, 1, 4, 4), torch.eye(8)
     for p in (0.0, 0.3, 1.0):
         mixed = [not torch.equal(MixUp(1.0, p=p)(images, rows, key=Key(0, step))[0], images) for step in range(400)]
@@ -251,7 +253,7 @@ LABELS = torch.arange(24) % 10
 
 
 @pytest.mark.parametrize("transform", EVERY, ids=str)
-def test_each_view_of_a_pipeline_has_the_numbers_of_the_transform_alone(transform: Transform) -> None:
+def test_each_view_of_a_pipeline_has_the_numbers_of_the_single_transform(transform: Transform) -> None:
     images = random_images(24, 3, 20, 16)
     batch = make(transform)(images, LABELS, key=Key(4, 2))
     for view in (0, 1):
@@ -261,10 +263,10 @@ def test_each_view_of_a_pipeline_has_the_numbers_of_the_transform_alone(transfor
         )
         assert torch.equal(batch.images[:, view], alone)
     assert torch.equal(batch.targets, torch.eye(10)[LABELS][:, None].expand(-1, 2, -1))
-    assert (batch.visible is not None) == (transform in HIDING)
+    assert (batch.visible is not None) == (transform in OCCLUDING)
 
 
-def test_transforms_are_sorted_whatever_order_they_are_given_in() -> None:
+def test_transforms_are_sorted_whatever_their_given_order() -> None:
     given = [RandomCrop(), RandomHorizontalFlip(), TrivialAugmentWide(), PCALighting(), CutOut(), SoftCrop()]
     images = random_images(12, 3, 16, 16)
     expected = make(*given)(images, LABELS[:12], key=Key(0))
@@ -284,21 +286,21 @@ WHOLES: dict[str, tuple[list[Transform], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", WHOLES)
-def test_rows_of_a_batch_have_the_numbers_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_batch_have_the_numbers_of_the_complete_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     transforms, settings = WHOLES[name]
     for images in (random_images(24, 3, 16, 16), random_images(24, 2, 3, 16, 16)):
         for step in range(4):
-            whole = make(*transforms, **settings)(images, LABELS, key=Key(1, step))
+            batch = make(*transforms, **settings)(images, LABELS, key=Key(1, step))
             for rows in ([], [3], [20, 3, 7], list(range(12, 24)), torch.arange(0, 24, 2)):
                 chosen = torch.as_tensor(rows, dtype=torch.int64)
                 part = make(*transforms, **settings)(images, LABELS, key=Key(1, step), rows=rows)
-                assert_same(part, Batch(*(None if each is None else each[chosen] for each in whole)))
+                assert_same(part, Batch(*(None if each is None else each[chosen] for each in batch)))
                 with monkeypatch.context() as patch:
                     patch.setitem(pipeline.CHUNK, "cpu", 5 * 2 * 3 * 16 * 16)
                     assert_same(part, make(*transforms, **settings)(images, LABELS, key=Key(1, step), rows=rows))
 
 
-def test_only_the_asked_rows_are_augmented_where_nothing_mixes() -> None:
+def test_only_the_requested_rows_are_augmented_without_a_mix() -> None:
     seen = []
 
     class Watched(RandomCrop):
@@ -311,19 +313,19 @@ def test_only_the_asked_rows_are_augmented_where_nothing_mixes() -> None:
 
 
 def test_a_pipeline_without_a_key_follows_torchs_seed() -> None:
-    made = []
+    batches = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        made.append(make(RandomCrop(), CutOut(), mix=MixUp())(random_images(8, 3, 16, 16), LABELS[:8]))
-    assert_same(made[0], made[1])
-    assert not torch.equal(made[0].images, made[2].images)
+        batches.append(make(RandomCrop(), CutOut(), mix=MixUp())(random_images(8, 3, 16, 16), LABELS[:8]))
+    assert_same(batches[0], batches[1])
+    assert not torch.equal(batches[0].images, batches[2].images)
 
 
-def test_what_hides_softens_where_softening_says_so() -> None:
+def test_only_the_slots_of_occluded_by_soften_targets() -> None:
     images = random_images(24, 3, 16, 16)
-    hiding = [CutOut(), SoftCrop()]
+    occluding = [CutOut(), SoftCrop()]
     both, box, crop = (
-        make(*hiding, softening=Softening(occluded_by=slots))(images, LABELS, key=Key(0))
+        make(*occluding, softening=Softening(occluded_by=slots))(images, LABELS, key=Key(0))
         for slots in (None, ("erase",), ("soft_crop",))
     )
     assert both.visible is not None
@@ -331,12 +333,12 @@ def test_what_hides_softens_where_softening_says_so() -> None:
     seen = [1 - ((1 - batch.weights) / 0.9).sqrt() for batch in (both, box, crop)]
     torch.testing.assert_close(seen[0], seen[1] * seen[2], atol=1e-3, rtol=0)
     assert_same(both._replace(targets=box.targets, weights=box.weights), box)
-    hard = make(*hiding)(images, LABELS, key=Key(0))
+    hard = make(*occluding)(images, LABELS, key=Key(0))
     assert torch.equal(hard.weights, torch.ones(24, 2))
     assert hard.visible is not None and torch.equal(hard.visible, both.visible)
 
 
-class Elsewhere(RandomCrop):
+class UnknownSlot(RandomCrop):
     slot = "somewhere"
 
 
@@ -345,25 +347,34 @@ class AnotherCutOut(CutOut):
 
 
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("build", "message"),
     [
-        (lambda: make(Elsewhere()), "slot (Elsewhere): 'somewhere' is not known. Give one of crop, flip, policy"),
-        (lambda: make(CutOut(0.2), CutOut(0.3)), "stream (CutOut): two transforms draw the same numbers, of 'cutout'"),
-        (lambda: make(AutoAugment(), RandAugment()), "stream (AutoAugment): two transforms draw the same numbers"),
-        (lambda: make(PCALighting(image_std=(1.0, 1.0, 1.0))), "image_std (PCALighting): not the std (0.229, 0.224"),
-        (lambda: make(RandomCrop(), softening=Softening()), "softening (Pipeline): no transform hides a part"),
+        (lambda: make(UnknownSlot()), "slot (UnknownSlot): 'somewhere' is not known. Give one of crop, flip, policy"),
+        (
+            lambda: make(CutOut(0.2), CutOut(0.3)),
+            "stream (CutOut): two transforms draw the same random numbers, of stream 'cutout'",
+        ),
+        (
+            lambda: make(AutoAugment(), RandAugment()),
+            "stream (AutoAugment): two transforms draw the same random numbers",
+        ),
+        (
+            lambda: make(PCALighting(image_std=(1.0, 1.0, 1.0))),
+            "image_std (PCALighting): it differs from the pipeline's std",
+        ),
+        (lambda: make(RandomCrop(), softening=Softening()), "softening (Pipeline): no transform occludes a part"),
         (lambda: make(CutOut(), softening=Softening(occluded_by=("soft_crop",))), "softening (Pipeline): no transform"),
         (lambda: make()(torch.rand(4, 3, 8, 8), LABELS[:4]), "images (Pipeline): torch.float32 [4, 3, 8, 8] with 4 la"),
         (lambda: make()(random_images(4, 3, 8, 8), LABELS[:5]), "images (Pipeline): torch.uint8 [4, 3, 8, 8] with 5 l"),
         (lambda: make()(random_images(4, 3, 3, 8, 8), LABELS[:4]), "images (Pipeline): torch.uint8 [4, 3, 3, 8, 8]"),
     ],
 )
-def test_what_makes_no_batch_is_refused(build: Callable[[], object], said: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+def test_an_invalid_pipeline_or_batch_is_refused(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         build()
 
 
-def test_two_of_one_slot_act_in_the_order_given_by_numbers_of_their_own() -> None:
+def test_two_transforms_of_one_slot_keep_their_order_and_have_separate_numbers() -> None:
     images = torch.full((24, 3, 16, 16), 255, dtype=torch.uint8)
     one, two = (make(*pair)(images, LABELS, key=Key(0)) for pair in itertools.permutations([CutOut(), AnotherCutOut()]))
     assert make(AnotherCutOut(), CutOut()).transforms == (AnotherCutOut(), CutOut())

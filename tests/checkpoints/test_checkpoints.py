@@ -1,4 +1,4 @@
-"""Checkpoints: whole or refused, never half, never a program."""
+"""Checkpoints: complete or refused, and no code in them is run."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ def state(value: float = 1.0) -> dict[str, Any]:
     return {"model": {"weight": torch.full((40, 5), value)}, "step": 3, "sums": {"loss": 0.1}, "names": ["a", "b"]}
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_can_be_loaded(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", state())
     loaded = load(tmp_path / "a.pth")
     assert torch.equal(loaded.pop("model")["weight"], state()["model"]["weight"])
@@ -34,9 +34,9 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 def test_no_flipped_bit_loads_wrong(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     save_checkpoint(path, state())
-    whole, expected = path.read_bytes(), load(path)
-    for position in range(0, len(whole), 97):
-        damaged = bytearray(whole)
+    full, expected = path.read_bytes(), load(path)
+    for position in range(0, len(full), 97):
+        damaged = bytearray(full)
         damaged[position] ^= 1 << (position % 8)
         path.write_bytes(damaged)
         try:
@@ -49,15 +49,15 @@ def test_no_flipped_bit_loads_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fraction", [*np.linspace(0, 0.999, 60)])
-def test_a_file_cut_short_is_refused(tmp_path: Path, fraction: float) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, fraction: float) -> None:
     path = tmp_path / "a.pth"
     save_checkpoint(path, state())
     path.write_bytes(path.read_bytes()[: int(fraction * path.stat().st_size)])
-    with pytest.raises(CheckpointError, match="damaged checkpoint" if fraction else "it is no zip file"):
+    with pytest.raises(CheckpointError, match="damaged checkpoint" if fraction else "it is not a zip file"):
         load(path)
 
 
-def test_what_stands_behind_a_file_changes_nothing_of_it(tmp_path: Path) -> None:
+def test_bytes_after_the_archive_change_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     save_checkpoint(path, state())
     with path.open("ab") as file:
@@ -65,7 +65,7 @@ def test_what_stands_behind_a_file_changes_nothing_of_it(tmp_path: Path) -> None
     assert torch.equal(load(path)["model"]["weight"], state()["model"]["weight"])
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(tmp_path: Path) -> None:
+def test_a_file_that_is_replaced_during_the_read_is_still_read_completely(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     save_checkpoint(path, state(1.0))
     with open_checkpoint(path) as file:
@@ -91,9 +91,9 @@ def test_a_file_that_says_it_is_encrypted_is_refused(tmp_path: Path) -> None:
     [torch.zeros(1).expand(2**36, 2048), torch.zeros(3, device="meta"), torch.zeros(3, 3).to_sparse()],
     ids=["expanded", "without data", "sparse"],
 )
-def test_tensors_that_are_not_what_they_seem_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+def test_tensors_without_enough_values_or_of_other_layouts_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
     save_checkpoint(tmp_path / "a.pth", {"model": {"weight": tensor}})
-    with pytest.raises(CheckpointError, match="without the numbers for it"):
+    with pytest.raises(CheckpointError, match="without enough values"):
         load(tmp_path / "a.pth")
 
 
@@ -105,8 +105,8 @@ def test_a_checkpoint_without_settings_is_named(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "a.pth", content)
         with pytest.raises(CheckpointError, match=why):
             _ = load_saved(tmp_path / "a.pth").config
-    whole = dict.fromkeys(("model", "step", "class_names", "num_images", "optimizer", "plateau", "sums"))
-    save_checkpoint(tmp_path / "a.pth", {"config": {"modle": 1}, **whole})
+    full = dict.fromkeys(("model", "step", "class_names", "num_images", "optimizer", "plateau", "sums"))
+    save_checkpoint(tmp_path / "a.pth", {"config": {"modle": 1}, **full})
     with pytest.raises(
         CheckpointError, match="its settings are of another release, or of parts that are not joined: unknown key modle"
     ):
@@ -116,11 +116,11 @@ def test_a_checkpoint_without_settings_is_named(tmp_path: Path) -> None:
 def test_compressed_entries_are_refused_before_they_are_read(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", state())
     with (
-        zipfile.ZipFile(tmp_path / "a.pth") as whole,
+        zipfile.ZipFile(tmp_path / "a.pth") as full,
         zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as small,
     ):
-        for name in whole.namelist():
-            small.writestr(name, whole.read(name))
+        for name in full.namelist():
+            small.writestr(name, full.read(name))
     with pytest.raises(CheckpointError, match="it holds compressed entries"):
         load(tmp_path / "b.pth")
 
@@ -130,7 +130,7 @@ class Opens:
         return open, ("PWNED", "w")
 
 
-def test_a_program_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"format": "agmax checkpoint", "version": 1, "model": Opens()}, "evil.pth")
     with pytest.raises(CheckpointError, match="open"):
@@ -138,7 +138,7 @@ def test_a_program_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, monkey
     assert not Path("PWNED").exists()
 
 
-def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
+def test_files_of_other_formats_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.pth")
     torch.save({"format": "agmax checkpoint", "version": 99}, tmp_path / "later.pth")
     torch.save([1, 2], tmp_path / "list.pth")
@@ -150,11 +150,11 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
         ("other.pth", "not a checkpoint of this program"),
         ("list.pth", "it holds a list"),
         ("later.pth", "format version 99"),
-        ("page.pth", "it is no zip file"),
-        ("pipe.pth", "no plain file"),
-        (".", "no plain file"),
+        ("page.pth", "it is not a zip file"),
+        ("pipe.pth", "not a plain file"),
+        (".", "not a plain file"),
         ("loop.pth", "Too many levels of symbolic links"),
-        ("zero.pth", "no plain file"),
+        ("zero.pth", "not a plain file"),
         ("none.pth", "not found"),
     ):
         with pytest.raises(CheckpointError, match=why):
@@ -181,7 +181,9 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
-def test_a_file_that_does_not_read_back_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_read_back_is_not_moved_into_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.pth"
     save_checkpoint(path, state(1.0))
     before = path.read_bytes()
@@ -198,7 +200,7 @@ def test_a_file_that_does_not_read_back_is_not_put_in_place(tmp_path: Path, monk
     assert path.read_bytes() == before
 
 
-def test_leftovers_of_a_killed_save_are_swept(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "step-00000001.pth", state())
     (tmp_path / ".step-00000002.pth.tmp-123").write_bytes(b"half")
     CheckpointFolder(tmp_path).sweep()
@@ -218,7 +220,7 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
     assert found[0].name == "step-00000020.pth"
 
 
-def test_the_newest_whole_checkpoint_is_taken_and_none_is_an_error(tmp_path: Path) -> None:
+def test_the_newest_intact_checkpoint_is_used_and_none_is_an_error(tmp_path: Path) -> None:
     store = CheckpointFolder(tmp_path)
     assert store.newest() is None
     store.save(5, state(5))
@@ -232,7 +234,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_none_is_an_error(tmp_path: Pat
         store.newest()
 
 
-def test_a_copy_is_whole(tmp_path: Path) -> None:
+def test_a_copy_is_complete(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", state())
     copy_checkpoint(tmp_path / "a.pth", tmp_path / "b.pth")
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
@@ -240,7 +242,7 @@ def test_a_copy_is_whole(tmp_path: Path) -> None:
         copy_checkpoint(tmp_path / "a.pth", tmp_path / "nowhere" / "b.pth")
 
 
-def test_misfitting_weights_are_counted_and_named() -> None:
+def test_weights_that_do_not_fit_are_counted_and_named() -> None:
     model = torch.nn.Linear(2, 3)
     wrong = {"weight": torch.zeros(3, 4), "extra": torch.zeros(1)}
     with pytest.raises(CheckpointError) as caught:

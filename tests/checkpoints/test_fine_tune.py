@@ -1,4 +1,4 @@
-"""Pretrained weights from files: the classifier new where classes differ, the backbone learning more slowly."""
+"""Pretrained weights from files: a new classifier if the classes differ, and a lower learning rate of the backbone."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ def model_of(name: str, dataset: str, path: Path, **settings: Any) -> Any:
 
 
 def assert_taken(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], head: str, *, is_new: bool) -> None:
-    """Compare all tensors, those of the head with being the file's or not."""
+    """Check that all tensors equal the file's, except those of a new head."""
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         if key.startswith(head) and is_new:
@@ -39,7 +39,7 @@ def assert_taken(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 
 @pytest.mark.parametrize(("classes", "is_new"), [(10, False), (7, True)])
-def test_files_of_every_origin_start_a_backbone(run: Run, tmp_path: Path, classes: int, is_new: bool) -> None:
+def test_files_of_every_origin_initialize_a_backbone(run: Run, tmp_path: Path, classes: int, is_new: bool) -> None:
     """A checkpoint, an export, a file of the AgMax program, and timm's own tensors by name."""
     more = {"dataset.num_classes": classes}
     trained = train(run, "ResNet8-cutout-agmax", "train.epochs=1")["checkpoint"]
@@ -74,9 +74,9 @@ def test_files_of_every_origin_start_a_backbone(run: Run, tmp_path: Path, classe
     ("content", "why"),
     [
         ({"conv1.weight": torch.zeros(3)}, "weights do not fit the model"),
-        ({"conv1.weight": "text"}, "'conv1.weight' is no tensor with a name"),
-        ({}, "it holds no weights by name"),
-        ({"format": "agmax checkpoint", "version": 1}, "it holds no weights by name"),
+        ({"conv1.weight": "text"}, "'conv1.weight' is not a named tensor"),
+        ({}, "it holds no named weights"),
+        ({"format": "agmax checkpoint", "version": 1}, "it holds no named weights"),
     ],
 )
 def test_files_of_other_networks_are_refused(tmp_path: Path, content: dict[str, Any], why: str) -> None:
@@ -87,12 +87,12 @@ def test_files_of_other_networks_are_refused(tmp_path: Path, content: dict[str, 
     with pytest.raises(CheckpointError, match="weights not loaded"):
         model_of("ResNet8", "digits", tmp_path / "a.safetensors")
     os.mkfifo(tmp_path / "b.safetensors")
-    with pytest.raises(CheckpointError, match="no plain file"):
+    with pytest.raises(CheckpointError, match="not a plain file"):
         model_of("ResNet8", "digits", tmp_path / "b.safetensors")
 
 
-def test_weights_are_changed_as_timm_changes_those_that_it_downloads(tmp_path: Path) -> None:
-    """Of colour images and 224 pixels, to a gray stem, and to the positions of 32 pixels."""
+def test_weights_are_converted_as_timm_converts_its_downloads(tmp_path: Path) -> None:
+    """From RGB and 224 pixels to a gray stem and to position embeddings of 32 pixels."""
     torch.manual_seed(0)
     for backbone, name, stem in (
         ("regnetx_002", "RegNetX002", "stem.conv.weight"),
@@ -108,7 +108,7 @@ def test_weights_are_changed_as_timm_changes_those_that_it_downloads(tmp_path: P
         model_of("vit_tiny_patch16_224", "digits", tmp_path / "a.pth", **{"dataset.image_size": 32})
 
 
-def test_without_network_there_is_an_answer_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_error_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> Any:
         raise OSError(113, "No route to host")
 
@@ -120,8 +120,8 @@ def test_without_network_there_is_an_answer_at_once(monkeypatch: pytest.MonkeyPa
         assert "model.pretrained_file=FILE" in str(failure.value)
 
 
-def test_fine_tuning_teaches_the_backbone_more_slowly(run: Run) -> None:
-    """At factor 0 the backbone's parameters stay what they were, while the classifier and the Q network learn."""
+def test_fine_tuning_has_a_lower_learning_rate_for_the_backbone(run: Run) -> None:
+    """At factor 0 the backbone's parameters do not change, while the classifier and the Q network learn."""
     start = train(run, "ResNet8-cutout", "train.epochs=1")["checkpoint"]
     words = [f"model.pretrained_file={start}", "model.channels=1"]
     words += ["optimizer.backbone_lr_factor=0.0", "optimizer.weight_decay=0.0"]
@@ -157,10 +157,10 @@ def test_fine_tuning_resumes_bit_for_bit(run: Run, monkeypatch: pytest.MonkeyPat
     start = train(run, "ResNet8-cutout", "train.epochs=1")["checkpoint"]
     words = ("--config=ResNet8-cutout-fine_tune", *TINY, f"model.pretrained_file={start}", "model.channels=1")
     words += ("train.save_every_steps=1",)
-    whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
+    full = run(*words, "--train", "--json", "train.runs_dir=full").json
     again = interrupted_and_resumed(run, monkeypatch, 6, *words)
-    assert loss_log(again["run_folder"]) == loss_log(whole["run_folder"])
-    assert_same_weights(again["checkpoint"], whole["checkpoint"])
+    assert loss_log(again["run_folder"]) == loss_log(full["run_folder"])
+    assert_same_weights(again["checkpoint"], full["checkpoint"])
 
 
 def test_a_file_without_pretrained_is_a_mistake(run: Run) -> None:

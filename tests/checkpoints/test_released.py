@@ -1,4 +1,4 @@
-"""Files of the AgMax program: their networks answer as there, whatever their names say."""
+"""Files of the AgMax program: their networks give the same logits here, whatever the files' names."""
 
 import io
 import os
@@ -34,7 +34,7 @@ Run = Callable[..., Answer]
 
 
 def loaded(path: Path) -> Any:
-    """Return the classifier of a file, as an evaluation makes it."""
+    """Return the classifier of a file, as in an evaluation."""
     saved = saving.load(path)
     classifier = builders.model(saved.config)
     load_weights(classifier, saved.state["model"], where=path, saved="the file", wanted="the model")
@@ -42,7 +42,7 @@ def loaded(path: Path) -> Any:
 
 
 def assert_logits(found: Tensor, expected: dict[str, Any]) -> None:
-    """Compare logits [2, K] with the golden ones, to a thousandth of their deviation."""
+    """Compare logits [2, K] with the golden ones, to a thousandth of their standard deviation."""
     for row, first, deviation, largest, total in zip(
         found, expected["first8"], expected["std"], expected["argmax"], expected["sum"], strict=True
     ):
@@ -53,7 +53,9 @@ def assert_logits(found: Tensor, expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", EXPECTED, ids=lambda case: case["backbone"])
 @pytest.mark.parametrize("method", ["baseline", "agmax"])
-def test_a_file_answers_as_in_the_program_that_wrote_it(tmp_path: Path, case: dict[str, Any], method: str) -> None:
+def test_a_file_gives_the_logits_of_the_program_that_wrote_it(
+    tmp_path: Path, case: dict[str, Any], method: str
+) -> None:
     path = tmp_path / "some-file.pth"
     units = case["hidden_units"] if method == "agmax" else 0
     state = file_of(case["backbone"], hidden_units=units, classes=case["num_classes"])
@@ -85,8 +87,8 @@ def test_a_file_written_without_a_gpu_holds_the_same() -> None:
 
 @pytest.mark.parametrize("part", KEYS)
 @pytest.mark.parametrize("hidden_units", [0, 24])
-def test_every_network_is_told_by_its_keys_and_shapes(part: str, hidden_units: int) -> None:
-    """All tensors find their place, and none is left over but the dead classifier."""
+def test_every_network_is_recognized_by_its_keys_and_shapes(part: str, hidden_units: int) -> None:
+    """All tensors are used except those of the unused classifier."""
     state = file_of(part, hidden_units=hidden_units, classes=7, is_filled=False)
     found = agmax_format.read_contents(state, Path("a.pth"))
     assert (found.part, found.num_classes, found.channels) == (part, 7, 3)
@@ -121,7 +123,7 @@ def test_the_released_files_are_configurations_of_this_program(name: str) -> Non
         ("folder-of-mine.pth", 3, "imagenet"),
     ],
 )
-def test_the_name_of_a_file_suggests_its_data_set(name: str, classes: int, expected: str) -> None:
+def test_the_name_of_a_file_determines_the_default_data_set(name: str, classes: int, expected: str) -> None:
     state = file_of("WideResNet40-2", classes=classes)
     _, config = saving._from_agmax(state, Path(name))
     assert config.dataset.name == expected
@@ -134,10 +136,10 @@ def test_the_name_of_a_file_suggests_its_data_set(name: str, classes: int, expec
     [("imagenet", 224, 0.485), ("svhn", 32, 0.4309803921568628), ("svhn-core", 32, 0.4914), ("cifar100", 32, 0.4914)],
 )
 @pytest.mark.parametrize("is_named", [False, True])
-def test_a_data_set_that_is_typed_says_how_large_and_how_normalized_images_are(
+def test_a_given_data_set_determines_image_size_and_normalization(
     tmp_path: Path, dataset: str, size: int, mean: float, is_named: bool
 ) -> None:
-    """The name of the file suggests CIFAR-10; the constants are the AgMax program's of the data set that is typed."""
+    """The name of the file suggests CIFAR-10; the constants are the AgMax program's for the given data set."""
     torch.save(file_of("WideResNet40-2", hidden_units=8, classes=10), tmp_path / "what.pth")
     words = ["--eval", f"--resume={tmp_path / 'what.pth'}", f"--dataset={dataset}", "dataset.num_classes=10"]
     words += ["--config=WideResNet40-2-cutmix-agmax"] if is_named else []
@@ -153,10 +155,10 @@ def test_a_data_set_that_is_typed_says_how_large_and_how_normalized_images_are(
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda weights: weights.clear(), "it holds no weights by name"),
+        (lambda weights: weights.clear(), "it holds no named weights"),
         (lambda weights: weights.pop("module.classifier.weight"), "no ResNet, WideResNet, RegNet or EfficientNet"),
         (lambda weights: weights.pop("module.feature_extractor.conv.weight"), "no ResNet, WideResNet"),
-        (lambda weights: weights.update({"module.classifier.bias": "text"}), "is no tensor with a name"),
+        (lambda weights: weights.update({"module.classifier.bias": "text"}), "is not a named tensor"),
     ],
 )
 def test_a_file_of_another_network_is_refused(change: Callable[[dict[str, Any]], Any], why: str) -> None:
@@ -179,10 +181,10 @@ def test_a_resnet_of_another_depth_is_named() -> None:
 
 
 @pytest.mark.parametrize("hidden_units", [0, 16])
-def test_an_evaluation_of_a_released_file_needs_nothing_but_the_file(
+def test_an_evaluation_of_a_released_file_needs_only_the_file(
     run: Run, tmp_path: Path, hidden_units: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ResNet50 on the CPU, of weights that lay on a GPU, without --n-units; the data set has four classes."""
+    """ResNet50 on the CPU with weights saved on a GPU, without --n-units; the data set has four classes."""
     state = file_of("ResNet50", hidden_units=hidden_units, classes=4)
     with monkeypatch.context() as patched:
         patched.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
@@ -202,14 +204,14 @@ def test_an_evaluation_of_a_released_file_needs_nothing_but_the_file(
 
 
 class Opens:
-    """What a file can hold that runs a program when it is loaded carelessly."""
+    """An object that runs code when a file is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open, ("PWNED", "w")
 
 
 def crafted(kind: str, path: Path) -> None:
-    """Write a file that somebody made to do harm."""
+    """Write a manipulated file of a kind."""
     state = file_of("WideResNet40-2", classes=10)
     weights = state["model_state_dict"]
     if kind == "a program":
@@ -228,9 +230,9 @@ def crafted(kind: str, path: Path) -> None:
             torch.jit.script(torch.nn.Linear(2, 2)).save(path)
     elif kind == "a bomb":
         torch.save(state, path.with_suffix(".whole"))
-        with zipfile.ZipFile(path.with_suffix(".whole")) as whole, zipfile.ZipFile(path, "w") as bomb:
-            for entry in whole.infolist():
-                bomb.writestr(entry.filename, whole.read(entry), compress_type=zipfile.ZIP_DEFLATED)
+        with zipfile.ZipFile(path.with_suffix(".whole")) as full, zipfile.ZipFile(path, "w") as bomb:
+            for entry in full.infolist():
+                bomb.writestr(entry.filename, full.read(entry), compress_type=zipfile.ZIP_DEFLATED)
             bomb.writestr("archive/data/999", bytes(2**28), compress_type=zipfile.ZIP_DEFLATED)
     elif kind == "zeros inside":
         torch.save(state, path)
@@ -240,7 +242,7 @@ def crafted(kind: str, path: Path) -> None:
         torch.save(state, path)
         with zipfile.ZipFile(path, "a") as archive:
             archive.filelist += [max(archive.infolist(), key=lambda entry: entry.file_size)] * 50
-            archive.comment = b"so that the list is written anew"
+            archive.comment = b"so that the list is written again"
     elif kind == "a hole of a tebibyte":
         torch.save(state, path)
         os.truncate(path, 2**40)
@@ -267,7 +269,7 @@ def crafted(kind: str, path: Path) -> None:
     elif kind == "a network of nine views":
         weights["module.qnet.model.0.weight"] = torch.zeros(8, 90)
         torch.save(state, path)
-    elif kind == "numbers of another kind":
+    elif kind == "another dtype":
         weights["module.classifier.bias"] = weights["module.classifier.bias"].to(torch.float8_e4m3fn)
         torch.save(state, path)
     elif kind == "no numbers":
@@ -276,24 +278,24 @@ def crafted(kind: str, path: Path) -> None:
 
 
 CRAFTED = {
-    "a program": "it holds programs, which are never run: io.open",
-    **{f"a bare program, protocol {protocol}": "it is no zip file" for protocol in range(6)},
-    "a legacy file": "it is no zip file, as torch has written them since release 1.6",
-    "a legacy archive": "it is no zip file",
+    "a program": "it contains code, which is never run: io.open",
+    **{f"a bare program, protocol {protocol}": "it is not a zip file" for protocol in range(6)},
+    "a legacy file": "it is not a zip file, the format of torch since release 1.6",
+    "a legacy archive": "it is not a zip file",
     "TorchScript": "it holds compressed entries",
     "a bomb": "it holds compressed entries",
     "zeros inside": "wrong checksum in",
     "one entry many times": "its entries are larger than the file",
-    "a hole of a tebibyte": "is the most that is read",
-    "a view of too much": "it holds a tensor of (10, 68719476736) without the numbers for it",
+    "a hole of a tebibyte": "the limit is",
+    "a view of too much": "it holds a tensor of (10, 68719476736) without enough values",
     "a network of terabytes": "weights do not fit the model",
     "a large tensor beside the weights": "its tensors take 54",
     "a tensor of another shape": "no ResNet, WideResNet, RegNet or EfficientNet is among its",
     "a list that holds itself": "no ResNet, WideResNet, RegNet or EfficientNet is among its",
     "a first convolution without axes": "a WideResNet of 18 blocks",
     "a network of nine views": "num_views",
-    "numbers of another kind": "backbone.head.bias torch.float8_e4m3fn instead of torch.float32",
-    "no numbers": "backbone.head.bias hold numbers that are not finite",
+    "another dtype": "backbone.head.bias torch.float8_e4m3fn instead of torch.float32",
+    "no numbers": "backbone.head.bias hold values that are not finite",
 }
 
 OPEN_ALL = """
@@ -308,17 +310,17 @@ for path in sys.argv[1:]:
 """
 
 
-def test_crafted_files_are_refused_in_little_memory_and_nothing_of_them_runs(tmp_path: Path) -> None:
-    """All of them in one program, which may take 256 MiB more than it needs to begin with."""
+def test_crafted_files_are_refused_in_little_memory_and_no_code_of_them_runs(tmp_path: Path) -> None:
+    """All are loaded in one process, with a limit of 256 MiB above its initial memory."""
     paths = [tmp_path / f"{number}.pth" for number in range(len(CRAFTED))]
     for kind, path in zip(CRAFTED, paths, strict=True):
         crafted(kind, path)
     words = [sys.executable, "-c", OPEN_ALL, *map(str, paths)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    said = [line for line in ended.stderr.splitlines() if not line.startswith("note")]
-    assert ended.returncode == 0 and len(said) == 2 * len(CRAFTED), ended.stderr
-    for (kind, why), path, message, status in zip(CRAFTED.items(), paths, said[::2], said[1::2], strict=True):
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("note")]
+    assert ended.returncode == 0 and len(lines) == 2 * len(CRAFTED), ended.stderr
+    for (kind, why), path, message, status in zip(CRAFTED.items(), paths, lines[::2], lines[1::2], strict=True):
         assert status == "4" and why in message and str(path) in message, (kind, message)
     assert not list(tmp_path.rglob("PWNED")) and not (tmp_path.parent / "PWNED").exists()
 
@@ -326,16 +328,16 @@ def test_crafted_files_are_refused_in_little_memory_and_nothing_of_them_runs(tmp
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"model": [1]}, "it holds no weights by name"),
-        ({"model": {"a": "text"}}, "'a' is no tensor with a name"),
-        ({"model": {1: torch.zeros(1), "a": torch.zeros(1)}}, "1 is no tensor with a name"),
+        ({"model": [1]}, "it holds no named weights"),
+        ({"model": {"a": "text"}}, "'a' is not a named tensor"),
+        ({"model": {1: torch.zeros(1), "a": torch.zeros(1)}}, "1 is not a named tensor"),
         ({"class_names": 5}, "what it says of class_names is of another kind"),
         ({"class_names": [5]}, "what it says of the classes is of another kind"),
         ({"step": "5", "sums": []}, "what it says of step, sums is of another kind"),
         ({"optimizer": {"more": torch.zeros(2**20)}}, "its tensors take 4,"),
     ],
 )
-def test_a_checkpoint_of_ours_with_something_else_inside_is_refused(
+def test_a_checkpoint_with_invalid_entries_is_refused(
     run: Run, tmp_path: Path, change: dict[str, Any], why: str
 ) -> None:
     config = resolve.resolve("ResNet8", dataset="digits").config
@@ -353,7 +355,7 @@ def test_a_checkpoint_of_ours_with_something_else_inside_is_refused(
     assert "it lacks num_images" in run("--eval", "--resume=a.pth").err
 
 
-def test_weights_that_are_no_numbers_can_be_looked_at(run: Run, tmp_path: Path) -> None:
+def test_nonfinite_weights_can_be_evaluated_on_request(run: Run, tmp_path: Path) -> None:
     crafted("no numbers", tmp_path / "a.pth")
     words = ("--config=WideResNet40-2", "--dataset=digits", "model.channels=3", "--resume=a.pth", "--json")
     assert run("--eval", *words).status == 4
@@ -365,7 +367,7 @@ def test_weights_that_are_no_numbers_can_be_looked_at(run: Run, tmp_path: Path) 
     assert refused.status == 2 and "it belongs to --eval" in refused.err
 
 
-def test_a_training_goes_on_from_such_a_file_and_says_what_it_leaves(run: Run, tmp_path: Path) -> None:
+def test_a_training_can_start_from_such_a_file_and_says_what_is_not_used(run: Run, tmp_path: Path) -> None:
     torch.save(file_of("WideResNet40-2", classes=10), tmp_path / "a.pth")
     words = ("--dataset=digits", "dataset.train_limit=40", "dataset.image_size=16", "model.channels=3", "--epochs=1")
     answer = run("--config=WideResNet40-2", "--train", "--resume=a.pth", *words, "--json")

@@ -1,4 +1,4 @@
-"""Devices and precision: how batches are cut over devices, and what is answered where one is missing."""
+"""Devices and precision: how batches are split over devices, and the errors where a device is missing."""
 
 import pytest
 import torch
@@ -10,28 +10,28 @@ from agmax.core.batch import Batch, Outputs
 from agmax.core.errors import ResourceError
 
 
-def test_batches_and_outputs_are_cut_and_joined_along_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_split_and_outputs_gathered_along_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """DataParallel's scatter and gather on the CPU, with a gather that only concatenates."""
     batch = Batch(torch.randn(4, 2, 3, 8, 8), torch.randn(4, 2, 10), torch.ones(4, 2))
     halves = scatter_gather.scatter(batch, [-1, -1])
     assert [type(half) for half in halves] == [Batch, Batch]
     assert torch.equal(halves[1].images, batch.images[2:])
 
-    class Joined:
+    class Concatenate:
         @staticmethod
         def apply(device: object, dim: int, *parts: Tensor) -> Tensor:
             return torch.cat(parts, dim)
 
-    monkeypatch.setattr(scatter_gather, "Gather", Joined)
+    monkeypatch.setattr(scatter_gather, "Gather", Concatenate)
     outputs = [Outputs(torch.ones(2, 2, 10) * k, torch.ones(2, 10) * k) for k in range(2)]
-    joined = scatter_gather.gather(outputs, "cpu")
-    assert isinstance(joined, Outputs)
-    assert joined.logits.shape == (4, 2, 10)
-    assert joined.joint_logits[:, 0].tolist() == [0, 0, 1, 1]
-    assert joined.features is None
+    gathered = scatter_gather.gather(outputs, "cpu")
+    assert isinstance(gathered, Outputs)
+    assert gathered.logits.shape == (4, 2, 10)
+    assert gathered.joint_logits[:, 0].tolist() == [0, 0, 1, 1]
+    assert gathered.features is None
 
 
-def test_a_gpu_that_is_not_there_is_an_error_and_an_empty_variable_no_request(
+def test_a_missing_gpu_is_an_error_and_an_empty_variable_requests_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -47,7 +47,7 @@ def test_a_gpu_that_is_not_there_is_an_error_and_an_empty_variable_no_request(
         devices.choose_device("cuda")
 
 
-def test_auto_precision_is_bf16_exactly_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_precision_is_bf16_exactly_where_the_processor_supports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for has in (False, True):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has})

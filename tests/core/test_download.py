@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that behaves, and from one that does not."""
+"""Downloads from a server on this machine, one that works and one that misbehaves."""
 
 import socket
 import time
@@ -21,19 +21,19 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("manner", ["ok", "cut-once", "cut-and-no-range", "slow", "500-then-ok", "to"])
-def test_a_file_arrives_whole(server: str, tmp_path: Path, manner: str) -> None:
+def test_a_download_is_complete_in_spite_of_interruptions(server: str, tmp_path: Path, manner: str) -> None:
     path = tmp_path / "new" / "a.pth"
     assert fetch(f"{server}/{manner}/a.pth", path, sha256=SHA256.upper()) == path
     assert path.read_bytes() == BODY
     assert [each.name for each in path.parent.iterdir()] == ["a.pth"]
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_ended(server: str, tmp_path: Path) -> None:
+def test_an_interrupted_download_continues_where_it_stopped(server: str, tmp_path: Path) -> None:
     fetch(f"{server}/cut-once/a.pth", tmp_path / "a.pth")
     assert Server.asked == [("/cut-once/a.pth", None), ("/cut-once/a.pth", "bytes=5000-")]
 
 
-def test_a_later_program_goes_on_with_what_is_there(server: str, tmp_path: Path) -> None:
+def test_a_later_run_continues_the_partial_file(server: str, tmp_path: Path) -> None:
     url = f"{server}/cut-thrice/a.pth"
     with pytest.raises(DownloadError, match="Try again"):
         fetch(url, tmp_path / "a.pth")
@@ -44,8 +44,8 @@ def test_a_later_program_goes_on_with_what_is_there(server: str, tmp_path: Path)
     assert [each.name for each in tmp_path.iterdir()] == ["a.pth"]
 
 
-def test_parts_of_two_versions_are_never_joined(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of another address begins anew, and so does one that has changed since."""
+def test_parts_of_two_versions_are_never_combined(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The download starts again when the URL is another or when the file has changed."""
     with pytest.raises(DownloadError):
         fetch(f"{server}/cut/a.pth", tmp_path / "a.pth")
     other = b"PK" + BODY[::-1]
@@ -68,34 +68,36 @@ REFUSED = {
     "empty": "it is empty",
     "short-parts": "the connection ended after 5200 of",
     "wrong-part": "the connection ended after 5000 of",
-    "to-nonsense": "it is no address of a file",
-    "bad-length": "does not say how long the file is",
+    "to-nonsense": "it is not the URL of a file",
+    "bad-length": "does not send the file's size",
     "silence": "timed out",
-    "no-length": "does not say how long the file is",
+    "no-length": "does not send the file's size",
     "reset": "closed connection",
     "hang": "timed out",
     "404": "the server answers 404",
     "page": "not the file: the server sends text/html",
-    "plain-page": "not the file: it is of another kind",
-    "pointer": "a pointer of Git LFS",
+    "plain-page": "not the file: it is of another type",
+    "pointer": "a Git LFS pointer",
     "gzip": "the server sends it compressed",
     "loop": "the server answers 302 too often",
-    "to-file": "or with an address that is not followed",
-    "to-http": "only https is",
+    "to-file": "or with a URL that is refused",
+    "to-http": "only https is allowed",
 }
 
 
 @pytest.mark.parametrize(("manner", "why"), REFUSED.items())
-def test_what_is_not_the_whole_file_harms_nothing(server: str, tmp_path: Path, manner: str, why: str) -> None:
+def test_a_failed_download_leaves_the_existing_file_unchanged(
+    server: str, tmp_path: Path, manner: str, why: str
+) -> None:
     path = tmp_path / "a.pth"
-    path.write_bytes(b"what was there")
+    path.write_bytes(b"existing")
     with pytest.raises(DownloadError) as failure:
         fetch(f"{server}/{manner}/a.pth?token=secret", path)
     assert failure.value.exit_code == 5
     assert why in str(failure.value)
     assert f"{server}/{manner}/a.pth" in str(failure.value) and "secret" not in str(failure.value)
     assert str(path) in str(failure.value)  # where to put it by hand
-    assert path.read_bytes() == b"what was there"
+    assert path.read_bytes() == b"existing"
     assert len(Server.asked) <= 7
 
 
@@ -103,8 +105,8 @@ def test_what_is_not_the_whole_file_harms_nothing(server: str, tmp_path: Path, m
     ("known", "why"),
     [
         ({"sha256": "0" * 64}, f"its sha256 is {SHA256} instead of {'0' * 64}"),
-        ({"size": len(BODY) + 1}, f"{len(BODY)} bytes are sent, the file has {len(BODY) + 1}"),
-        ({"magic": b"\x89PNG"}, "of another kind"),
+        ({"size": len(BODY) + 1}, f"the server sends {len(BODY)} bytes, the file has {len(BODY) + 1}"),
+        ({"magic": b"\x89PNG"}, "of another type"),
     ],
 )
 def test_another_file_is_refused_and_removed(server: str, tmp_path: Path, known: dict[str, Any], why: str) -> None:
@@ -113,7 +115,7 @@ def test_another_file_is_refused_and_removed(server: str, tmp_path: Path, known:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_length_a_known_size_tells_the_whole(server: str, tmp_path: Path) -> None:
+def test_without_a_content_length_the_given_size_is_used(server: str, tmp_path: Path) -> None:
     fetch(f"{server}/no-length/a.pth", tmp_path / "a.pth", size=len(BODY), sha256=SHA256)
     assert (tmp_path / "a.pth").read_bytes() == BODY
 
@@ -121,36 +123,36 @@ def test_without_a_length_a_known_size_tells_the_whole(server: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://example.com/a.pth?secret", "only https is"),
-        ("ftp://example.com/a.pth", "only https is"),
-        ("file://host/etc/passwd", "only https is"),
-        ("https://me:secret@example.com/a.pth", "it holds a user or a password"),
-        ("https://example.com:99999/a.pth", "it is no address"),
-        ("https://example.com:secret/a.pth", "it is no address"),
-        ("https://example.com/a b.pth?secret", "it is no address"),
-        ("https:///a.pth", "it is no address"),
+        ("http://example.com/a.pth?secret", "only https is allowed"),
+        ("ftp://example.com/a.pth", "only https is allowed"),
+        ("file://host/etc/passwd", "only https is allowed"),
+        ("https://me:secret@example.com/a.pth", "it contains a user name or a password"),
+        ("https://example.com:99999/a.pth", "it is not the URL"),
+        ("https://example.com:secret/a.pth", "it is not the URL"),
+        ("https://example.com/a b.pth?secret", "it is not the URL"),
+        ("https:///a.pth", "it is not the URL"),
     ],
 )
-def test_only_safe_addresses_are_followed(tmp_path: Path, url: str, why: str) -> None:
+def test_only_safe_urls_are_requested(tmp_path: Path, url: str, why: str) -> None:
     with pytest.raises(DownloadError, match=why) as failure:
         fetch(url, tmp_path / "a.pth")
     assert "secret" not in str(failure.value).replace("com:secret/", "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "WAIT", 0.0)
     with pytest.raises(DownloadError, match=r"download failed \(http://127.0.0.1:9/a.pth\): .*refused"):
         fetch("http://127.0.0.1:9/a.pth", tmp_path / "a.pth")
 
 
-def test_a_server_that_never_takes_the_call_is_given_up_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connecting_has_a_shorter_timeout_than_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "WAIT", 0.0)
     monkeypatch.setattr(download, "CONNECT_TIMEOUT", 0.2)
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen(0)
-        with socket.create_connection(busy.getsockname()):  # the only call that waits to be taken
+        with socket.create_connection(busy.getsockname()):  # the one connection that the queue holds
             started = time.monotonic()
             with pytest.raises(DownloadError, match="timed out"):
                 fetch(f"http://127.0.0.1:{busy.getsockname()[1]}/a.pth", tmp_path / "a.pth")
@@ -158,33 +160,33 @@ def test_a_server_that_never_takes_the_call_is_given_up_soon(tmp_path: Path, mon
 
 
 def test_two_programs_do_not_write_one_file(server: str, tmp_path: Path) -> None:
-    with storage.open_locked(tmp_path / ".a.pth.part") as held:
-        assert held is not None
-        with pytest.raises(BusyError, match="another program writes it"):
+    with storage.open_locked(tmp_path / ".a.pth.part") as file:
+        assert file is not None
+        with pytest.raises(BusyError, match="another program is writing it"):
             fetch(f"{server}/ok/a.pth", tmp_path / "a.pth")
     assert Server.asked == []
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_of_the_output(server: str, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_output_error(server: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write the download"):
         fetch(f"{server}/ok/a.pth", tmp_path / "file" / "a.pth")
 
 
-def test_secrets_of_an_address_are_not_shown() -> None:
+def test_secrets_of_a_url_are_not_shown() -> None:
     assert without_secrets("https://me:pass@host.org:8080/a/b.pth?token=secret#x") == "https://host.org:8080/a/b.pth"
     assert without_secrets("--resume=https://host/a?b") == "--resume=https://host/a"
     assert without_secrets("train.epochs=3?") == "train.epochs=3?"
 
 
-def test_what_no_digest_is_known_of_comes_over_https_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert download._safe("http://example.com/a.mat", plain=True)
-    with pytest.raises(DownloadError, match="only https is"):
-        download._safe("http://example.com/a.mat", plain=False)
+def test_http_is_allowed_only_with_a_known_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert download._check_url("http://example.com/a.mat", plain=True)
+    with pytest.raises(DownloadError, match="only https is allowed"):
+        download._check_url("http://example.com/a.mat", plain=False)
 
 
-def test_the_proxy_of_the_environment_is_asked(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets the whole address; it is the loopback server, which answers by the first word of a path."""
+def test_the_proxy_of_the_environment_is_used(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy gets the complete URL; here it is the loopback server, which acts on the first word of a path."""
     monkeypatch.setenv("http_proxy", server)
     monkeypatch.setattr(Server, "send_http:", Server.send_ok, raising=False)
     fetch("http://example.com/a.pth", tmp_path / "a.pth", sha256=SHA256)

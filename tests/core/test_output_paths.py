@@ -1,4 +1,4 @@
-"""What is written replaces nothing that must stay, and what cannot be written is told before the work."""
+"""Output files replace nothing that must stay, and a path that cannot be written is reported before the run."""
 
 import os
 import resource
@@ -28,7 +28,7 @@ from helpers.files import names
 from helpers.places import REPOSITORY, skip_or_fail
 from helpers.training import tree
 
-# --- what must not be replaced ---------------------------------------------------------------------------------------
+# --- paths that must not be replaced ---------------------------------------------------------------------------------
 
 
 def make_fifo(path: Path) -> None:
@@ -54,7 +54,7 @@ SPECIAL: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_what_is_no_plain_file_stays(tmp_path: Path, kind: str, force: bool) -> None:
+def test_a_path_that_is_not_a_plain_file_is_never_replaced(tmp_path: Path, kind: str, force: bool) -> None:
     path = tmp_path / "a"
     SPECIAL[kind](path)
     before = path.lstat()
@@ -74,14 +74,14 @@ def test_what_is_no_plain_file_stays(tmp_path: Path, kind: str, force: bool) -> 
     assert not (tmp_path / "linked").exists() or (tmp_path / "linked").read_bytes() == b"old"
 
 
-def test_what_comes_while_a_file_is_made_stays_too(tmp_path: Path) -> None:
+def test_a_pipe_created_during_the_write_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="it is a pipe"), output_file(tmp_path / "a", force=True):
         os.mkfifo(tmp_path / "a")
     assert names(tmp_path) == ["a"] and stat.S_ISFIFO((tmp_path / "a").lstat().st_mode)
 
 
 @pytest.mark.parametrize("device", ["/dev/full", "/dev/null"])
-def test_devices_stay_devices(device: str) -> None:
+def test_devices_are_never_replaced(device: str) -> None:
     before = names(Path("/dev"))
     for force in (False, True):
         with pytest.raises(OutputError, match=f"cannot write \\({device}\\): it is a device"):
@@ -91,11 +91,11 @@ def test_devices_stay_devices(device: str) -> None:
     assert stat.S_ISCHR(os.lstat(device).st_mode) and names(Path("/dev")) == before
 
 
-def test_a_file_that_is_there_is_replaced_by_force_alone(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
     with pytest.raises(
-        AlreadyExistsError, match=r"there is a file already \(.*a\)\. Give --force to replace it"
+        AlreadyExistsError, match=r"the file exists already \(.*a\)\. Give --force to replace it"
     ) as caught:
         check_output(path)
     assert isinstance(caught.value, UsageError) and caught.value.exit_code == 2
@@ -110,7 +110,7 @@ def test_a_file_that_is_there_is_replaced_by_force_alone(tmp_path: Path) -> None
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """Return what looks like a run folder, with a checkpoint."""
+    """Return a folder that looks like a run folder, with a checkpoint."""
     folder = tmp_path / "runs" / "ResNet8" / "digits-s0"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").touch()
@@ -123,22 +123,22 @@ def test_nothing_is_written_into_a_run_folder(run_folder: Path, tmp_path: Path, 
     before = tree(tmp_path)
     (tmp_path / "by-link").symlink_to(run_folder)
     for path in (run_folder / name, tmp_path / "by-link" / name):
-        with pytest.raises(OutputError, match=r"in the run folder .*digits-s0, which its training alone"):
+        with pytest.raises(OutputError, match=r"in the run folder .*digits-s0, which only its training may write"):
             check_output(path, force=True)
     (tmp_path / "by-link").unlink()
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("mark", ["metrics.jsonl", "environment.json", ".lock"])
-def test_a_run_without_a_checkpoint_is_one_too(run_folder: Path, mark: str) -> None:
+def test_a_run_folder_without_a_checkpoint_is_recognized(run_folder: Path, mark: str) -> None:
     (run_folder / "checkpoints" / "step-00000012.pth").unlink()
     check_output(run_folder / "a.png")
     (run_folder / mark).touch()
-    with pytest.raises(OutputError, match="it lies in the run folder"):
+    with pytest.raises(OutputError, match="it is in the run folder"):
         check_output(run_folder / "a.png")
 
 
-def test_beside_a_configuration_and_downloaded_checkpoints_files_can_be_written(tmp_path: Path) -> None:
+def test_a_folder_with_a_configuration_and_downloaded_checkpoints_is_not_a_run_folder(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "imagenet-agmax.pth").touch()
@@ -146,10 +146,10 @@ def test_beside_a_configuration_and_downloaded_checkpoints_files_can_be_written(
     check_output(tmp_path / "checkpoints" / "features.pth")
 
 
-# --- before the work, and what went wrong ----------------------------------------------------------------------------
+# --- checks before a run, and explanations of errors -----------------------------------------------------------------
 
 
-def test_what_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> None:
+def test_checking_that_a_path_can_be_written_leaves_no_file(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "folder", is_folder=True)
     check_writable(tmp_path / "new" / "results.jsonl")
     check_output(tmp_path / "new" / "a.png")
@@ -166,13 +166,13 @@ def test_what_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("nowhere/a", "its folder is not there"),
+        ("nowhere/a", "its folder does not exist"),
         ("file/a", "Not a directory"),
         ("a" * 256, "File name too long"),
         ("loop/a", "Too many levels of symbolic links"),
     ],
 )
-def test_what_is_wrong_with_a_path_is_said(tmp_path: Path, name: str, why: str) -> None:
+def test_an_error_says_what_is_wrong_with_a_path(tmp_path: Path, name: str, why: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     for write in (check_output, lambda path: write_file(path, "new")):
@@ -183,7 +183,7 @@ def test_what_is_wrong_with_a_path_is_said(tmp_path: Path, name: str, why: str) 
 
 @contextmanager
 def no_longer_than(num_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow longer."""
+    """Limit the size of every file that this process writes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:
@@ -192,7 +192,7 @@ def no_longer_than(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_an_error_that_torch_hides_is_told(tmp_path: Path) -> None:
+def test_a_system_error_inside_a_torch_error_is_reported(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", {"weights": torch.zeros(10)})
     before = (tmp_path / "a.pth").read_bytes()
     with pytest.raises(OutputError, match=r"cannot write \(.*a\.pth\): File too large"), no_longer_than(50_000):
@@ -200,7 +200,7 @@ def test_an_error_that_torch_hides_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "a.pth").read_bytes() == before and names(tmp_path) == ["a.pth"]
 
 
-def test_an_error_of_torch_without_any_cause_is_laid_to_a_full_disk_where_it_is_nearly_full(
+def test_a_torch_error_without_a_cause_is_reported_as_a_full_disk_if_the_disk_is_nearly_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for free, kind in ((storage.NEARLY_FULL - 1, OutputError), (storage.NEARLY_FULL, RuntimeError)):
@@ -217,28 +217,28 @@ IN_SMALL = """
 import sys
 from pathlib import Path
 import torch
-from agmax.checkpoints.write import save
+from agmax.checkpoints.write import save_checkpoint
 from agmax.core.errors import OutputError
 from agmax.core.storage import check_output, check_writable, write_file
-def told(write, *words, **settings):
+def print_error(write, *arguments, **keywords):
     try:
-        write(*words, **settings)
+        write(*arguments, **keywords)
     except OutputError as error:
         print(error)
 path = Path("small/a.pth")
-save(path, {"weights": torch.zeros(10)})
+save_checkpoint(path, {"weights": torch.zeros(10)})
 before = path.read_bytes()
-told(save, path, {"weights": torch.zeros(1_000_000)})
-told(write_file, Path("small/b"), b"x" * 2_000_000)
+print_error(save_checkpoint, path, {"weights": torch.zeros(1_000_000)})
+print_error(write_file, Path("small/b"), b"x" * 2_000_000)
 assert path.read_bytes() == before and list(Path("small").iterdir()) == [path]
 for folder in (Path("sealed"), Path("sealed/new")):
-    told(check_writable, folder, is_folder=True)
-told(check_output, Path("sealed/a"))
-told(write_file, Path("sealed/a"), "new")
+    print_error(check_writable, folder, is_folder=True)
+print_error(check_output, Path("sealed/a"))
+print_error(write_file, Path("sealed/a"), "new")
 """
 
 
-def test_a_full_disk_and_a_read_only_one_are_told_as_what_they_are(tmp_path: Path) -> None:
+def test_a_full_disk_and_a_read_only_one_are_reported_as_such(tmp_path: Path) -> None:
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0:
         skip_or_fail("needs user namespaces")
     (tmp_path / "small").mkdir()

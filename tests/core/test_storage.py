@@ -1,4 +1,4 @@
-"""Files are whole or not at all, and have one writer."""
+"""Files are written atomically and have one writer."""
 
 import errno
 import os
@@ -23,10 +23,10 @@ from agmax.core.storage import (
 from helpers.files import names
 from helpers.places import REPOSITORY
 
-# --- whole files -----------------------------------------------------------------------------------------------------
+# --- atomic files ----------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_there_when_the_block_has_ended_and_not_before(tmp_path: Path) -> None:
+def test_a_file_exists_only_after_the_block_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with atomic_file(path) as file:
         file.write(b"new")
@@ -35,7 +35,7 @@ def test_a_file_is_there_when_the_block_has_ended_and_not_before(tmp_path: Path)
 
 
 class Stop(BaseException):
-    """What ends a program in the middle of a block."""
+    """An exception that ends a program in the middle of a block."""
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, Stop])
@@ -53,7 +53,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_an_error_of_the_system_leaves_the_old_file_and_nothing_else(
+def test_a_system_error_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     (tmp_path / "a").write_bytes(b"old")
@@ -97,9 +97,7 @@ def test_content_is_synced_before_it_is_put_in_place_and_its_folder_after(
     assert done == ["sync file", "replace", "sync folder"]
 
 
-def test_a_file_system_whose_folders_are_not_synced_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_that_cannot_sync_folders_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sync(number: int) -> None:
         if stat.S_ISDIR(os.fstat(number).st_mode):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -110,7 +108,7 @@ def test_a_file_system_whose_folders_are_not_synced_is_no_error(
 
 
 @pytest.mark.parametrize("has_links", [True, False])
-def test_a_file_that_is_not_to_be_replaced_stays_even_if_it_came_meanwhile(
+def test_a_file_created_during_the_write_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -126,7 +124,7 @@ def test_a_file_that_is_not_to_be_replaced_stays_even_if_it_came_meanwhile(
     assert (tmp_path / "a").read_bytes() == b"another's" and names(tmp_path) == ["a", "new"]
 
 
-def test_of_two_that_finish_in_the_same_instant_the_first_stays(
+def test_of_two_files_finished_at_the_same_time_the_first_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = os.link
@@ -141,19 +139,19 @@ def test_of_two_that_finish_in_the_same_instant_the_first_stays(
     assert (tmp_path / "a").read_bytes() == b"another's" and names(tmp_path) == ["a"]
 
 
-def test_a_name_as_long_as_may_be_can_be_written(tmp_path: Path) -> None:
+def test_a_name_of_the_maximum_length_can_be_written(tmp_path: Path) -> None:
     for name in ("a" * 255, "ä" * 127):
         write_file(tmp_path / name, "new")
     assert names(tmp_path) == ["a" * 255, "ä" * 127]
 
 
-def test_what_a_killed_program_of_the_same_number_has_left_is_no_hindrance(tmp_path: Path) -> None:
+def test_a_temporary_file_left_by_a_killed_program_is_replaced(tmp_path: Path) -> None:
     (tmp_path / f".a.tmp-{os.getpid()}").symlink_to(tmp_path / "elsewhere")
     write_file(tmp_path / "a", "new")
     assert names(tmp_path) == ["a"]
 
 
-def test_leftovers_are_swept_and_nothing_else(tmp_path: Path) -> None:
+def test_sweep_removes_temporary_files_and_nothing_else(tmp_path: Path) -> None:
     for name in ("a", ".a.tmp-12", ".config.yaml.tmp-3", ".lock", "b.tmp-3", ".a.pth.part"):
         (tmp_path / name).touch()
     sweep(tmp_path)
@@ -171,9 +169,9 @@ def test_lines_are_appended(tmp_path: Path) -> None:
 # --- one writer ------------------------------------------------------------------------------------------------------
 
 
-def test_a_lock_says_who_holds_it_and_the_second_gets_none(tmp_path: Path) -> None:
+def test_a_lock_names_its_owner_and_has_only_one(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
-    path.write_text("process 1 on the host of before")
+    path.write_text("process 1 on another host")
     with storage.lock(path) as first:
         assert first is not None
         with storage.lock(path) as second:
@@ -195,7 +193,7 @@ with storage.lock(Path(".lock")) as held:
 """
 
 
-def test_the_lock_of_a_killed_program_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_of_a_killed_program_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     words = [sys.executable, "-c", HOLD]
     pipe = subprocess.PIPE
@@ -210,27 +208,27 @@ def test_the_lock_of_a_killed_program_goes_with_it(tmp_path: Path, monkeypatch: 
         assert ours is not None
 
 
-def test_a_file_that_was_replaced_while_its_lock_was_waited_for_is_opened_anew(
+def test_a_file_that_is_replaced_during_the_wait_for_its_lock_is_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
     flock, calls = storage.fcntl.flock, []
 
-    def replaced_at_first(file: Any, how: int) -> None:
+    def replace_then_lock(file: Any, how: int) -> None:
         if not calls:
             path.unlink()
             path.write_bytes(b"new")
         calls.append(how)
         flock(file, how)
 
-    monkeypatch.setattr(storage.fcntl, "flock", replaced_at_first)
+    monkeypatch.setattr(storage.fcntl, "flock", replace_then_lock)
     with storage.open_locked(path, wait=True) as file:
         assert file is not None
         file.seek(0)
         assert file.read() == b"new" and len(calls) == 2
 
 
-def test_an_error_in_a_block_that_holds_a_lock_stays_what_it_is(tmp_path: Path) -> None:
+def test_an_error_in_a_block_that_holds_a_lock_is_not_changed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), storage.lock(tmp_path / ".lock"):
         (tmp_path / "nowhere").read_bytes()

@@ -1,4 +1,4 @@
-"""Files that cannot be read: left out where that is asked for, else an error that names them."""
+"""Unreadable files: skipped if configured, otherwise an error that names them."""
 
 import logging
 import struct
@@ -42,14 +42,14 @@ def mixed(good: Path, bad: list[Path], *, total: int) -> FileDataset:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_skipped_images_leave_their_batch_and_are_named_once(
+def test_skipped_images_are_left_out_and_named_once(
     tmp_path: Path, good: Path, caplog: pytest.LogCaptureFixture, num_workers: int
 ) -> None:
     bad = bad_files(tmp_path, 2)
     data = mixed(good, bad, total=250)
     source = stream(data, num_workers=num_workers, skip_bad_images=True, **CROPS)
     alone = stream(data, skip_bad_images=True, **CROPS)
-    whole = stream(data._replace(paths=(str(good),) * 250), **CROPS)
+    full = stream(data._replace(paths=(str(good),) * 250), **CROPS)
     with caplog.at_level(logging.WARNING, "agmax"):
         found = epoch_of(source, batch_size=60)
         messages = [record.getMessage() for record in caplog.records]
@@ -57,10 +57,10 @@ def test_skipped_images_leave_their_batch_and_are_named_once(
     assert len(messages) == 2 == len(caplog.records)
     assert all(sum(str(path) in message for message in messages) == 1 for path in bad)
     assert same(found, epoch_of(alone, batch_size=60))
-    assert sum(len(sample.labels) for sample in found) == 248 == sum(len(sample.labels) for sample in again)
-    for sample, expected in zip(found, epoch_of(whole, batch_size=60), strict=True):
+    assert sum(len(batch.labels) for batch in found) == 248 == sum(len(batch.labels) for batch in again)
+    for batch, expected in zip(found, epoch_of(full, batch_size=60), strict=True):
         kept = ~torch.isin(expected.indices, torch.tensor([0, 10]))
-        assert same([sample], [RawBatch(*(column[kept] for column in expected))])
+        assert same([batch], [RawBatch(*(column[kept] for column in expected))])
 
 
 @pytest.mark.parametrize(
@@ -73,26 +73,26 @@ def test_more_than_one_percent_of_bad_images_ends_a_training(
     source = stream(mixed(good, bad, total=total), skip_bad_images=True)
     batches = sampler.sequential_batches(total, 50)
     if not is_refused:
-        assert sum(len(sample.labels) for sample in source.batches(batches, epoch=0)) == total - num_bad
+        assert sum(len(batch.labels) for batch in source.batches(batches, epoch=0)) == total - num_bad
         return
     message = str(error_of(source.batches(batches, epoch=0)))
     assert f"too many images cannot be read ({num_bad} of {total}" in message
     assert all(str(path) in message for path in bad)
 
 
-@pytest.mark.parametrize(("batch", "left"), [([0], 0), ([0, 5], 1), ([0, 5, 6], 2), ([5], 1)])
-def test_of_a_batch_one_image_is_left_twice_and_none_is_an_error(
-    tmp_path: Path, good: Path, batch: list[int], left: int
+@pytest.mark.parametrize(("positions", "left"), [([0], 0), ([0, 5], 1), ([0, 5, 6], 2), ([5], 1)])
+def test_a_single_readable_image_is_returned_twice_and_none_is_an_error(
+    tmp_path: Path, good: Path, positions: list[int], left: int
 ) -> None:
     source = stream(mixed(good, bad_files(tmp_path, 1), total=20), skip_bad_images=True)
-    samples = source.batches([torch.tensor(batch)], epoch=0)
+    batches = source.batches([torch.tensor(positions)], epoch=0)
     if left:
-        sample = next(samples)
-        expected = [5, 5] if batch == [0, 5] else [position for position in batch if position]
-        assert sample.indices.tolist() == expected and len(sample.images) == len(sample.labels) == len(expected)
+        batch = next(batches)
+        expected = [5, 5] if positions == [0, 5] else [position for position in positions if position]
+        assert batch.indices.tolist() == expected and len(batch.images) == len(batch.labels) == len(expected)
         return
     with pytest.raises(DataError, match=r"batch without images .*bad0\.jpg"):
-        next(samples)
+        next(batches)
 
 
 def test_without_skipping_and_in_evaluations_a_bad_image_is_an_error(tmp_path: Path, good: Path) -> None:
@@ -105,11 +105,11 @@ def test_without_skipping_and_in_evaluations_a_bad_image_is_an_error(tmp_path: P
     ):
         with pytest.raises(DataError, match=r"image cannot be read .*bad0\.jpg"):
             list(source.batches([torch.arange(20)], epoch=0))
-    (sample,) = builders.training_loader(skipping, data, CPU).batches([torch.arange(20)], epoch=0)
-    assert len(sample.labels) == 19
+    (batch,) = builders.training_loader(skipping, data, CPU).batches([torch.arange(20)], epoch=0)
+    assert len(batch.labels) == 19
 
 
-def test_a_training_counts_the_images_it_has_seen_and_logs_a_bad_one_once(
+def test_a_training_counts_its_images_and_logs_a_bad_one_once(
     run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tree(tmp_path / "data", ["a", "b"], {"train": 5, "val": 2}, size=(9, 9))

@@ -1,4 +1,4 @@
-"""ImageNet and the user's own folders as they lie on disk."""
+"""ImageNet and the user's own folders on disk."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_imagenet_is_read_by_folders_in_alphabetical_order(tmp_path: Path) -> No
         assert len(data.paths) == 3 * count
 
 
-def test_evaluation_on_imagenet_needs_val_alone(tmp_path: Path) -> None:
+def test_evaluation_on_imagenet_needs_only_val(tmp_path: Path) -> None:
     write_tree(tmp_path, ["n01", "n02"], {"val": 1}, size=(8, 8))
     assert parents(load_files("imagenet", tmp_path, "test")) == ["n01", "n02"]
     with pytest.raises(DataError, match="data folder not found"):
@@ -52,7 +52,7 @@ def test_differing_class_names_are_shown_before_training(
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_imagenet_v2_counts_its_folders_as_numbers_and_is_not_trained_on(tmp_path: Path) -> None:
+def test_imagenet_v2_sorts_its_folders_by_number_and_has_no_training_split(tmp_path: Path) -> None:
     write_images(tmp_path / "0", 1, size=(1, 1))
     pixel = (tmp_path / "0" / "0.png").read_bytes()
     for number in range(1, 1000):
@@ -75,7 +75,7 @@ def test_imagenet_v2_counts_its_folders_as_numbers_and_is_not_trained_on(tmp_pat
         ({"train": 4, "valid": 3, "test": 2}, "test", "valid"),
     ],
 )
-def test_val_is_the_test_set_where_there_is_no_other(
+def test_val_is_the_test_set_without_a_folder_test(
     tmp_path: Path, folders: dict[str, int], test: str, validation: str | None
 ) -> None:
     write_tree(tmp_path, ["a", "b"], folders, size=(8, 8))
@@ -93,7 +93,7 @@ def test_val_is_the_test_set_where_there_is_no_other(
             assert parents(part) == ["a"] * folders[folder] + ["b"] * folders[folder]
 
 
-def test_a_fifth_of_each_class_of_a_flat_tree_is_the_test_set(tmp_path: Path) -> None:
+def test_without_splits_a_fifth_of_each_class_is_the_test_set(tmp_path: Path) -> None:
     write_tree(tmp_path, ["a", "b"], {"flat": 10}, size=(8, 8))
     root = str(tmp_path / "flat")
     tests = []
@@ -115,18 +115,18 @@ def test_splits_beside_classes_are_refused(tmp_path: Path) -> None:
         builders.splits(configured("folder", dataset__root=str(tmp_path)))
 
 
-def test_images_of_a_subset_keep_their_places_in_the_files(tmp_path: Path) -> None:
+def test_images_of_a_subset_keep_their_indices(tmp_path: Path) -> None:
     config = configured("digits", dataset__validation=0.1, dataset__train_limit=200)
-    whole, data = builders.split(configured("digits"), "train"), builders.splits(config)
+    full, data = builders.split(configured("digits"), "train"), builders.splits(config)
     assert data.validation is not None
     for part in (data.train, data.validation):
         source = builders.test_loader(config, part, CPU)
-        (sample,) = source.batches([torch.arange(30)], epoch=0)
-        assert torch.equal(sample.labels, whole.labels[sample.indices])
-        assert sample.indices.tolist() != list(range(30))
+        (batch,) = source.batches([torch.arange(30)], epoch=0)
+        assert torch.equal(batch.labels, full.labels[batch.indices])
+        assert batch.indices.tolist() != list(range(30))
 
 
-def test_a_tree_of_test_images_alone_can_be_evaluated(tmp_path: Path) -> None:
+def test_a_folder_with_only_test_images_can_be_evaluated(tmp_path: Path) -> None:
     for name in ("test", "val"):
         root = write_tree(tmp_path / name, ["a", "b"], {name: 2}, size=(8, 8))
         config = configured("folder", dataset__root=str(root))
@@ -169,11 +169,11 @@ def no_test(root: Path) -> None:
         ("folder", lambda root: root.mkdir(), "no class folders"),
         ("folder", empty_class, "dog"),
         ("folder", no_images, "cat"),
-        ("folder", one_class, "cat alone"),
+        ("folder", one_class, "found only cat"),
         ("folder", no_test, "no test images"),
     ],
 )
-def test_missing_images_end_with_3_and_the_whole_path(
+def test_missing_images_end_with_3_and_the_full_path(
     run: Callable[..., Answer], tmp_path: Path, name: str, make: Callable[[Path], None], message: str
 ) -> None:
     make(tmp_path / "images")
@@ -185,7 +185,7 @@ def test_missing_images_end_with_3_and_the_whole_path(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_imagenet_v2_that_is_not_there_shows_what_was_expected(tmp_path: Path) -> None:
+def test_a_missing_imagenet_v2_shows_the_expected_layout(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data folder not found .*expected .*<class>/<image>"):
         load_files("imagenet-v2", tmp_path / "absent", "test")
 
@@ -219,9 +219,7 @@ def test_names_with_spaces_quotes_newlines_and_umlauts_are_read(tmp_path: Path) 
     data = builders.splits(config)
     assert data.train.class_names == tuple(sorted(ODD_NAMES))
     source = builders.test_loader(config, data.train, CPU)
-    assert (
-        sum(len(sample.labels) for sample in source.batches(sampler.sequential_batches(len(source), 2), epoch=0)) == 2
-    )
+    assert sum(len(batch.labels) for batch in source.batches(sampler.sequential_batches(len(source), 2), epoch=0)) == 2
     (root / "train" / ODD_NAMES[2] / "0.png").write_bytes(b"")
     with pytest.raises(DataError) as failure:
         decode_image(str(root / "train" / ODD_NAMES[2] / "0.png"), 3)
@@ -229,6 +227,6 @@ def test_names_with_spaces_quotes_newlines_and_umlauts_are_read(tmp_path: Path) 
     assert "ünï 类" not in str(failure.value)
 
 
-def test_only_folder_may_bring_a_validation_split() -> None:
+def test_only_folder_can_have_its_own_validation_split() -> None:
     with pytest.raises(UsageError, match=r"dataset\.validation"):
         datasets.load("digits", "nowhere", split="validation")

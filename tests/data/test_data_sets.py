@@ -1,4 +1,4 @@
-"""Digits, CIFAR, SVHN and Fashion-MNIST as they lie on disk."""
+"""Digits, CIFAR, SVHN and Fashion-MNIST, read from their files."""
 
 import gzip
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from helpers.places import skip_or_fail
 
 
 def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """Return mean and deviation of each channel of uint8 images [N, C, H, W], on the scale 0 to 1."""
+    """Return mean and standard deviation of each channel of uint8 images [N, C, H, W], on the scale 0 to 1."""
     values = images.double() / 255
     return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3), correction=0).tolist()
 
@@ -38,7 +38,7 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
 # --- digits ------------------------------------------------------------------------------------------------------
 
 
-def test_the_digits_are_those_of_scikit_learn_in_its_stratified_split() -> None:
+def test_the_digits_equal_scikit_learns_in_its_stratified_split() -> None:
     published = load_digits()
     train, test = train_test_split(range(1797), test_size=360, stratify=published.target, random_state=0)
     for split, rows in (("train", train), ("test", test)):
@@ -51,7 +51,7 @@ def test_the_digits_are_those_of_scikit_learn_in_its_stratified_split() -> None:
         assert data.class_names == tuple("0123456789")
 
 
-def test_mean_and_std_of_digits_are_those_of_the_enlarged_training_images() -> None:
+def test_mean_and_std_of_digits_equal_those_of_the_enlarged_training_images() -> None:
     config = configured("digits")
     data = builders.split(config, "train")
     assert isinstance(data, InMemoryDataset)
@@ -88,7 +88,7 @@ def test_cifar_is_read_from_pickled_batches_in_their_order(tmp_path: Path, name:
         ("svhn-core", "test", ["test"]),
     ],
 )
-def test_svhn_trains_on_train_and_extra_and_its_core_on_train_alone(
+def test_svhn_trains_on_train_and_extra_and_svhn_core_only_on_train(
     tmp_path: Path, name: str, split: str, parts: list[str]
 ) -> None:
     written = write_svhn(tmp_path)
@@ -131,7 +131,7 @@ def test_fashion_mnist_is_read_from_four_gzipped_files(
     assert data.class_names[9] == "Ankle boot"
 
 
-def test_fashion_mnist_as_torchvision_lays_it_out_wins_over_other_places(
+def test_fashion_mnist_in_torchvisions_layout_wins_over_other_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path)
@@ -181,7 +181,7 @@ LABELS = "train-labels-idx1-ubyte.gz"
         pytest.param(LABELS, gzip.compress(idx(np.full(5, 10, np.uint8))), id="label out of range"),
     ],
 )
-def test_a_damaged_idx_file_is_an_error_of_the_data(tmp_path: Path, file: str, content: bytes) -> None:
+def test_a_damaged_idx_file_is_a_data_error(tmp_path: Path, file: str, content: bytes) -> None:
     write_fashion_mnist(tmp_path)
     (tmp_path / file).write_bytes(content)
     with pytest.raises(DataError, match=f"{file}|label out of range"):
@@ -190,9 +190,9 @@ def test_a_damaged_idx_file_is_an_error_of_the_data(tmp_path: Path, file: str, c
 
 def test_no_flipped_bit_of_a_gzipped_file_goes_unnoticed(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path)
-    whole = (tmp_path / LABELS).read_bytes()
-    for position in range(10, len(whole)):  # behind the header of gzip, whose time stamp means nothing
-        damaged = bytearray(whole)
+    full = (tmp_path / LABELS).read_bytes()
+    for position in range(10, len(full)):  # after the gzip header, whose time stamp is not checked
+        damaged = bytearray(full)
         damaged[position] ^= 1 << position % 8
         (tmp_path / LABELS).write_bytes(damaged)
         with pytest.raises(DataError):

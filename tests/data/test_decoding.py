@@ -1,4 +1,4 @@
-"""Files of every kind: their colours against hand-made ones, and photographs turned upright."""
+"""Image files of every mode: their colors against those computed by hand, and photographs turned upright."""
 
 import struct
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def in_8_bits(words: Pixels) -> Pixels:
 
 
 def ink(cmyk: Pixels) -> Pixels:
-    """Return the light that inks let through: what cyan leaves of red, and black of that."""
+    """Return RGB of CMYK: each color is reduced by its ink and by black."""
     light = 255.0 - cmyk
     return light[..., :3] * light[..., 3:] / 255
 
@@ -74,7 +74,7 @@ COLOURS: dict[str, tuple[str, Callable[[], Image.Image], dict[str, Any], Pixels]
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("kind", COLOURS)
-def test_images_of_every_kind_get_their_colours_and_lose_their_alpha(tmp_path: Path, kind: str) -> None:
+def test_images_of_every_mode_keep_their_colors_and_lose_their_alpha(tmp_path: Path, kind: str) -> None:
     suffix, make, options, expected = COLOURS[kind]
     path = saved(tmp_path / f"image.{suffix}", make(), **options)
     rgb = decode_image(path, 3)
@@ -99,7 +99,7 @@ def test_pixels_without_a_known_range_are_refused(tmp_path: Path, values: Pixels
         decode_image(path, 3)
 
 
-LYING: dict[int, Callable[[Pixels], Pixels]] = {
+STORED: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda upright: upright,
     2: np.fliplr,
     3: lambda upright: upright[::-1, ::-1],
@@ -109,20 +109,20 @@ LYING: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
     8: lambda upright: np.rot90(upright, -1),
 }
-"""How the pixels of an upright image lie in a file of each orientation (EXIF 2.3, Orientation)."""
+"""The stored pixels of an upright image for each orientation (EXIF 2.3, Orientation)."""
 
 
-@pytest.mark.parametrize("orientation", LYING)
+@pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-def test_photographs_are_turned_as_their_exif_tag_says_unless_told_otherwise(
+def test_photographs_are_turned_by_their_exif_tag_unless_switched_off(
     tmp_path: Path, orientation: int, suffix: str
 ) -> None:
     exif = Image.Exif()
     exif[decode.ORIENTATION_TAG] = orientation
-    lying = np.ascontiguousarray(LYING[orientation](RGB))
-    path = saved(tmp_path / f"image.{suffix}", Image.fromarray(lying), exif=exif, lossless=True)
+    stored = np.ascontiguousarray(STORED[orientation](RGB))
+    path = saved(tmp_path / f"image.{suffix}", Image.fromarray(stored), exif=exif, lossless=True)
     assert np.array_equal(pixels_of(decode_image(path, 3, exif_rotation=True)), RGB)
-    assert np.array_equal(pixels_of(decode_image(path, 3, exif_rotation=False)), lying)
+    assert np.array_equal(pixels_of(decode_image(path, 3, exif_rotation=False)), stored)
     gray = pixels_of(Image.fromarray(RGB).convert("L"))
     assert np.array_equal(pixels_of(decode_image(path, 1)), gray)
 
@@ -146,7 +146,7 @@ def test_damaged_exif_data_do_not_make_a_photograph_unreadable(tmp_path: Path) -
         assert shrinkable_size(path, exif_rotation=False) == (20, 10)
 
 
-def test_only_the_sets_with_published_numbers_leave_photographs_as_they_lie() -> None:
+def test_only_data_sets_with_published_numbers_do_not_turn_photographs() -> None:
     turned = {name: configured(name).dataset.exif_rotation for name in ("imagenet", "imagenet-v2", "folder")}
     assert turned == {"imagenet": False, "imagenet-v2": False, "folder": True}
 
@@ -168,7 +168,7 @@ def test_an_exif_orientation_that_does_not_exist_is_upright_with_and_without_sca
 
 
 def test_a_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow looks for the EXIF data of a PNG behind its pixels."""
+    """Pillow looks for the EXIF data of a PNG after its pixels."""
     loads: list[str] = []
     original = ImageFile.ImageFile.load
 

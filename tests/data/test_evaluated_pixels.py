@@ -21,8 +21,8 @@ from helpers.streaming import files_of, scene
 def odd_jpegs(folder: Path) -> list[Path]:
     """Write 20 JPEG files of odd sizes, kinds and qualities."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    upside_down, lying = Image.Exif(), Image.Exif()
-    upside_down[decode.ORIENTATION_TAG], lying[decode.ORIENTATION_TAG] = 3, 6
+    upside_down, stored = Image.Exif(), Image.Exif()
+    upside_down[decode.ORIENTATION_TAG], stored[decode.ORIENTATION_TAG] = 3, 6
     kinds: list[tuple[int, int, str, dict[str, Any]]] = [
         (225, 500, "RGB", {}),
         (500, 375, "RGB", {}),
@@ -40,7 +40,7 @@ def odd_jpegs(folder: Path) -> list[Path]:
         (131, 97, "L", {}),
         (97, 131, "L", {"progressive": True}),
         (131, 97, "CMYK", {}),
-        (131, 97, "RGB", {"exif": lying}),
+        (131, 97, "RGB", {"exif": stored}),
         (97, 131, "RGB", {"exif": upside_down}),
         (131, 97, "RGB", {"icc_profile": profile}),
         (4111, 61, "RGB", {"restart_marker_rows": 1}),
@@ -79,15 +79,15 @@ def test_evaluated_pixels_of_odd_jpegs_are_torchvisions_rows_first_bit_for_bit(t
             **statistics,
         )
         source = builders.test_loader(config, files_of(*paths), CPU)
-        (sample,) = source.batches([torch.arange(len(paths))], epoch=0)
-        for path, found in zip(paths, sample.images, strict=True):
+        (batch,) = source.batches([torch.arange(len(paths))], epoch=0)
+        for path, found in zip(paths, batch.images, strict=True):
             with Image.open(path) as image:
-                whole = ImageOps.exif_transpose(image) if turned else image
-                expected = v2.functional.pil_to_tensor(center_rows_first(whole.convert(mode), size))
+                upright = ImageOps.exif_transpose(image) if turned else image
+                expected = v2.functional.pil_to_tensor(center_rows_first(upright.convert(mode), size))
                 assert torch.equal(found, expected), (path.name, size)
 
 
-def test_the_center_is_torchvisions_and_of_tall_images_that_of_pillow_before_13() -> None:
+def test_the_center_crop_equals_torchvisions_with_pillow_before_13_for_tall_images() -> None:
     rng = np.random.default_rng(0)
     sides = [*rng.integers(20, 700, (120, 2)).tolist(), [500, 375], [375, 500], [224, 256], [256, 256], [300, 31]]
     tall_that_differ = 0
@@ -105,7 +105,7 @@ def test_the_center_is_torchvisions_and_of_tall_images_that_of_pillow_before_13(
 
 
 @pytest.mark.parametrize(("channels", "plain"), [(3, 17), (1, 2)])
-def test_plain_jpegs_are_decoded_straight_into_a_tensor_of_pillows_pixels(
+def test_plain_jpegs_are_decoded_directly_to_a_tensor_with_pillows_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, plain: int
 ) -> None:
     """Of 20 odd files one is CMYK and two are turned; 2 of the plain ones are gray."""

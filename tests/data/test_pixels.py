@@ -1,4 +1,4 @@
-"""The pixels that training and evaluation get, against torchvision's."""
+"""The pixels of training and evaluation against torchvision's."""
 
 import os
 import re
@@ -64,17 +64,17 @@ def test_streamed_test_images_are_torchvisions_bit_for_bit(tmp_path: Path) -> No
         "folder", dataset__root=str(tmp_path), dataset__image_size=16, dataset__test_image_size=24, train__num_workers=0
     )
     source = builders.test_loader(config, data, CPU)
-    (sample,) = source.batches(sampler.sequential_batches(len(data.paths), 10), epoch=0)
+    (batch,) = source.batches(sampler.sequential_batches(len(data.paths), 10), epoch=0)
     to_image = transforms.Compose([transforms.Resize(24 + 32), transforms.CenterCrop(24)])
     to_input = transforms.Compose([to_image, transforms.ToTensor(), transforms.Normalize(*IMAGENET)])
     originals = []
     for path in data.paths:
         with Image.open(path) as image:
             originals.append(image.convert("RGB"))
-    assert sample.images.shape == (6, 3, 24, 24) and sample.images.dtype == torch.uint8
+    assert batch.images.shape == (6, 3, 24, 24) and batch.images.dtype == torch.uint8
     mean, std = map(torch.tensor, config.normalization)
-    assert torch.equal(normalize(sample.images, mean, std), torch.stack([to_input(image) for image in originals]))
-    assert sample.labels.tolist() == [0, 1, 0, 1, 0, 1] and sample.indices.tolist() == list(range(6))
+    assert torch.equal(normalize(batch.images, mean, std), torch.stack([to_input(image) for image in originals]))
+    assert batch.labels.tolist() == [0, 1, 0, 1, 0, 1] and batch.indices.tolist() == list(range(6))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
@@ -84,30 +84,30 @@ def test_images_of_every_mode_get_the_channels_of_the_data_set(tmp_path: Path, m
     path = tmp_path / ("image.tiff" if mode == "CMYK" else "image.png")
     original.save(path)
     source = stream(FileDataset((str(path),) * 2, torch.tensor([0, 1]), ("a", "b")), channels=channels)
-    (sample,) = source.batches([torch.tensor([1, 0])], epoch=0)
+    (batch,) = source.batches([torch.tensor([1, 0])], epoch=0)
     expected = np.asarray(original.convert("RGB" if channels == 3 else "L"))[16:32, 16:32].reshape(16, 16, channels)
-    assert sample.images.shape == (2, channels, 16, 16)
-    assert np.array_equal(sample.images[0].permute(1, 2, 0).numpy(), expected)  # 48 = 16 + 32: nothing is resized
+    assert batch.images.shape == (2, channels, 16, 16)
+    assert np.array_equal(batch.images[0].permute(1, 2, 0).numpy(), expected)  # 48 = 16 + 32: nothing is resized
 
 
 # --- pixels of training ----------------------------------------------------------------------------------------------
 
 
-def test_resident_samples_are_the_chosen_images_at_the_configured_size() -> None:
+def test_batches_in_memory_hold_the_chosen_images_at_the_configured_size() -> None:
     config = configured("digits", objective__num_views=2)
     data = builders.split(config, "train")
     assert isinstance(data, InMemoryDataset)
     source = builders.training_loader(config, data, CPU)
     assert isinstance(source, InMemoryLoader) and len(source) == 1437
     chosen = torch.tensor([5, 1436, 0])
-    (sample,) = source.batches([chosen], epoch=3)
-    assert sample.images.shape == (3, 1, 32, 32) and sample.images.dtype == torch.uint8
-    assert torch.equal(sample.images, v2.functional.resize(data.images[chosen], [32, 32], antialias=True))
-    assert torch.equal(sample.labels, data.labels[chosen]) and sample.labels.dtype == torch.int64
-    assert torch.equal(sample.indices, chosen)
+    (batch,) = source.batches([chosen], epoch=3)
+    assert batch.images.shape == (3, 1, 32, 32) and batch.images.dtype == torch.uint8
+    assert torch.equal(batch.images, v2.functional.resize(data.images[chosen], [32, 32], antialias=True))
+    assert torch.equal(batch.labels, data.labels[chosen]) and batch.labels.dtype == torch.int64
+    assert torch.equal(batch.indices, chosen)
 
 
-def test_images_in_memory_are_not_cut_from_files() -> None:
+def test_images_in_memory_have_no_random_resized_crop() -> None:
     config = configured("digits", augment__crop="random_resized")
     with pytest.raises(UsageError, match=r"augment\.crop=standard"):
         builders.training_loader(config, builders.split(config, "train"), CPU)
@@ -118,7 +118,7 @@ def six_files(tmp_path: Path) -> FileDataset:
     return write_files(tmp_path, [(40, 31), (31, 40), (64, 64), (20, 50), (33, 33), (48, 25)])
 
 
-def test_training_crops_are_those_of_torchvision_under_the_seed_of_each_sample(six_files: FileDataset) -> None:
+def test_training_crops_equal_torchvisions_with_the_seed_of_each_view(six_files: FileDataset) -> None:
     config = configured(
         "folder",
         objective__num_views=2,
@@ -131,10 +131,10 @@ def test_training_crops_are_those_of_torchvision_under_the_seed_of_each_sample(s
     assert isinstance(source, FileLoader)
     crop = v2.RandomResizedCrop(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
     for epoch in (0, 5):
-        for sample in epoch_of(source, epoch):
-            assert sample.images.shape == (2, 2, 3, 16, 16) and sample.images.dtype == torch.uint8
-            assert sample.labels.dtype == sample.indices.dtype == torch.int64
-            for views, label, index in zip(sample.images, sample.labels.tolist(), sample.indices.tolist(), strict=True):
+        for batch in epoch_of(source, epoch):
+            assert batch.images.shape == (2, 2, 3, 16, 16) and batch.images.dtype == torch.uint8
+            assert batch.labels.dtype == batch.indices.dtype == torch.int64
+            for views, label, index in zip(batch.images, batch.labels.tolist(), batch.indices.tolist(), strict=True):
                 assert label == index % 2
                 for view, pixels in enumerate(views):
                     with Image.open(six_files.paths[index]) as image:
@@ -144,7 +144,7 @@ def test_training_crops_are_those_of_torchvision_under_the_seed_of_each_sample(s
 
 def test_training_crops_differ_between_views_epochs_and_seeds(six_files: FileDataset) -> None:
     first = epoch_of(stream(six_files, **CROPS), 0)
-    assert not any(torch.equal(views[0], views[1]) for sample in first for views in sample.images)
+    assert not any(torch.equal(views[0], views[1]) for batch in first for views in batch.images)
     source, other_seed = stream(six_files, **CROPS), stream(six_files, **{**CROPS, "seed": 12})
     everything = torch.arange(6)
     (zero,), (one,) = (list(source.batches([everything], epoch=epoch)) for epoch in (0, 1))
@@ -153,7 +153,7 @@ def test_training_crops_differ_between_views_epochs_and_seeds(six_files: FileDat
         assert not any(torch.equal(a, b) for a, b in zip(zero.images, changed.images, strict=True))
 
 
-def test_persistent_workers_deliver_what_the_main_process_does_from_any_step_on(six_files: FileDataset) -> None:
+def test_persistent_workers_give_the_batches_of_the_main_process_from_any_step_on(six_files: FileDataset) -> None:
     alone, workers = stream(six_files, **CROPS), stream(six_files, num_workers=2, **CROPS)
     for epoch, start in ((0, 0), (1, 2), (0, 1)):
         assert same(epoch_of(workers, epoch, start), epoch_of(alone, epoch, start))
@@ -164,7 +164,7 @@ def test_persistent_workers_deliver_what_the_main_process_does_from_any_step_on(
     assert [worker.pid for worker in workers._loader._iterator._workers] == processes
 
 
-def test_workers_outlive_an_interrupt_and_end_when_the_main_process_says_so(six_files: FileDataset) -> None:
+def test_workers_ignore_an_interrupt_and_end_with_the_main_process(six_files: FileDataset) -> None:
     source, alone = stream(six_files, num_workers=2), stream(six_files)
     epoch_of(source, 0)
     workers = source._loader._iterator._workers
@@ -179,26 +179,26 @@ def test_workers_outlive_an_interrupt_and_end_when_the_main_process_says_so(six_
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_all_views_share_one_center_crop_where_the_crop_is_made_later(six_files: FileDataset, num_workers: int) -> None:
+def test_all_views_share_one_center_crop_without_random_resized_crop(six_files: FileDataset, num_workers: int) -> None:
     source = stream(six_files, num_workers=num_workers, num_views=2)
     for epoch in (0, 1):
-        (sample,) = source.batches([torch.arange(6)], epoch=epoch)
+        (batch,) = source.batches([torch.arange(6)], epoch=epoch)
         with Image.open(six_files.paths[5]) as image:
             center = transforms.CenterCrop(16)(transforms.Resize(48)(image))
-        assert sample.images.shape == (6, 3, 16, 16)
-        assert torch.equal(sample.images[5], v2.functional.pil_to_tensor(center))
+        assert batch.images.shape == (6, 3, 16, 16)
+        assert torch.equal(batch.images[5], v2.functional.pil_to_tensor(center))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_unreadable_image_is_named_and_the_next_epoch_still_works(six_files: FileDataset, num_workers: int) -> None:
     source = stream(six_files, num_workers=num_workers)
     path = Path(six_files.paths[4])
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-30])
+    full = path.read_bytes()
+    path.write_bytes(full[:-30])
     with pytest.raises(DataError, match=re.escape(f"image cannot be read ({path})")):
         epoch_of(source, 0)
-    path.write_bytes(whole)
-    assert sorted(index for sample in epoch_of(source, 0) for index in sample.indices.tolist()) == list(range(6))
+    path.write_bytes(full)
+    assert sorted(index for batch in epoch_of(source, 0) for index in batch.indices.tolist()) == list(range(6))
 
 
 def truncated(path: Path) -> None:
@@ -218,9 +218,7 @@ def truncated(path: Path) -> None:
     ids=["truncated", "empty", "text", "gone", "a folder"],
 )
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
-def test_a_file_that_is_no_sound_image_is_an_error_of_the_data(
-    tmp_path: Path, damage: Callable[[Path], None], suffix: str
-) -> None:
+def test_a_damaged_image_file_is_a_data_error(tmp_path: Path, damage: Callable[[Path], None], suffix: str) -> None:
     path = tmp_path / f"image{suffix}"
     Image.fromarray(random_pixels(40, 40, 3)).save(path)
     assert decode_image(str(path), 3).size == (40, 40)

@@ -1,4 +1,4 @@
-"""The order of an epoch, and the partners of images that are shown beside others of their class."""
+"""The order of an epoch, and views that show other images of a class."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from helpers.images import write_images
 
 @pytest.mark.parametrize("num_images", range(1, 6))
 @pytest.mark.parametrize("batch_size", range(2, 9))
-def test_an_epoch_sees_every_image_once_but_a_last_one_alone(num_images: int, batch_size: int) -> None:
+def test_an_epoch_has_every_image_once_except_a_single_last_one(num_images: int, batch_size: int) -> None:
     alone = num_images % batch_size == 1
     epochs = [sampler.shuffle_batches(num_images, batch_size, seed=0, epoch=epoch) for epoch in range(20)]
     for batches in epochs:
@@ -32,15 +32,15 @@ def test_an_epoch_sees_every_image_once_but_a_last_one_alone(num_images: int, ba
 
 
 def test_an_epoch_continues_where_it_was_interrupted() -> None:
-    whole = sampler.shuffle_batches(10, 3, seed=1, epoch=4)
+    full = sampler.shuffle_batches(10, 3, seed=1, epoch=4)
     for start in range(5):
         rest = sampler.shuffle_batches(10, 3, seed=1, epoch=4, start=start)
-        assert [batch.tolist() for batch in rest] == [batch.tolist() for batch in whole[start:]]
-    assert str(sampler.shuffle_batches(10, 3, seed=2, epoch=4)) != str(whole)
+        assert [batch.tolist() for batch in rest] == [batch.tolist() for batch in full[start:]]
+    assert str(sampler.shuffle_batches(10, 3, seed=2, epoch=4)) != str(full)
 
 
 @pytest.mark.parametrize(("num_images", "steps"), [(1, 0), (2, 1), (4, 1), (5, 1), (8, 2)])
-def test_a_training_of_few_images_has_whole_steps_or_ends_with_3(
+def test_a_training_of_few_images_has_complete_steps_or_ends_with_3(
     run: Callable[..., Answer], tmp_path: Path, num_images: int, steps: int
 ) -> None:
     for split in ("train", "val"):
@@ -60,7 +60,7 @@ def test_a_training_of_few_images_has_whole_steps_or_ends_with_3(
     seed=st.integers(0, 3),
     epoch=st.integers(0, 3),
 )
-def test_views_of_a_class_show_every_image_once_a_view_and_none_in_its_own_place(
+def test_each_view_shows_every_image_of_a_class_once_and_none_shows_itself(
     labels: list[int], num_views: int, seed: int, epoch: int
 ) -> None:
     tensor = torch.tensor(labels)
@@ -75,7 +75,7 @@ def test_views_of_a_class_show_every_image_once_a_view_and_none_in_its_own_place
         assert len(set(row)) == min(num_views, size)  # all of a class before any twice
 
 
-def test_views_of_a_class_change_with_the_epoch_and_the_seed_alone() -> None:
+def test_same_class_views_depend_only_on_the_epoch_and_the_seed() -> None:
     labels = torch.arange(3).repeat(20)
     drawn = {
         (seed, epoch): sampler.same_class_views(labels, epoch, num_views=2, seed=seed)[:, 1]

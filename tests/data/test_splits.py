@@ -1,4 +1,4 @@
-"""Which images are trained on, validated and tested on."""
+"""The images of training, validation and test."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from helpers.images import write_tree
 
 
 def stratified_by_hand(labels: list[int], total: int) -> list[int]:
-    """Split `total` over the classes by largest remainder, in whole numbers."""
+    """Split `total` over the classes by largest remainder, in integers."""
     counts = [labels.count(k) for k in range(max(labels) + 1)]
     fractions = [total * count // len(labels) for count in counts]
     rest = sorted(range(len(counts)), key=lambda k: (-(total * counts[k] % len(labels)), k))
@@ -33,7 +33,7 @@ def stratified_by_hand(labels: list[int], total: int) -> list[int]:
     limit_fraction=st.floats(0, 1),
     seed=st.integers(0, 9),
 )
-def test_training_and_validation_images_are_apart_and_spread_evenly_over_the_classes(
+def test_training_and_validation_images_are_disjoint_and_spread_evenly_over_the_classes(
     labels: list[int], fraction: float, limit_fraction: float, seed: int
 ) -> None:
     tensor = torch.tensor(labels)
@@ -78,10 +78,10 @@ def test_another_seed_chooses_other_images() -> None:
 
 def test_train_limit_and_validation_reach_the_splits_of_a_configuration() -> None:
     data = builders.splits(configured("digits", dataset__train_limit=100, dataset__validation=0.1))
-    whole = datasets.load("digits", "nowhere", split="train")
+    full = datasets.load("digits", "nowhere", split="train")
     assert isinstance(data.train, InMemoryDataset) and isinstance(data.validation, InMemoryDataset)
     assert data.train.labels.bincount().tolist() == [10] * 10
-    assert data.validation.labels.bincount().tolist() == stratified_by_hand(whole.labels.tolist(), 144)
+    assert data.validation.labels.bincount().tolist() == stratified_by_hand(full.labels.tolist(), 144)
     assert len(data.test.labels) == 360
     assert builders.splits(configured("digits")).validation is None
 
@@ -98,9 +98,7 @@ def test_train_limit_and_validation_reach_the_splits_of_a_configuration() -> Non
         ("test", {"dataset__extra_test": 1438}),
     ],
 )
-def test_a_split_without_images_or_with_more_than_there_are_is_an_error_of_the_data(
-    split: str, settings: dict[str, Any]
-) -> None:
+def test_a_split_without_images_or_with_too_many_is_a_data_error(split: str, settings: dict[str, Any]) -> None:
     with pytest.raises(DataError):
         builders.split(configured("digits", **settings), split)
 
@@ -112,7 +110,7 @@ def test_a_split_without_images_or_with_more_than_there_are_is_an_error_of_the_d
     limit_fraction=st.floats(0, 1),
     seeds=st.tuples(st.integers(0, 9), st.integers(0, 9)),
 )
-def test_what_is_kept_apart_for_validation_and_testing_is_one_for_all_seeds(
+def test_images_held_out_for_validation_and_testing_are_the_same_for_all_seeds(
     labels: list[int], fractions: tuple[float, float], limit_fraction: float, seeds: tuple[int, int]
 ) -> None:
     tensor, sizes = torch.tensor(labels), [round(fraction * len(labels)) for fraction in fractions]
@@ -138,7 +136,7 @@ def test_what_is_kept_apart_for_validation_and_testing_is_one_for_all_seeds(
         assert tensor[one.extra_test].bincount(minlength=len(wanted)).tolist()[: len(wanted)] == wanted
 
 
-def test_a_seed_of_the_split_leaves_the_subset_to_the_other_seed_and_balanced() -> None:
+def test_with_a_split_seed_the_subset_follows_the_other_seed_and_stays_balanced() -> None:
     labels = torch.arange(4).repeat(50)
     held = {"limit": 40, "validation": 30, "extra_test": 20}
     parts = [partition(labels, seed=seed, split_seed=7, **held) for seed in range(3)]
@@ -153,7 +151,7 @@ def test_a_seed_of_the_split_leaves_the_subset_to_the_other_seed_and_balanced() 
     assert all(torch.equal(one, two) for one, two in zip(follows, given, strict=True))
 
 
-def test_a_number_of_images_is_the_share_that_they_are() -> None:
+def test_a_number_of_images_equals_the_same_fraction() -> None:
     labels = torch.arange(3).repeat(20)
     by_fraction = partition(labels, limit=12, validation=0.25, extra_test=0.1, seed=3)
     by_number = partition(labels, limit=12, validation=15, extra_test=6, seed=3)
@@ -161,7 +159,7 @@ def test_a_number_of_images_is_the_share_that_they_are() -> None:
     assert [len(positions) for positions in partition(labels, validation=1, extra_test=1, seed=3)] == [58, 1, 1]
 
 
-def test_the_validation_images_do_not_change_with_the_images_to_test_on() -> None:
+def test_the_validation_images_do_not_change_with_the_extra_test_images() -> None:
     labels = torch.arange(3).repeat(40)
     for split_seed in (None, 2):
         parts = [
@@ -170,14 +168,14 @@ def test_the_validation_images_do_not_change_with_the_images_to_test_on() -> Non
         ]
         assert all(torch.equal(part.validation, parts[0].validation) for part in parts)
         assert set(parts[1].extra_test.tolist()) < set(parts[2].extra_test.tolist())
-    with pytest.raises(DataError, match="30 to train on and 91 to keep apart are asked of 120 images"):
+    with pytest.raises(DataError, match="30 to train on and 91 to hold out are more than the 120 images"):
         partition(labels, limit=30, validation=24, extra_test=67, seed=1)
 
 
 HELD = {"dataset__validation": 100, "dataset__extra_test": 0.1, "dataset__train_limit": 200, "dataset__split_seed": 0}
 
 
-def test_images_kept_apart_for_testing_stand_behind_those_of_the_test_split() -> None:
+def test_images_held_out_for_testing_follow_those_of_the_test_split() -> None:
     test, train = (datasets.load("digits", "nowhere", split=split) for split in ("test", "train"))
     assert isinstance(test, InMemoryDataset) and isinstance(train, InMemoryDataset)
     measured = []
@@ -189,8 +187,8 @@ def test_images_kept_apart_for_testing_stand_behind_those_of_the_test_split() ->
         assert data.test.indices[:360].tolist() == list(range(360)) and len(extra) == 144
         assert torch.equal(data.test.images, torch.cat([test.images, train.images[extra]]))
         assert torch.equal(data.test.labels, torch.cat([test.labels, train.labels[extra]]))
-        (sample,) = builders.test_loader(config, data.test, CPU).batches([torch.arange(359, 361)], epoch=0)
-        assert sample.indices.tolist() == [359, 360 + int(extra[0])]
+        (batch,) = builders.test_loader(config, data.test, CPU).batches([torch.arange(359, 361)], epoch=0)
+        assert batch.indices.tolist() == [359, 360 + int(extra[0])]
         alone = builders.split(config, "test")
         assert isinstance(alone, InMemoryDataset) and alone.indices is not None
         assert torch.equal(alone.images, data.test.images) and torch.equal(alone.indices, data.test.indices)
@@ -203,16 +201,16 @@ def test_images_kept_apart_for_testing_stand_behind_those_of_the_test_split() ->
     assert torch.equal(*measured)
 
 
-def test_files_kept_apart_for_testing_stand_behind_those_of_the_test_folder(tmp_path: Path) -> None:
+def test_files_held_out_for_testing_follow_those_of_the_test_folder(tmp_path: Path) -> None:
     write_tree(tmp_path, ["a", "b"], {"train": 10, "test": 3}, size=(8, 8))
     config = configured("folder", dataset__root=str(tmp_path), dataset__extra_test=4, dataset__seed=2)
     data = builders.splits(config)
     assert isinstance(data.test, FileDataset) and isinstance(data.train, FileDataset) and data.test.indices is not None
-    whole = load_files("folder", tmp_path, "train")
+    full = load_files("folder", tmp_path, "train")
     assert parents(data.test) == ["a"] * 3 + ["b"] * 3 + ["a"] * 2 + ["b"] * 2
     assert data.test.labels.tolist() == [0] * 3 + [1] * 3 + [0] * 2 + [1] * 2
-    assert [whole.paths[index - 6] for index in data.test.indices[6:].tolist()] == list(data.test.paths[6:])
-    assert sorted(data.train.paths + data.test.paths[6:]) == sorted(whole.paths)
+    assert [full.paths[index - 6] for index in data.test.indices[6:].tolist()] == list(data.test.paths[6:])
+    assert sorted(data.train.paths + data.test.paths[6:]) == sorted(full.paths)
 
 
 def fail_on_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +232,7 @@ def test_without_an_evaluation_on_them_the_test_images_are_never_read(monkeypatc
         builders.splits(configured("digits", **HELD))
 
 
-def test_nothing_to_evaluate_on_is_refused(tmp_path: Path) -> None:
+def test_an_evaluation_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"evaluation\.test.*dataset\.validation=0\.1"):
         configured("digits", evaluation__test=False)
     write_tree(tmp_path, ["a", "b"], {"train": 4, "val": 2, "test": 2}, size=(8, 8))
@@ -248,7 +246,7 @@ def test_nothing_to_evaluate_on_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["dataset__validation", "dataset__extra_test"])
 @pytest.mark.parametrize("size", [1.5, 100.25])
-def test_what_is_kept_apart_is_a_share_or_a_whole_number(key: str, size: float) -> None:
+def test_a_held_out_part_is_a_fraction_or_an_integer(key: str, size: float) -> None:
     with pytest.raises(UsageError, match=f"{size:g} is neither a share nor a number"):
         configured("digits", **{key: size})
 

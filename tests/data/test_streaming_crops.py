@@ -1,4 +1,4 @@
-"""Crops out of files: their pixels against torchvision's and Pillow's, whole and scaled while they are decoded."""
+"""Crops of image files against torchvision's and Pillow's, decoded in full and scaled."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from helpers.streaming import CROPS, epoch_of, files_of, same, saved, scene, str
 
 
 @pytest.mark.parametrize("box", [(0, 0, 90, 61), (13, 7, 29, 23), (3, 2, 88, 60), (40, 0, 41, 61), (89, 60, 90, 61)])
-def test_a_cut_square_is_pillows_but_for_a_gray_level_here_and_there(box: tuple[int, int, int, int]) -> None:
+def test_a_resized_crop_differs_from_pillows_by_at_most_a_gray_level(box: tuple[int, int, int, int]) -> None:
     left, upper, right, lower = box
     for mode in ("RGB", "L"):
         image = Image.fromarray(scene(90, 61)).convert(mode)
@@ -38,16 +38,16 @@ def test_each_view_is_torchvisions_random_crop_of_the_upright_photograph(
     photographs: FileDataset, turned: bool
 ) -> None:
     source = stream(photographs, **CROPS, exif_rotation=turned)
-    (sample,) = source.batches([torch.arange(5)], epoch=7)
+    (batch,) = source.batches([torch.arange(5)], epoch=7)
     crop = v2.RandomResizedCrop(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
     for position, path in enumerate(photographs.paths):
         with Image.open(path) as image:
-            whole = ImageOps.exif_transpose(image) if turned else image
+            upright = ImageOps.exif_transpose(image) if turned else image
             for view in range(2):
                 torch.manual_seed(seed_for(11, "sample", 7, position, view))
-                expected = crop(v2.functional.pil_to_tensor(whole))
-                assert torch.equal(sample.images[position, view], expected)
-        assert not torch.equal(sample.images[position, 0], sample.images[position, 1])
+                expected = crop(v2.functional.pil_to_tensor(upright))
+                assert torch.equal(batch.images[position, view], expected)
+        assert not torch.equal(batch.images[position, 0], batch.images[position, 1])
 
 
 def test_a_step_has_the_same_batch_with_any_number_of_workers_and_from_any_start(photographs: FileDataset) -> None:
@@ -67,8 +67,8 @@ def test_workers_compute_with_one_thread(photographs: FileDataset, monkeypatch: 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert [sample.images.tolist() for sample in epoch_of(stream(photographs))] == [[[2], [2]]] * 2
-        assert [sample.images.tolist() for sample in epoch_of(stream(photographs, num_workers=1))] == [[[1], [1]]] * 2
+        assert [batch.images.tolist() for batch in epoch_of(stream(photographs))] == [[[2], [2]]] * 2
+        assert [batch.images.tolist() for batch in epoch_of(stream(photographs, num_workers=1))] == [[[1], [1]]] * 2
     finally:
         torch.set_num_threads(before)
 
@@ -108,7 +108,7 @@ def test_crops_of_scaled_decoding_differ_little_from_those_of_the_full_image(
         shrinks.append(given["shrink"])
         return decoder(*arguments, **given)
 
-    monkeypatch.setattr(from_files, "decoded_pixels", spy)
+    monkeypatch.setattr(from_files, "decode_pixels", spy)
     data = files_of(tmp_path / "0.jpg")
     full, scaled = (
         next(stream(data, **options, **given).batches([torch.tensor([0])], epoch=0)).images
@@ -116,9 +116,9 @@ def test_crops_of_scaled_decoding_differ_little_from_those_of_the_full_image(
     )
     assert shrinks == [1, shrink]
     assert not torch.equal(full, scaled)
-    apart = float((full.double() - scaled.double()).abs().mean())
+    difference = float((full.double() - scaled.double()).abs().mean())
     shifted = float((full.double() - full.roll(1, -1).double()).abs().mean())
-    assert apart < shifted / 2  # of a pixel: edges are rounded to pixels of the shrunk image
+    assert difference < shifted / 2  # of a pixel: edges are rounded to pixels of the shrunk image
 
 
 def test_scaled_decoding_is_off_by_default_and_leaves_other_formats_and_evaluations_alone(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_scaled_decoding_is_off_by_default_and_leaves_other_formats_and_evaluati
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 5, 6, 8])
 @pytest.mark.parametrize("size", [(48, 32), (49, 32), (48, 31)])
-def test_a_photograph_is_shrunk_by_its_upright_size_if_it_is_not_cut_short_at_the_near_edges(
+def test_a_photograph_is_shrunk_by_its_upright_size_if_its_sides_allow_it(
     tmp_path: Path, orientation: int, size: tuple[int, int]
 ) -> None:
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""Faults that are not of the images: bugs, full memory, workers that die."""
+"""Errors other than bad images: bugs, full memory, workers that die."""
 
 import os
 import signal
@@ -21,14 +21,14 @@ from helpers.streaming import CROPS, SMALL, epoch_of, error_of, raising, stream
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("skip", [False, True])
-def test_a_bug_in_the_cutting_names_the_file_and_the_operation_and_is_never_skipped(
+def test_a_bug_in_the_cropping_names_the_file_and_the_operation_and_is_never_skipped(
     photographs: FileDataset, monkeypatch: pytest.MonkeyPatch, num_workers: int, skip: bool
 ) -> None:
-    monkeypatch.setattr(from_files, "cut", raising(ZeroDivisionError("by\nzero")))
+    monkeypatch.setattr(from_files, "resized_crop", raising(ZeroDivisionError("by\nzero")))
     source = stream(photographs, num_workers=num_workers, skip_bad_images=skip, **CROPS)
     error = error_of(source.batches([torch.tensor([3, 1])], epoch=0))
     why = r"crop raised ZeroDivisionError: by\nzero"
-    assert str(error) == f"image cannot be cut ({photographs.paths[3]}): {why}"
+    assert str(error) == f"image cannot be cropped ({photographs.paths[3]}): {why}"
     assert error.__notes__ == [
         f"raised in {raising.__code__.co_filename}, line {raising.__code__.co_firstlineno + 2}, broken"
     ]
@@ -38,7 +38,7 @@ def test_a_bug_in_the_cutting_names_the_file_and_the_operation_and_is_never_skip
 def test_a_bug_in_the_decoding_names_the_file_and_the_operation(
     photographs: FileDataset, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
-    monkeypatch.setattr(decode, "_in_8_bits", raising(KeyError("plug-in")))
+    monkeypatch.setattr(decode, "_to_8_bits", raising(KeyError("plug-in")))
     source = stream(photographs, num_workers=num_workers)
     error = error_of(source.batches([torch.tensor([2])], epoch=0))
     why = "decode raised KeyError: 'plug-in'"
@@ -57,7 +57,7 @@ def test_a_bug_in_a_worker_is_one_message_and_with_debug_one_traceback(
     for debug in ((), ("--debug",)):
         answer = run(*words, *debug)
         assert answer.status == 3
-        assert answer.err.count("error: image cannot be cut") == 1
+        assert answer.err.count("error: image cannot be cropped") == 1
         assert (
             answer.err.count("Traceback") == len(debug) == answer.err.count(f"raised in {raising.__code__.co_filename}")
         )
@@ -76,7 +76,7 @@ def test_a_full_memory_and_an_interrupt_are_not_taken_for_bad_images(
     seen: type[BaseException],
     operation: str,
 ) -> None:
-    module, name = (decode, "decode_jpeg") if operation == "decode" else (from_files, "cut")
+    module, name = (decode, "decode_jpeg") if operation == "decode" else (from_files, "resized_crop")
     monkeypatch.setattr(module, name, raising(raised()))
     for num_workers in (0, 1) if raised is MemoryError else (0,):
         source = stream(photographs, num_workers=num_workers, skip_bad_images=True, **CROPS)
@@ -116,15 +116,15 @@ def test_an_image_that_kills_its_worker_ends_with_8(
 
 
 @pytest.mark.usefixtures("soon_noticed")
-def test_a_worker_that_dies_is_told_where_a_batch_is_taken_and_nowhere_else(photographs: FileDataset) -> None:
+def test_a_dead_worker_is_reported_only_when_a_batch_is_fetched(photographs: FileDataset) -> None:
     source = stream(photographs, num_workers=1)
-    samples = source.batches([torch.arange(5)] * 9, epoch=0)
-    next(samples)
+    batches = source.batches([torch.arange(5)] * 9, epoch=0)
+    next(batches)
     (worker,) = source._loader._iterator._workers
     os.kill(worker.pid, signal.SIGKILL)
     time.sleep(0.2)  # here the main process computes or saves
     with pytest.raises(ResourceError, match=rf"a data worker was killed.*{worker.pid}"):
-        list(samples)
+        list(batches)
 
 
 def test_another_runtime_error_keeps_its_type(photographs: FileDataset, monkeypatch: pytest.MonkeyPatch) -> None:

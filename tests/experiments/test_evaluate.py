@@ -152,7 +152,7 @@ def test_no_pretrained_weights_are_fetched_where_a_checkpoint_has_them(
         return make(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", without_network)
-    monkeypatch.setattr(backbones, "_refuse_without_network", lambda name: None)
+    monkeypatch.setattr(backbones, "_check_pretrained_available", lambda name: None)
     trained = train(run, "ResNet8-standard", "model.pretrained=true", "train.epochs=1")
     assert asked == [True]
     assert run("--eval", "--resume", trained["checkpoint"]).status == 0

@@ -12,7 +12,7 @@ from helpers.objectives import NUM_CLASSES, NUM_FEATURES, NUM_IMAGES, OF_LOGITS,
 
 
 def of_probabilities(*views: list[float]) -> Outputs:
-    """Make the answers for one image with these class probabilities of its views."""
+    """Return outputs for one image with these class probabilities of its views."""
     return Outputs(torch.tensor([views], dtype=torch.float64).log().requires_grad_())
 
 
@@ -47,14 +47,14 @@ def test_jensen_shannon_is_the_mean_divergence_of_the_views_from_their_mean(num_
     assert jensen_shannon(outputs.logits).item() == pytest.approx(total / NUM_IMAGES, rel=1e-12)
 
 
-def test_symmetric_divergence_is_half_of_both_divergences() -> None:
+def test_symmetric_kl_is_half_of_both_divergences() -> None:
     outputs = random_outputs()
     pairs = probabilities(outputs.logits)
     expected = sum(kl(first, second) + kl(second, first) for first, second in pairs) / 2 / NUM_IMAGES
     assert symmetric_kl(outputs.logits).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_stopped_divergence_is_that_of_the_second_view_from_the_first() -> None:
+def test_stop_gradient_kl_is_that_of_the_second_view_from_the_first() -> None:
     outputs = random_outputs()
     expected = sum(kl(first, second) for first, second in probabilities(outputs.logits)) / NUM_IMAGES
     assert stop_gradient_kl(outputs.logits).item() == pytest.approx(expected, rel=1e-12)
@@ -105,7 +105,7 @@ def test_equal_views_have_no_distance_and_others_a_positive_one(term: Term) -> N
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_the_order_of_the_views_matters_where_one_follows_the_other_alone(name: str) -> None:
+def test_the_order_of_the_views_matters_to_asymmetric_terms(name: str) -> None:
     outputs = random_outputs()
     there, back = TERMS[name](outputs).item(), TERMS[name](reordered(outputs, [1, 0])).item()
     assert (there == pytest.approx(back, rel=1e-9)) == (name != "stop_gradient")
@@ -137,7 +137,7 @@ def test_jensen_shannon_is_at_most_the_logarithm_of_the_number_of_views(num_view
 
 
 @pytest.mark.parametrize("term", OF_LOGITS.values(), ids=OF_LOGITS)
-def test_views_that_are_sure_of_different_classes_have_finite_gradients(term: Term) -> None:
+def test_views_that_are_certain_of_different_classes_have_finite_gradients(term: Term) -> None:
     logits = (1e4 * torch.eye(3)[None, :2]).requires_grad_()
     value = term(Outputs(logits))
     value.backward()
@@ -154,7 +154,7 @@ def gradients(term: Term, outputs: Outputs) -> dict[str, Tensor | None]:
     return dict(zip(Outputs._fields, found, strict=True))
 
 
-def test_no_gradient_flows_through_the_view_that_is_followed() -> None:
+def test_no_gradient_flows_through_the_detached_view() -> None:
     """The other's is that of cross-entropy with the first prediction as target: their difference, over N."""
     outputs = random_outputs()
     gradient = gradients(TERMS["stop_gradient"], outputs)["logits"]
@@ -165,7 +165,7 @@ def test_no_gradient_flows_through_the_view_that_is_followed() -> None:
 
 
 @pytest.mark.parametrize("name", ["js", "symmetric_kl"])
-def test_a_gradient_flows_through_both_views_and_follows_the_value(name: str) -> None:
+def test_gradients_of_both_views_equal_finite_differences(name: str) -> None:
     term, outputs = OF_LOGITS[name], random_outputs()
     gradient = gradients(term, outputs)["logits"]
     assert gradient is not None
@@ -173,7 +173,7 @@ def test_a_gradient_flows_through_both_views_and_follows_the_value(name: str) ->
     assert torch.autograd.gradcheck(lambda logits: term(Outputs(logits)), (outputs.logits,))
 
 
-def test_tied_features_pull_both_features_and_no_logits() -> None:
+def test_tied_features_have_gradients_for_both_features_and_no_logits() -> None:
     outputs = random_outputs()
     found = gradients(TERMS["tied_features"], outputs)
     assert outputs.features is not None and found["features"] is not None

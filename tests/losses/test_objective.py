@@ -1,4 +1,4 @@
-"""Objectives: terms times their weights, the settings that choose them, and what a weight of 0 leaves."""
+"""Objectives: terms times their weights, the settings that choose them, and weights of 0."""
 
 import json
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def test_an_objective_without_weights_has_the_published_ones(name: str) -> None:
         assert value.item() == pytest.approx(weight * plain.terms[term].item(), rel=1e-12)
 
 
-def test_a_weight_of_no_term_is_refused() -> None:
+def test_a_weight_of_an_unknown_term_is_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown weight \(agreemnt\): js has no such term. Known: classification"):
         objective("js", {"agreemnt": 1.0})
 
@@ -79,7 +79,7 @@ def test_agmax_loss_is_the_objective_agmax_bit_for_bit() -> None:
     assert all(torch.equal(*pair) for pair in zip(gradients_of_ours, gradients_of_theirs, strict=True))
 
 
-def test_agmax_loss_weighs_its_terms_and_its_views() -> None:
+def test_agmax_loss_weights_its_terms_and_its_views() -> None:
     """One image of six has weight 1, the others 0: classification is a sixth of that image's."""
     outputs = random_outputs()
     targets = batch_of(outputs).targets
@@ -94,7 +94,7 @@ def test_agmax_loss_weighs_its_terms_and_its_views() -> None:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_table_says_which_objectives_need_the_q_network_and_which_the_features(name: str) -> None:
+def test_the_table_lists_the_outputs_that_an_objective_needs(name: str) -> None:
     outputs = random_outputs()
     losses_of = objective(name)
     for lacking in ("joint_logits", "features"):
@@ -162,12 +162,12 @@ def test_a_method_part_has_the_weights_and_views_of_the_table(name: str) -> None
     row = OBJECTIVES[name]
     assert settings.name == name
     assert settings.num_views == row.min_views
-    for term, made in row.terms.items():
-        assert getattr(settings, f"{term}_weight") == made.weight
+    for key, term in row.terms.items():
+        assert getattr(settings, f"{key}_weight") == term.weight
 
 
 @pytest.mark.parametrize("part", [item.part for item in names.examples("method")])
-def test_a_model_returns_features_for_the_objective_that_needs_them_alone(part: str) -> None:
+def test_a_model_returns_features_only_for_an_objective_that_needs_them(part: str) -> None:
     config = config_of(f"ResNet8-{part}", model__pretrained=False)
     outputs = builders.model(config)(torch.randn(2, 2, config.input_channels, 8, 8))
     assert (outputs.features is not None) == (part == "tied_features")
@@ -211,17 +211,17 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor], prefix: str = "") 
 
 
 @pytest.mark.parametrize("term", ["agreement", "consistency"])
-def test_agmax_trains_without_one_of_its_terms_as_if_it_were_not_there(
+def test_agmax_with_a_weight_of_0_trains_as_without_the_term(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, term: str
 ) -> None:
-    whole, _, _ = train(tmp_path, "ResNet8-cutmix-agmax")
+    full, _, _ = train(tmp_path, "ResNet8-cutmix-agmax")
     silent, rows, _ = train(tmp_path, "ResNet8-cutmix-agmax", {f"objective.{term}_weight": 0.0})
     row = OBJECTIVES["agmax"]
-    rest = {key: made for key, made in row.terms.items() if key != term}
+    rest = {key: other for key, other in row.terms.items() if key != term}
     monkeypatch.setitem(OBJECTIVES, "agmax", row._replace(terms=rest))
     lacking, expected, _ = train(tmp_path, "ResNet8-cutmix-agmax")
     assert same(silent, lacking)
-    assert not same(silent, whole, "backbone.")
+    assert not same(silent, full, "backbone.")
     for row, other in zip(rows, expected, strict=True):
         assert row[term] == 0 and term not in other
         for key in other.keys() - {"timing"}:
@@ -248,7 +248,7 @@ def test_a_method_of_weight_0_is_two_views_bit_for_bit_and_of_its_own_weight_is_
     assert result.config == f"ResNet8-cutmix-{part}"
 
 
-def test_a_model_with_tied_features_answers_the_same_without_them(run: Run, tmp_path: Path) -> None:
+def test_a_model_with_tied_features_gives_the_same_logits_without_them(run: Run, tmp_path: Path) -> None:
     _, _, result = train(tmp_path, "ResNet8-tied_features")
     assert agmax.evaluate(result.checkpoint).nll == result.nll
     words = ("--dataset=digits", *(f"{key}={value}" for key, value in TINY.items()))

@@ -1,4 +1,4 @@
-"""The classifier: gradients, views, features, half precision, and which names it can be made of."""
+"""The classifier: gradients, views, features, half precision, and the names of backbones."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from helpers.models import FAMILIES, config_of
 
 @pytest.mark.parametrize("method", ["", "-agmax"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_training_moves_every_parameter(name: str, method: str) -> None:
+def test_training_changes_every_parameter(name: str, method: str) -> None:
     """The first step opens the blocks that begin as the identity, the second reaches what lies inside them."""
     config = config_of(f"{name}-standard{method}", optimizer__lr=0.01)
     model = builders.model(config)
@@ -60,18 +60,18 @@ def test_logits_belong_to_their_image_and_view() -> None:
             torch.testing.assert_close(together[index, view], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_features_come_with_the_logits_when_an_objective_asks() -> None:
+def test_features_are_returned_if_an_objective_needs_them() -> None:
     model = builders.model(config_of("ResNet8-standard")).eval()
     images = torch.randn(2, 1, 3, 32, 32)
     plain = model(images)
     model.returns_features = True
-    asked = model(images)
+    outputs = model(images)
     assert plain.features is None
-    assert asked.features.shape == (2, 1, 64)
-    torch.testing.assert_close(model.backbone.get_classifier()(asked.features), plain.logits)  # type: ignore[operator]
+    assert outputs.features.shape == (2, 1, 64)
+    torch.testing.assert_close(model.backbone.get_classifier()(outputs.features), plain.logits)  # type: ignore[operator]
 
 
-def test_half_precision_is_entered_inside_and_comes_back_as_float32() -> None:
+def test_autocast_is_entered_inside_and_outputs_are_float32() -> None:
     model = builders.model(config_of("ResNet8-standard-agmax"))
     seen: list[torch.dtype] = []
     model.backbone.get_submodule("layer1").register_forward_hook(lambda *call: seen.append(call[2].dtype))
@@ -88,7 +88,7 @@ def test_any_timm_model_name_is_a_model_part() -> None:
     assert model(torch.randn(1, 1, 3, 48, 48)).logits.shape == (1, 1, 10)
 
 
-def test_unknown_networks_and_arguments_are_answered() -> None:
+def test_unknown_networks_and_arguments_are_refused() -> None:
     with pytest.raises(UsageError, match="resnet50"):
         backbones.create("resnet50x", num_classes=10, channels=3, image_size=32)
     with pytest.raises(UsageError, match="depth must be 6n"):

@@ -1,4 +1,4 @@
-"""The weights that networks start from, and the random numbers they are drawn with."""
+"""The initial weights of networks, and the random streams that they are drawn from."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def last_norms(model: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("method", ["agmax", "agmax_mse"])
 @pytest.mark.parametrize("name", ["ResNet50", "RegNetX002", "EfficientNetB0"])
-def test_agmax_draws_every_convolution_and_linear_weight_from_one_normal(name: str, method: str) -> None:
+def test_agmax_initializes_convolution_and_linear_weights_from_one_normal_distribution(name: str, method: str) -> None:
     model = builders.model(config_of(f"{name}-standard-{method}"))
     for kind in (nn.Conv2d, nn.Linear):
         weights = weights_of(model, kind)
@@ -32,7 +32,7 @@ def test_agmax_draws_every_convolution_and_linear_weight_from_one_normal(name: s
         assert torch.equal(norms, torch.ones_like(norms))
 
 
-def test_baseline_resnet_starts_from_torchs_default_weights_with_closed_blocks() -> None:
+def test_baseline_resnet_has_torchs_default_weights_and_zero_last_norms() -> None:
     model = builders.model(config_of("ResNet50-standard"))
     first = model.backbone.get_submodule("conv1").weight.detach()  # type: ignore[union-attr]
     assert isinstance(first, Tensor)
@@ -42,7 +42,7 @@ def test_baseline_resnet_starts_from_torchs_default_weights_with_closed_blocks()
     assert not last_norms(model.backbone).any()
 
 
-def test_baseline_regnet_starts_as_timm_makes_it() -> None:
+def test_baseline_regnet_has_timms_initial_weights() -> None:
     import timm
 
     config = config_of("RegNetX002-standard")
@@ -61,7 +61,7 @@ def test_equal_rules_give_equal_backbones_whatever_the_method(name: str, method:
         assert torch.equal(value, other.state_dict()[key])
 
 
-def test_the_q_network_alone_is_drawn_where_the_scope_says_so() -> None:
+def test_scope_can_limit_initialization_to_the_q_network() -> None:
     drawn = builders.model(config_of("ResNet8-standard-agmax"))
     assert drawn.q_network is not None
     assert weights_of(drawn.q_network, nn.Linear).std().item() == pytest.approx(0.2, rel=0.1)
@@ -70,7 +70,7 @@ def test_the_q_network_alone_is_drawn_where_the_scope_says_so() -> None:
     assert weights_of(left.q_network, nn.Linear).abs().max().item() <= 20**-0.5  # torch's uniform bound
 
 
-def test_the_q_network_has_a_seed_of_its_own() -> None:
+def test_the_q_network_has_its_own_random_stream() -> None:
     small, large = (builders.model(config_of(f"{name}-standard-agmax")).q_network for name in ("ResNet8", "ResNet20"))
     assert small is not None and large is not None
     with torch.random.fork_rng():
@@ -91,7 +91,7 @@ def test_seeds_change_the_weights() -> None:
     assert torch.equal(first, model_seed)
 
 
-def test_making_a_model_leaves_the_callers_random_numbers_alone() -> None:
+def test_creating_a_model_does_not_change_the_callers_random_state() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""The networks: how many parameters they have, against the reference programs' numbers, and shake-drop."""
+"""The networks: numbers of parameters against the reference programs', and ShakeDrop."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_pyramid_net_has_as_many_tensors_and_features_as_the_reference() -> None
     assert backbone.num_features == 864
 
 
-def test_networks_of_soft_augmentation_start_from_he_s_normal() -> None:
+def test_networks_of_soft_augmentation_have_he_initialization() -> None:
     """The deviation of a k x k convolution with `out` channels is sqrt(2 / (k k out)); the classifier has no bias."""
     networks = {"agmax_pyramid_net": {"depth": 29, "alpha": 24}, "agmax_cifar_wide_resnet": {"depth": 16, "width": 2}}
     for name, arguments in networks.items():
@@ -92,21 +92,21 @@ def test_the_pyramid_grows_evenly_and_pads_its_shortcuts_with_zeros() -> None:
     torch.testing.assert_close(model(images), model.head(stages(images).mean((2, 3))))
 
 
-def test_training_moves_every_parameter_of_a_pyramid_that_is_shaken() -> None:
+def test_training_changes_every_parameter_of_a_pyramid_net_with_shake_drop() -> None:
     model = PyramidNet(29, 24.0)
     model(torch.randn(4, 3, 16, 16)).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("depth", [28, 2, 271])
-def test_a_pyramid_of_another_depth_is_answered(depth: int) -> None:
-    with pytest.raises(UsageError, match="it must be 9n"):
+def test_a_pyramid_net_of_an_invalid_depth_is_refused(depth: int) -> None:
+    with pytest.raises(UsageError, match="the depth must be 9n"):
         backbones.create(
             "agmax_pyramid_net", num_classes=10, channels=3, image_size=32, arguments={"depth": depth, "alpha": 24}
         )
 
 
-def test_shake_drop_disturbs_whole_batches_as_often_as_it_says_by_factors_of_each_image() -> None:
+def test_shake_drop_acts_on_complete_batches_with_its_probability_and_a_factor_for_each_image() -> None:
     """The mean factor is 1 - p: alpha is even in [-1, 1], beta in [0, 1] for the gradient."""
     torch.manual_seed(0)
     shake, num_steps, num_images = ShakeDrop(0.4), 2000, 8
@@ -136,7 +136,7 @@ def test_shake_drop_disturbs_whole_batches_as_often_as_it_says_by_factors_of_eac
     torch.testing.assert_close(shake.eval()(images), 0.6 * images)
 
 
-def test_shake_drop_rises_from_block_to_block_and_can_be_left_out() -> None:
+def test_shake_drop_grows_from_block_to_block_and_can_be_left_out() -> None:
     shaken = [module.probability for module in PyramidNet(29, 24.0).modules() if isinstance(module, ShakeDrop)]
     assert shaken == pytest.approx([0.5 * number / 9 for number in range(1, 10)])
     settings = config_of("PyramidNet272", model__arguments__shake_drop=0.0).model
@@ -145,7 +145,7 @@ def test_shake_drop_rises_from_block_to_block_and_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(8, 78_042), (20, 272_474)])
-def test_small_networks_have_the_size_worked_out_by_hand(depth: int, expected: int) -> None:
+def test_small_networks_have_the_size_computed_by_hand(depth: int, expected: int) -> None:
     """Sum up 3x3 convolutions, batch-norms, two 1x1 projections and the classifier, for 3 channels and 10 classes."""
     total = 27 * 16 + 32
     for width, before in ((16, 16), (32, 16), (64, 32)):

@@ -24,9 +24,9 @@ def test_optimizers_have_the_reference_programs_constants(
 ) -> None:
     config = config_of("ResNet8-standard-agmax", optimizer__name=name, optimizer__weight_decay=0.01)
     model = builders.model(config)
-    made = builders.optimizer(config, model)
-    assert type(made) is kind
-    (group,) = made.param_groups
+    optimizer = builders.optimizer(config, model)
+    assert type(optimizer) is kind
+    (group,) = optimizer.param_groups
     assert len(group["params"]) == len(list(model.parameters()))
     assert {key: group[key] for key in expected} == expected
     assert group["weight_decay"] == 0.01
@@ -43,7 +43,7 @@ def test_biases_and_norms_can_be_left_out_of_weight_decay() -> None:
 
 def test_the_configured_schedule_reaches_the_learning_rate() -> None:
     config = config_of("RegNetX002-standard")
-    made = builders.learning_rate(config, steps_per_epoch=10)
+    schedule = builders.learning_rate(config, steps_per_epoch=10)
     for step in (0, 30, 49, 50, 600, 999):
         expected = learning_rate(step, name="cosine", base=0.1, epochs=100, steps_per_epoch=10, warmup_epochs=5)
-        assert made(step, num_reductions=0) == expected
+        assert schedule(step, num_reductions=0) == expected

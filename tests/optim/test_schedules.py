@@ -48,7 +48,7 @@ def test_with_interval_step_the_rate_falls_at_every_step_towards_zero(name: str)
     assert 0 < rates[99] <= 0.011
 
 
-def test_warm_up_starts_above_zero_rises_at_every_step_and_meets_the_base() -> None:
+def test_warm_up_starts_above_zero_rises_at_every_step_and_ends_at_the_base() -> None:
     options = {"name": "cosine", "base": 0.1, "epochs": 10, "steps_per_epoch": 4, "warmup_epochs": 2}
     rates = [learning_rate(step, **options) for step in range(40)]  # type: ignore[arg-type]
     assert rates[:8] == pytest.approx([0.1 * (step + 1) / 8 for step in range(8)])
@@ -56,18 +56,18 @@ def test_warm_up_starts_above_zero_rises_at_every_step_and_meets_the_base() -> N
     assert rates[8 + 4 * 4] == pytest.approx(0.05)  # and is half-way between there and the end
 
 
-def test_warm_up_lies_above_its_first_learning_rate() -> None:
+def test_warm_up_starts_above_warmup_lr() -> None:
     rate = learning_rate(0, name="step", base=0.1, epochs=9, steps_per_epoch=10, warmup_epochs=1, warmup_lr=0.02)
     assert rate == pytest.approx(0.02 + 0.08 / 10)
 
 
-def test_step_decays_every_so_many_epochs() -> None:
+def test_step_decays_every_decay_epochs() -> None:
     for epoch in range(12):
         rate = learning_rate(epoch * 5, name="step", base=0.1, epochs=12, steps_per_epoch=5)
         assert rate == pytest.approx(0.1 * 0.97 ** int(epoch / 2.4))
 
 
-def test_plateau_reduces_where_torchs_scheduler_does() -> None:
+def test_plateau_reduces_at_the_epochs_of_torchs_scheduler() -> None:
     losses = [5.0, 4.0, 4.1, 4.2, 3.9999, 4.0, 4.1, 4.0, 4.0, 4.3, 3.0, *[3.0] * 20, 2.0, *[2.5] * 8]
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, patience=5, factor=0.1)

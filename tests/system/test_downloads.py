@@ -165,5 +165,5 @@ def test_a_failed_download_ends_the_evaluation(
     monkeypatch.setattr(agmax_format, "URL", f"{server}/{manner}/")
     answer = run("--eval", f"--resume={NAME}", "--dataset=imagenet")
     assert answer.status == 5
-    assert f"put it at checkpoints/{NAME}" in answer.err
+    assert f"Or download it by other means to checkpoints/{NAME}" in answer.err
     assert not (tmp_path / "checkpoints" / NAME).exists()

@@ -53,7 +53,7 @@ def test_a_file_of_an_earlier_command_needs_force(run: Run, monkeypatch: pytest.
         patch.setattr(builders, "split", lambda *_: pytest.fail("the data were read"))
         again = run(*words, *DIGITS)
     assert (again.status, path.read_bytes()) == (2, b"mine")
-    assert f"error: there is a file already ({path}). Give --force to replace it\n" in again.err
+    assert f"error: the file exists already ({path}). Give --force to replace it\n" in again.err
     assert run(*words, *DIGITS, "--force").status == 0
     assert len(path.read_bytes()) == num_bytes and names(Path()) == [path.name]
 
@@ -65,8 +65,8 @@ def test_an_evaluation_replaces_neither_checkpoint_nor_device_nor_file(run: Run)
     os.mkfifo("pipe.npz")
     Path("link.npz").symlink_to(checkpoint)
     for path, why in (
-        (str(checkpoint), "it lies in the run folder"),
-        (f"{trained['run_folder']}/new.npz", "it lies in the run folder"),
+        (str(checkpoint), "it is in the run folder"),
+        (f"{trained['run_folder']}/new.npz", "it is in the run folder"),
         ("/dev/full", "it is a device"),
         ("pipe.npz", "it is a pipe"),
         ("link.npz", "it is a link"),

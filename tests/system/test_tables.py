@@ -210,7 +210,7 @@ def test_choices_follow_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
         ("zzzz", "timm has no such optimizer. Usual ones are sgd, adamw, adam, rmsprop"),
         ("fusedadam", "wrong value optimizer.name='fusedadam': "),
         ("sgdw optimizer.momentum=0", "wrong value optimizer.name='sgdw': Nesterov momentum requires a momentum"),
-        ("adahessian", "wrong value optimizer.name='adahessian': it needs gradients of gradients"),
+        ("adahessian", "wrong value optimizer.name='adahessian': it needs second-order gradients"),
     ],
 )
 def test_an_optimizer_that_cannot_train_is_refused_before_there_is_a_run_folder(

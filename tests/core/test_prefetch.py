@@ -1,4 +1,4 @@
-"""Samples that are copied to the device ahead of time: equal, in their order, and ended with the training."""
+"""Prefetched batches: equal, in order, and closed when the training ends."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,7 +18,7 @@ from helpers.datasets import CPU
 from helpers.streaming import raising
 
 
-def samples_of(closed: list[bool], count: int = 4) -> Iterator[RawBatch]:
+def numbered_batches(closed: list[bool], count: int = 4) -> Iterator[RawBatch]:
     try:
         for number in range(count):
             images = torch.full((2, 3, 4, 4), number, dtype=torch.uint8)
@@ -27,20 +27,20 @@ def samples_of(closed: list[bool], count: int = 4) -> Iterator[RawBatch]:
         closed.append(True)
 
 
-def test_a_cpu_gets_the_very_samples_in_their_order() -> None:
-    given = list(samples_of([]))
-    assert [id(sample) for sample in prefetch(iter(given), CPU)] == [id(sample) for sample in given]
+def test_on_a_cpu_batches_are_passed_through_in_order() -> None:
+    given = list(numbered_batches([]))
+    assert [id(batch) for batch in prefetch(iter(given), CPU)] == [id(batch) for batch in given]
 
 
-def test_who_stops_early_ends_the_samples_too() -> None:
+def test_closing_prefetch_early_closes_the_loader() -> None:
     closed: list[bool] = []
-    with closing(prefetch(samples_of(closed), CPU)) as samples:
-        assert next(samples).indices.tolist() == [0, 0]
+    with closing(prefetch(numbered_batches(closed), CPU)) as batches:
+        assert next(batches).indices.tolist() == [0, 0]
         assert not closed
     assert closed == [True]
 
 
-def test_a_training_that_fails_ends_its_samples_while_the_error_is_still_on_its_way(
+def test_a_training_that_fails_closes_its_loader_before_the_error_is_handled(
     run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[bool] = []
@@ -49,7 +49,7 @@ def test_a_training_that_fails_ends_its_samples_while_the_error_is_still_on_its_
         pass
 
     def closable(self: object, batches: list[Tensor], *, epoch: int) -> Iterator[RawBatch]:
-        return samples_of(closed)
+        return numbered_batches(closed)
 
     monkeypatch.setattr(builders.images.InMemoryLoader, "batches", closable)
     monkeypatch.setattr(Trainer, "train_step", raising(Failed()))
