@@ -228,7 +228,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_none_is_an_error(tmp_path: Pat
     assert found is not None
     assert found[1]["model"]["weight"][0, 0] == 5
     store.path(5).write_bytes(b"")
-    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="no undamaged checkpoint"):
         store.newest()
 
 
