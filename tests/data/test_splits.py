@@ -249,7 +249,7 @@ def test_nothing_to_evaluate_on_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["dataset__validation", "dataset__extra_test"])
 @pytest.mark.parametrize("size", [1.5, 100.25])
 def test_what_is_kept_apart_is_a_share_or_a_whole_number(key: str, size: float) -> None:
-    with pytest.raises(UsageError, match=f"{size:g} is neither a share nor a number"):
+    with pytest.raises(UsageError, match=f"{size:g} is neither a fraction below 1 nor a whole number of images"):
         configured("digits", **{key: size})
 
 
