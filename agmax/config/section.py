@@ -83,7 +83,7 @@ class ExtensibleSection(Section):
         if not isinstance(values, dict):
             return values
         known = {key: setting for settings in cls.registered.values() for key, setting in settings.items()}
-        values, section, problems = dict(values), cls.__name__.lower(), []
+        values, section, problems = dict(values), cls.__name__.removesuffix("Config").lower(), []
         for word in [str(values.get(name)) for name in cls.words]:
             for key, setting in cls.registered.get(word, {}).items():
                 values.setdefault(key, setting.default)

@@ -254,7 +254,7 @@ def batches(name: str, *, step: int, **settings: Any) -> Batch:
     """Return the training batch of a step, of 12 images of random pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
     sample = RawBatch(torch.from_numpy(pixels), torch.arange(12) % 10, torch.arange(12))
-    config = configured(name, "cifar10", augment__cutmix__probability=1.0, **settings)
+    config = configured(name, "cifar10", augment__cutmix__p=1.0, **settings)
     return builders.augmentation(config, steps_per_epoch=1)(sample, step=step)
 
 
@@ -347,8 +347,8 @@ def test_views_of_other_kinds_need_images_in_memory(run: Run, tmp_path: Path, vi
     assert answer.status == 2
     [line] = [line for line in answer.err.splitlines() if line.startswith("error")]
     assert line == (
-        f"error: views not possible (augment.views={views}): folder is read from files as it is needed. "
-        "Write augment.views=independent, or take a data set that is held in memory"
+        f"error: views not possible (augment.views={views}): folder is read from files, not from memory. "
+        "Write augment.views=independent, or use a data set that is in memory"
     )
 
 
