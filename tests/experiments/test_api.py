@@ -98,7 +98,7 @@ def test_a_folder_whose_classes_have_other_names_is_not_what_the_model_knows(tmp
     model = made("ResNet8", "folder", **settings)
     assert agmax.evaluate(model).top5 == 100
     model.class_names = ("b", "a")
-    with pytest.raises(DataError, match=r"2 classes \(a, b\), the weights know 2 classes \(b, a\)"):
+    with pytest.raises(DataError, match=r"the data set has 2 classes \(a, b\), the weights 2 classes \(b, a\)"):
         agmax.evaluate(model)
 
 
@@ -129,7 +129,7 @@ def test_the_device_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) ->
     config = agmax.load_config("ResNet8", dataset="digits")
     for device in ("cpu", torch.device("cpu")):
         assert next(from_config(config, device).parameters()).device.type == "cpu"
-    with pytest.raises(UsageError, match="torch has none of this name"):
+    with pytest.raises(UsageError, match="torch has no device of this name"):
         from_config(config, "cdua")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cuda:0"):

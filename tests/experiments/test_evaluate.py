@@ -191,5 +191,5 @@ def test_checkpoints_are_found_as_typed_then_in_checkpoints_then_in_the_runs(run
     assert run("--eval", "--resume", str(source.resolve())).status == 0
     answer = run("--eval", "--resume", "nowhere.pth")
     assert answer.status == 4
-    for text in ("checkpoints/nowhere.pth", "runs/nowhere.pth", "There are mine.pth, checkpoints/mine.pth"):
+    for text in ("checkpoints/nowhere.pth", "runs/nowhere.pth", "Existing checkpoints: mine.pth, checkpoints/mine.pth"):
         assert text in answer.err

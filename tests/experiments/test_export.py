@@ -117,7 +117,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(
 ) -> None:
     monkeypatch.setattr(export, "_difference", lambda *_: difference)
     answer = run("--export", "onnx", "--config=ResNet8", "--dataset=digits", "--output=a.onnx")
-    assert answer.status == 6 and f"its logits differ by {difference:.1e} of their deviation" in answer.err
+    assert answer.status == 6 and f"its logits differ by {difference:.1e} of their standard deviation" in answer.err
     assert not (tmp_path / "a.onnx").exists()
 
 

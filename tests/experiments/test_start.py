@@ -36,7 +36,7 @@ def test_a_finished_run_whose_result_is_not_whole_is_said(run: Run) -> None:
     result = json.loads(path.read_text())
     path.write_text(json.dumps({key: value for key, value in result.items() if key != "steps"}))
     answer = run(*words, "--resume")
-    assert answer.status == 4 and "result.json): it lacks steps. Restore it" in answer.err
+    assert answer.status == 4 and "result.json): steps missing. Restore it" in answer.err
     path.write_text(json.dumps({**result, "brier": 0.5}))
     answer = run(*words, "--resume", "--json")
     assert answer.status == 0 and answer.json == {**result, "brier": 0.5}
@@ -200,7 +200,7 @@ def test_a_data_set_that_has_grown_is_not_trained_on_by_the_old_steps(
     write_images(tmp_path / "images" / "train" / "cat", 9)
     answer = run(*on_folder, "--train", "--resume")
     assert answer.status == 3
-    assert "15 images to train on, there were 12" in answer.err
+    assert "15 training images, 12 at the start of the run" in answer.err
 
 
 def test_classes_of_other_names_are_not_taken_for_those_that_the_weights_know(
@@ -210,7 +210,7 @@ def test_classes_of_other_names_are_not_taken_for_those_that_the_weights_know(
     other = write_tree(tmp_path / "other", ["ant", "bee"], {"test": 2, "train": 2}, size=(16, 16))
     answer = run("--eval", "--resume", trained["checkpoint"], f"dataset.root={other}")
     assert answer.status == 3
-    assert "2 classes (ant, bee), the weights know 2 classes (cat, dog)" in answer.err
+    assert "the data set has 2 classes (ant, bee), the weights 2 classes (cat, dog)" in answer.err
     answer = run(*on_folder, "--train", "--resume", trained["checkpoint"], f"dataset.root={other}", "--epochs=9")
     assert answer.status == 3
     os.rename(other / "test", other / "val")
@@ -218,7 +218,7 @@ def test_classes_of_other_names_are_not_taken_for_those_that_the_weights_know(
     (other / "train").rename(other / "unused")
     answer = run("--eval", "--resume", trained["checkpoint"], *imagenet, "train.num_workers=0")
     assert answer.status == 0, answer.err
-    assert "note: classes are matched by their place" in answer.err
+    assert "note: classes are matched by their index" in answer.err
 
 
 def test_weights_keep_their_split_whatever_the_seed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +246,7 @@ def test_an_unfinished_run_of_the_same_settings_is_pointed_out(run: Run, monkeyp
         with pytest.raises(Killed):
             run(*words)
     answer = run(*words)
-    assert "note: runs/ResNet8-standard/digits-s0-2 has these settings and is not finished" in answer.err
+    assert "note: runs/ResNet8-standard/digits-s0-2 has the same configuration and is not finished" in answer.err
 
 
 def test_a_folder_in_use_is_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

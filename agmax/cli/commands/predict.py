@@ -30,11 +30,11 @@ def run(request: Request) -> Result:
     )
     for why in found.unreadable.values():
         log.warning("warning: %s", why)
-    if not found.found:
+    if not found.predictions:
         why = "none is an image that can be read"
         raise DataError("nothing classified", where=f"{len(paths)} files", why=why)
     if not request.as_json:
         predict.write_csv(found, sys.stdout)
     path = start.checkpoint.path
-    log.info("%d of %d images classified with %s", len(found.found), len(paths), path)
+    log.info("%d of %d images classified with %s", len(found.predictions), len(paths), path)
     return {"mode": "predict", "checkpoint": str(path), **predict.as_mapping(found)}
