@@ -52,7 +52,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first access, because the import of torch is slow and the command line often avoids it."""
+    """Import a public name on first access: importing torch is slow, and not every command needs it."""
     if name not in __all__:
         raise AttributeError(f"module 'agmax' has no attribute {name!r}")
     if name in _MODULES:
