@@ -16,11 +16,11 @@ from agmax.core.errors import AgmaxError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one mode and return the exit status; errors are printed as one line each."""
+    """Run one mode and return the exit status. Errors are printed to stderr, one line each."""
     argv = sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a class name must not break a terminal without Unicode
+            stream.reconfigure(errors="backslashreplace")  # class names may hold what the terminal cannot show
     try:
         from agmax.cli import parser, run
 
@@ -38,16 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except ModuleNotFoundError as error:
         return missing_package(error)
-    except BrokenPipeError:  # `--list | head`: nobody reads on
+    except BrokenPipeError:  # the reader has closed the pipe, as in `--list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        print("error: interrupted. A training goes on with --train --resume, a study with --study", file=sys.stderr)
+        print("error: interrupted. Continue a training with --train --resume, a study with --study", file=sys.stderr)
         return 130
 
 
 def missing_package(error: ModuleNotFoundError) -> int:
-    """Name the package that is not installed."""
+    """Print the name of the package that is not installed, and return the exit status."""
     if not error.name or error.name.startswith("agmax"):
         raise error
     remedy = "Run python3 -m pip install -r requirements.txt"

@@ -32,14 +32,14 @@ __all__ = [
     "training",
 ]
 
-_PLACES = {
+_MODULE_OF_NAME = {
     "AgmaxError": "core.errors",
     "Config": "config.schema",
     "Metrics": "experiments.results",
     "Model": "experiments.model",
     "Result": "experiments.results",
 }
-"""Where a public name is defined, those of experiments/api.py apart."""
+"""The modules that define the public names; all other names are defined in experiments/api.py."""
 
 _MODULES = {
     "augment": "augment",
@@ -52,12 +52,12 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what other programs use when they ask for it: it needs torch, and the command line often does not."""
+    """Import a public name on first access: importing torch is slow, and not every command needs it."""
     if name not in __all__:
         raise AttributeError(f"module 'agmax' has no attribute {name!r}")
     if name in _MODULES:
         return import_module(f"agmax.{_MODULES[name]}")
-    return getattr(import_module(f"agmax.{_PLACES.get(name, 'experiments.api')}"), name)
+    return getattr(import_module(f"agmax.{_MODULE_OF_NAME.get(name, 'experiments.api')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -69,7 +69,7 @@ class Pipeline:
         numbers that they have in the complete batch.
 
         Raises:
-            ValueError: the images are not uint8, or their number differs from that of the labels or views.
+            ValueError: the images are not uint8, the labels not int64, or their numbers or views differ.
         """
         if (
             images.dtype != torch.uint8
@@ -79,6 +79,10 @@ class Pipeline:
             raise ValueError(
                 f"images (Pipeline): {images.dtype} {list(images.shape)} with {len(labels)} labels. "
                 f"Give uint8 images [N, C, H, W] or [N, {self.num_views}, C, H, W] and labels [N]"
+            )
+        if labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels (Pipeline): {labels.dtype}. Give class numbers as int64 [N], such as labels.long()"
             )
         key = key or Key.fresh()
         count, chosen = len(labels), None if rows is None else torch.as_tensor(rows, dtype=torch.int64).cpu()

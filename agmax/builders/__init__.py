@@ -1,4 +1,4 @@
-"""Turn a configuration into objects: the only package that sees both."""
+"""Build data, models, augmentation and training from a configuration; no other package knows both sides."""
 
 from agmax.builders.images import Splits, split, splits, test_loader, training_loader, with_num_classes
 from agmax.builders.networks import check_fit, model, num_classes, restore_model

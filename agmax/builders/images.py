@@ -1,4 +1,4 @@
-"""The images of a configuration: its splits, and what delivers them."""
+"""Build the data sets and loaders of a configuration."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ from agmax.data.splits import Dataset, InMemoryDataset, concatenate, partition, 
 
 
 class Splits(NamedTuple):
-    """The images of a training."""
+    """The data sets of a training."""
 
     train: Dataset
     validation: Dataset | None
@@ -28,7 +28,7 @@ class Splits(NamedTuple):
 
 
 def split(config: Config, name: str) -> Dataset:
-    """Load one split of the configured data set, less or more the training images that are kept apart."""
+    """Load one split of the configured data set, with the held-out images moved from training to their split."""
     if name == "validation" and not config.dataset.validation:
         return _load(config, name)
     if name == "test":
@@ -41,13 +41,13 @@ def split(config: Config, name: str) -> Dataset:
 
 
 def splits(config: Config) -> Splits:
-    """Load all that a training needs; the configuration has its number of classes.
+    """Load the splits that a training needs; `config.dataset.num_classes` must be set.
 
     Raises:
-        DataError: there is nothing to evaluate on.
+        DataError: there are no images to evaluate on.
     """
     train, validation, extra = _parts(config)
-    if validation is None and _brings_validation(config):
+    if validation is None and _has_validation_folder(config):
         validation = _load(config, "validation")
     if not config.evaluation.test:
         if validation is None:
@@ -58,7 +58,7 @@ def splits(config: Config) -> Splits:
 
 
 def _test(config: Config, extra: Dataset | None) -> Dataset:
-    """Load the test images, those that were kept apart of the training images behind them."""
+    """Load the test images, followed by the training images held out for testing."""
     test = _load(config, "test")
     return test if extra is None else concatenate(test, extra)
 
@@ -75,7 +75,7 @@ def _load(config: Config, name: str) -> Dataset:
 
 
 class _Parts(NamedTuple):
-    """The training images of a data set, divided."""
+    """The training images of a data set, divided into those to train on and those held out."""
 
     train: Dataset
     validation: Dataset | None
@@ -83,44 +83,48 @@ class _Parts(NamedTuple):
 
 
 def _parts(config: Config) -> _Parts:
-    """Load the training images, and divide them into what is trained on and what is kept apart."""
+    """Load the training images, and hold out those for validation and extra_test."""
     data = config.dataset
-    whole = _load(config, "train")
+    images = _load(config, "train")
     if data.train_limit is None and not data.validation and not data.extra_test:
-        return _Parts(whole, None, None)
-    chosen = partition(
-        whole.labels,
+        return _Parts(images, None, None)
+    positions_of_parts = partition(
+        images.labels,
         limit=data.train_limit,
         validation=data.validation,
         extra_test=data.extra_test,
         seed=config.dataset_seed,
         split_seed=config.split_seed,
     )
-    sizes = [len(positions) for positions in chosen]
+    sizes = [len(positions) for positions in positions_of_parts]
     if sizes[0] == 0 or (data.validation and sizes[1] == 0) or (data.extra_test and sizes[2] == 0):
-        why = f"{len(whole.labels)} images are divided into {sizes[0]}, {sizes[1]} and {sizes[2]}"
+        why = f"{len(images.labels)} images are divided into {sizes[0]}, {sizes[1]} and {sizes[2]}"
         raise DataError("training, validation or extra_test without images", where="dataset.validation", why=why)
-    train, validation, extra = (subset(whole, positions) for positions in chosen)
+    train, validation, extra = (subset(images, positions) for positions in positions_of_parts)
     return _Parts(train, validation if data.validation else None, extra if data.extra_test else None)
 
 
 def with_num_classes(config: Config, data: Callable[[], Dataset]) -> Config:
-    """Return the configuration with a number of classes; the data are looked at where it leaves that to them."""
+    """Return the configuration with its number of classes; `data` is called to count them if it is null."""
     return with_classes(config, len(data().class_names)) if config.dataset.num_classes is None else config
 
 
-def _brings_validation(config: Config) -> bool:
+def _has_validation_folder(config: Config) -> bool:
     root = Path(config.dataset.root).expanduser()
     return config.dataset.name == "folder" and "validation" in split_folders(root)
 
 
 def training_loader(config: Config, data: Dataset, device: torch.device) -> Loader:
-    """Make what delivers training samples: from memory, or decoded and cut by workers."""
+    """Return the loader of training samples: from memory, or decoded and cropped by workers.
+
+    Raises:
+        UsageError: augment.crop or augment.views is not possible for this kind of data set.
+    """
     size, augment = config.dataset.image_size, config.augment
     if isinstance(data, InMemoryDataset):
         if augment.crop == "random_resized":
-            why = "its crops are cut from files"
-            remedy = f"{config.dataset.name} is held in memory: write augment.crop=standard"
+            why = f"random_resized needs image files, and {config.dataset.name} is in memory"
+            remedy = "Write augment.crop=standard"
             raise UsageError("crop not possible", where="augment.crop=random_resized", why=why, remedy=remedy)
         views = None
         if augment.views == "same_class":
@@ -128,17 +132,17 @@ def training_loader(config: Config, data: Dataset, device: torch.device) -> Load
             views = partial(sampler.same_class_views, data.labels, num_views=num_views, seed=seed)
         return InMemoryLoader(data, image_size=size, device=device, views=views)
     if augment.views != "independent":
-        where, why = f"augment.views={augment.views}", f"{config.dataset.name} is read from files as it is needed"
-        remedy = "Write augment.views=independent, or take a data set that is held in memory"
+        where, why = f"augment.views={augment.views}", f"{config.dataset.name} is read from files, not from memory"
+        remedy = "Write augment.views=independent, or use a data set that is in memory"
         raise UsageError("views not possible", where=where, why=why, remedy=remedy)
-    crops = (augment.random_resized.scale, augment.random_resized.ratio)
+    scale_and_ratio = (augment.random_resized.scale, augment.random_resized.ratio)
     return FileLoader(
         data,
         image_size=size,
         channels=config.dataset.channels,
         num_workers=devices.num_workers(config.train.num_workers),
         pin_memory=device.type == "cuda",
-        random_resized=crops if augment.crop == "random_resized" else None,
+        random_resized=scale_and_ratio if augment.crop == "random_resized" else None,
         scaled_decoding=augment.random_resized.scaled_decoding,
         exif_rotation=config.dataset.exif_rotation,
         skip_bad_images=config.dataset.on_bad_image == "skip",
@@ -148,7 +152,7 @@ def training_loader(config: Config, data: Dataset, device: torch.device) -> Load
 
 
 def test_loader(config: Config, data: Dataset, device: torch.device) -> Loader:
-    """Make what delivers the images of an evaluation."""
+    """Return the loader of an evaluation's images."""
     if isinstance(data, InMemoryDataset):
         return InMemoryLoader(data, image_size=config.test_image_size, device=device)
     return FileLoader(

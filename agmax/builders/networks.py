@@ -1,4 +1,4 @@
-"""The classifier of a configuration, with its initial weights."""
+"""Build the classifier of a configuration, with its initial or loaded weights."""
 
 from pathlib import Path
 
@@ -19,27 +19,30 @@ def num_classes(config: Config) -> int:
     """Return the number of classes.
 
     Raises:
-        UsageError: it is neither given nor counted yet.
+        UsageError: the number is null and has not been counted.
     """
     if config.dataset.num_classes is None:
         raise UsageError(
-            "number of classes unknown", where="dataset.num_classes", remedy="Write it, e.g. --n-classes 10"
+            "number of classes unknown",
+            where="dataset.num_classes",
+            remedy="Write dataset.num_classes=10, in Python overrides={'dataset.num_classes': 10}",
         )
     return config.dataset.num_classes
 
 
 def model(config: Config, *, with_pretrained: bool = True) -> Classifier:
-    """Make the classifier with its initial weights, on the CPU; equal rules give equal weights whatever the method.
+    """Build the classifier with its initial weights, on the CPU.
 
-    Without `with_pretrained` no weights are fetched, because a checkpoint's will take their place.
+    The same seed and initialization rule give the same weights for every method. `with_pretrained=False` downloads no
+    weights, for a classifier whose weights come from a checkpoint.
 
     Raises:
-        UsageError: there is no such network, or it cannot take the images.
+        UsageError: there is no such network, or it does not fit the images.
     """
     settings, rule = config.model, config.model.initialization
     is_pretrained = settings.pretrained and with_pretrained
     if config.test_image_size != config.dataset.image_size and backbones.has_fixed_input_size(settings.backbone):
-        why = f"{settings.backbone} is built for images of {config.dataset.image_size} pixels"
+        why = f"{settings.backbone} only takes images of dataset.image_size={config.dataset.image_size} pixels"
         raise UsageError("settings do not fit: dataset.test_image_size", why=why, remedy="Leave it out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.model_seed, "init", "backbone"))
@@ -70,10 +73,10 @@ def model(config: Config, *, with_pretrained: bool = True) -> Classifier:
 def restore_model(
     config: Config, weights: dict[str, Tensor], *, where: Path, saved: Config, allow_nonfinite: bool = False
 ) -> Classifier:
-    """Make the classifier of a configuration with weights from a file, which were saved with other settings perhaps.
+    """Build the classifier of a configuration with the weights of a checkpoint, which `saved` describes.
 
     Raises:
-        CheckpointError: they are those of another network, or not finite.
+        CheckpointError: the weights belong to another network, or are not finite.
     """
     classifier = model(config, with_pretrained=False)
     read.check_fit(classifier, weights, where=where, saved=_describe(saved), wanted=_describe(config))
@@ -84,14 +87,14 @@ def restore_model(
 
 
 def check_fit(config: Config, weights: dict[str, Tensor], *, where: Path) -> None:
-    """Compare weights, whose numbers need not be there, with the network of a configuration, which takes no memory.
+    """Compare names and shapes of `weights` with the configured model, built on the meta device.
 
     Raises:
-        CheckpointError: they are those of another network.
+        CheckpointError: the weights belong to another network.
     """
     with torch.device("meta"):
-        blank = model(config, with_pretrained=False)
-    read.check_fit(blank, weights, where=where, saved="its weights", wanted=_describe(config))
+        classifier = model(config, with_pretrained=False)
+    read.check_fit(classifier, weights, where=where, saved="its weights", wanted=_describe(config))
 
 
 def _describe(config: Config) -> str:
@@ -110,13 +113,16 @@ def _q_network(config: Config) -> QNetwork | None:
 
 
 def _returns_features(config: Config, backbone: nn.Module) -> bool:
-    """Say whether the objective compares features; the logits must then be made of them by one linear layer."""
+    """Tell whether the objective compares features.
+
+    Raises:
+        UsageError: it does, and the backbone's classifier is not a linear layer.
+    """
     if "features" not in OBJECTIVES[config.objective.name].needs:
         return False
     if not isinstance(backbone.get_classifier(), nn.Linear):  # type: ignore[operator]
-        why = f"{config.model.backbone} has no one linear layer between its features and its logits"
+        where = f"objective.name={config.objective.name}"
+        why = f"the classifier of {config.model.backbone} is not one linear layer"
         remedy = "Compare the logits: write objective.name=agmax_mse"
-        raise UsageError(
-            "no features to compare", where=f"objective.name={config.objective.name}", why=why, remedy=remedy
-        )
+        raise UsageError("no features to compare", where=where, why=why, remedy=remedy)
     return True

@@ -1,4 +1,4 @@
-"""Join transforms, mixes, objectives, schedules, data sets and metrics from outside; they then work by name like ours.
+"""Register your own transforms, mixes, objectives, schedules, data sets and metrics, which then work by name like ours.
 
     import agmax
 
@@ -6,8 +6,8 @@
     @dataclass(frozen=True)
     class Stripes(agmax.augment.Transform): ...
 
-in a file that `--import` names, or anywhere before a configuration is read. A backbone is joined to timm's registry
-(`timm.models.register_model`), whose names are model parts.
+in a file given to `--import`, or anywhere before a configuration is read. Register a backbone with timm
+(`timm.models.register_model`); the names in timm's registry are model parts.
 """
 
 import dataclasses
@@ -35,59 +35,59 @@ SLOTS: dict[str, tuple[str, dict[str, Any]]] = {
     "policy": ("policy", transforms.POLICIES),
     "erase": ("erase", transforms.ERASERS),
 }
-"""The slot of a transform -> the setting that fills it, and the table of its words."""
+"""For each slot of a transform, the setting that fills it and the table of its words."""
 
 
 def transform(word: str, *, about: str = "", softens: bool = False) -> Callable[[Class], Class]:
-    """Join a transform: a frozen dataclass, whose fields are the settings `augment.WORD.FIELD`.
+    """Register a transform: a frozen dataclass whose fields are the settings `augment.WORD.FIELD`.
 
-    Its slot says which setting the word, which is a part of a name too, fills: augment.crop, policy or erase.
-    `softens` lets what it hides soften the targets.
+    The word is also a part of a name. Its setting follows from the slot: augment.crop, augment.policy or augment.erase.
+    With `softens` the visible fraction that it leaves softens the targets.
 
     Raises:
-        ValueError: its slot is none of these, or there is such a word or part.
+        ValueError: the slot is unknown, or a word or part of this name exists already.
     """
 
-    def join(kind: Class) -> Class:
+    def register(kind: Class) -> Class:
         slot = getattr(kind, "slot", "")
         if slot not in SLOTS:
             raise ValueError(f"slot ({kind.__name__}): {slot!r} is none of {', '.join(SLOTS)}")
         setting, table = SLOTS[slot]
-        _join_word(setting, word, kind, about)
+        _register_word(setting, word, kind, about)
         table[word] = kind
         if softens:
             SOFTENS.add(word)
         return kind
 
-    return join
+    return register
 
 
 def mix(word: str, *, about: str = "") -> Callable[[Class], Class]:
-    """Join what mixes the images of a batch: a frozen dataclass, whose fields are the settings `augment.WORD.FIELD`.
+    """Register a mix of the images of a batch: a frozen dataclass whose fields are the settings `augment.WORD.FIELD`.
 
     Raises:
-        ValueError: there is such a word or part.
+        ValueError: a word or part of this name exists already.
     """
 
-    def join(kind: Class) -> Class:
-        _join_word("mix", word, kind, about)
+    def register(kind: Class) -> Class:
+        _register_word("mix", word, kind, about)
         mixing.MIXES[word] = kind
         return kind
 
-    return join
+    return register
 
 
 def objective(name: str, row: Objective, *, about: str = "") -> Objective:
-    """Join an objective, also as a method part that trains with as many views as it compares.
+    """Register an objective, and a method part of the same name that trains with its smallest number of views.
 
-    Each of its terms has the setting `objective.TERM_weight`, the row's by default.
+    Each term has the setting `objective.TERM_weight`; its default is the weight in `row`.
 
     Raises:
-        ValueError: there is one of this name.
+        ValueError: an objective or a part of this name exists already.
     """
     _refuse(name, OBJECTIVES, "objective")
     registration.refuse_known_part(name)
-    weights = {f"{term}_weight": how.weight for term, how in row.terms.items()}
+    weights = {f"{name_of_term}_weight": term.weight for name_of_term, term in row.terms.items()}
     OBJECTIVES[name] = row
     registration.register_settings("objective", name, {key: (float, weight) for key, weight in weights.items()})
     settings = {"objective": {"name": name, "num_views": row.min_views, **weights}}
@@ -96,13 +96,15 @@ def objective(name: str, row: Objective, *, about: str = "") -> Objective:
 
 
 def schedule(name: str) -> Callable[[Function], Function]:
-    """Join a schedule: `(now: Moment, *, ...) -> share of the base learning rate`; its keywords are `schedule.KEYWORD`.
+    """Register a schedule: a function `(now: Moment, *, ...) -> factor of the base learning rate`.
+
+    Its keyword arguments are the settings `schedule.KEYWORD`.
 
     Raises:
-        ValueError: there is one of this name, or a keyword has no default.
+        ValueError: a schedule of this name exists already, or a keyword argument has no default.
     """
 
-    def join(function: Function) -> Function:
+    def register(function: Function) -> Function:
         _refuse(name, SCHEDULES, "schedule")
         hints, settings = typing.get_type_hints(function), registration.Settings()
         for key, parameter in inspect.signature(function).parameters.items():
@@ -114,7 +116,7 @@ def schedule(name: str) -> Callable[[Function], Function]:
         SCHEDULES[name] = function
         return function
 
-    return join
+    return register
 
 
 def dataset(
@@ -125,16 +127,16 @@ def dataset(
     augment: dict[str, Any] | None = None,
     of_files: bool = False,
 ) -> Callable[[Callable[[Path, bool], Dataset]], Callable[[Path, bool], Dataset]]:
-    """Join a data set: a function of its folder and whether the training images are asked for, which returns a `Split`.
+    """Register a data set: a function `(root, is_training) -> InMemoryDataset or FileDataset`.
 
-    `settings` are those of the section dataset: num_classes, channels, image_size, mean, std, ...; `augment` those of
-    augmentation that suit the data, such as flip. `of_files` says that it returns `Files`, which are decoded as needed.
+    `settings` are those of the section dataset: num_classes, channels, image_size, mean, std, ...; `augment` holds the
+    settings of augmentation that suit the data, such as flip. `of_files` means that the function returns a FileDataset.
 
     Raises:
-        ValueError: there is one of this name.
+        ValueError: a data set or part of this name exists already.
     """
 
-    def join(load: Callable[[Path, bool], Dataset]) -> Callable[[Path, bool], Dataset]:
+    def register(load: Callable[[Path, bool], Dataset]) -> Callable[[Path, bool], Dataset]:
         _refuse(name, datasets.DATASETS, "data set")
         parts = {"dataset": {"name": name, **settings}, "augment": augment or {}}
         registration.register_part("dataset", name, parts, about=about or f"the data set {name}")
@@ -143,44 +145,44 @@ def dataset(
             datasets.OF_FILES.add(name)
         return load
 
-    return join
+    return register
 
 
 def metric(
     name: str, *, unit: str = "", decimals: int = 4, higher_is_better: bool = False
 ) -> Callable[[Function], Function]:
-    """Join a metric: a function of logits [N, K] and labels [N]; `unit` % is written as points in differences.
+    """Register a metric: a function of logits [N, K] and labels [N]; differences of unit % are printed in points.
 
     Raises:
-        ValueError: there is one of this name.
+        ValueError: a metric of this name exists already.
     """
 
-    def join(function: Function) -> Function:
+    def register(function: Function) -> Function:
         _refuse(name, METRICS, "metric")
         METRICS[name] = Metric(function, unit, decimals, higher_is_better)
         return function
 
-    return join
+    return register
 
 
-def _join_word(setting: str, word: str, kind: type, about: str) -> None:
-    """Join the word of a slot with its settings, and the part of a name that fills the slot with it."""
-    registration.refuse_known_part(word)  # first, so that nothing is joined by half
+def _register_word(setting: str, word: str, kind: type, about: str) -> None:
+    """Register the word of a slot with its settings, and the name part that selects it."""
+    registration.refuse_known_part(word)  # first, so that a failure registers nothing
     registration.register_choice(setting, word, _fields(kind))
     registration.register_part("augment", word, {"augment": {setting: word}}, about=about or _first_line(kind))
 
 
 def _fields(kind: type) -> registration.Settings:
-    """Return the settings of a dataclass: its fields, each of which needs a default.
+    """Return the fields of a dataclass as settings.
 
     Raises:
-        ValueError: one has none.
+        ValueError: a field has no default.
     """
     hints, settings = typing.get_type_hints(kind), registration.Settings()
-    for each in dataclasses.fields(kind):
-        if each.default is dataclasses.MISSING:
-            raise ValueError(f"{each.name} ({kind.__name__}): a setting needs a default")
-        settings[each.name] = hints[each.name], each.default
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING:
+            raise ValueError(f"{field.name} ({kind.__name__}): a setting needs a default")
+        settings[field.name] = hints[field.name], field.default
     return settings
 
 

@@ -1,4 +1,4 @@
-"""What a configuration minimises, how, and by what it is measured: the training put together."""
+"""Build the objective, optimizer, schedule, evaluators and trainer of a configuration."""
 
 import time
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from agmax.training.loop import CheckpointStore, MetricsLog, Records, Trainer, T
 
 
 def objective(config: Config) -> losses.Criterion:
-    """Make what training minimises; terms for which there is no setting keep the weight of their table."""
+    """Return the loss of the training; terms without a setting keep the weight of their table."""
     settings = config.objective
     weights = {
         term: getattr(settings, f"{term}_weight")
@@ -40,7 +40,7 @@ def objective(config: Config) -> losses.Criterion:
 
 
 def optimizer(config: Config, classifier: Classifier) -> torch.optim.Optimizer:
-    """Make the optimizer of all the classifier's parameters."""
+    """Return the optimizer of all parameters of the classifier."""
     head = [*classifier.backbone.get_classifier().parameters()]  # type: ignore[operator]
     head += classifier.q_network.parameters() if classifier.q_network is not None else []
     return optimizers.optimizer(classifier, config.optimizer.name, head=head, **_optimizer_settings(config))
@@ -59,19 +59,21 @@ def _optimizer_settings(config: Config) -> dict[str, Any]:
 
 
 def check_optimizer(config: Config) -> None:
-    """Find out before the work begins whether the optimizer takes these settings here.
+    """Check before a training that the optimizer can be created with these settings.
 
     Raises:
-        UsageError: it does not, or lacks something.
+        UsageError: the optimizer refuses them, or needs a package or device that is missing.
     """
     name = config.optimizer.name
     why = optimizers.reason_unusable(name, **_optimizer_settings(config))
     if why:
-        raise UsageError(f"wrong value optimizer.name={name!r}", why=why, remedy="Choose another, or other settings")
+        raise UsageError(
+            f"wrong value optimizer.name={name!r}", why=why, remedy="Write another optimizer, or other settings"
+        )
 
 
 def learning_rate(config: Config, steps_per_epoch: int) -> Callable[..., float]:
-    """Make the learning rate, a function of the step; the schedule has the settings that its function names."""
+    """Return the learning rate as a function of the step, with those settings that the schedule's function takes."""
     settings = config.schedule
     return partial(
         lr_schedules.learning_rate,
@@ -87,25 +89,25 @@ def learning_rate(config: Config, steps_per_epoch: int) -> Callable[..., float]:
 
 
 def evaluator(config: Config, classifier: Classifier, data: Dataset, device: torch.device) -> Evaluator:
-    """Make what evaluates the classifier on a split, in the precision of evaluations."""
-    return Evaluator(_robustness_measure(predict, config, classifier, data, device))
+    """Return the evaluator of the classifier on a split, in `evaluation.precision`."""
+    return Evaluator(_bind(predict, config, classifier, data, device))
 
 
 def robustness(config: Config, classifier: Classifier, data: Dataset, device: torch.device) -> dict[str, Any]:
-    """Measure what the configuration asks for of occlusion and offsets, in the precision of evaluations."""
-    asked = [measure for measure in MEASURES if getattr(config.evaluation, measure)]
+    """Measure occlusion and offsets, if the configuration has them, in `evaluation.precision`; add the seconds."""
+    names = [name for name in MEASURES if getattr(config.evaluation, name)]
+    if not names:
+        return {}
     limit = config.evaluation.robustness_limit
-    if asked and limit is not None and limit < len(data.labels):
+    if limit is not None and limit < len(data.labels):
         data = subset(data, partition(data.labels, limit=limit, seed=0).train)
     size = {"image_size": config.test_image_size}
-    started = time.perf_counter()
-    found: dict[str, Any] = {
-        name: _robustness_measure(MEASURES[name], config, classifier, data, device, **size)() for name in asked
-    }
-    return found | ({"robustness_seconds": time.perf_counter() - started} if asked else {})
+    start_time = time.perf_counter()
+    tables: dict[str, Any] = {name: _bind(MEASURES[name], config, classifier, data, device, **size)() for name in names}
+    return tables | {"robustness_seconds": time.perf_counter() - start_time}
 
 
-def _robustness_measure(
+def _bind(
     measure: Callable[..., Any],
     config: Config,
     classifier: Classifier,
@@ -113,39 +115,39 @@ def _robustness_measure(
     device: torch.device,
     **more: Any,
 ) -> Callable[[], Any]:
-    """Make what measures the classifier on a split, in the precision of evaluations."""
-    source = test_loader(config, data, device)
+    """Bind `measure` to the classifier and a split, to be called in `evaluation.precision`."""
+    loader = test_loader(config, data, device)
     mean, std = config.normalization
-    number_format = devices.autocast_dtype(config.evaluation.precision, device)
-    over_all = devices.data_parallel(classifier, device)
-    how = {"batch_size": config.evaluation.batch_size, "mean": mean, "std": std, "device": device, **more}
+    dtype = devices.autocast_dtype(config.evaluation.precision, device)
+    parallel = devices.data_parallel(classifier, device)
+    options = {"batch_size": config.evaluation.batch_size, "mean": mean, "std": std, "device": device, **more}
 
-    def answer() -> Any:
-        training_format, classifier.autocast = classifier.autocast, number_format
+    def call() -> Any:
+        training_dtype, classifier.autocast = classifier.autocast, dtype
         try:
-            return measure(over_all, source, **how)
+            return measure(parallel, loader, **options)
         finally:
-            classifier.autocast = training_format
+            classifier.autocast = training_dtype
 
-    return answer
+    return call
 
 
 def num_steps(config: Config, num_images: int) -> int:
-    """Return the steps of an epoch over the training images.
+    """Return the number of steps in an epoch.
 
     Raises:
-        DataError: the training images do not make one step.
+        DataError: there are too few images for one step.
     """
     steps = sampler.num_steps(num_images, config.train.batch_size)
     if steps == 0:
-        raise DataError("too few training images", where=f"{num_images} in the data set", why="a step needs two")
+        raise DataError("too few training images", where=f"{num_images} in the data set", why="a step needs 2")
     return steps
 
 
 def trainer(
     config: Config,
     data: Splits,
-    source: Loader,
+    loader: Loader,
     classifier: Classifier,
     *,
     device: torch.device,
@@ -153,9 +155,9 @@ def trainer(
     checkpoints: CheckpointStore,
     report: Callable[[dict[str, Any]], None],
 ) -> Trainer:
-    """Put a training together; `classifier` is on the device, `report` is called with every row of metrics."""
+    """Return the trainer; `classifier` is on `device` already, `report` is called with every row of the metrics log."""
     classifier.autocast = devices.autocast_dtype(config.train.precision, device)
-    parts = {"validation": data.validation, "test": data.test}
+    evaluation_splits = {"validation": data.validation, "test": data.test}
     steps_per_epoch = num_steps(config, len(data.train.labels))
     step = TrainStep(
         classifier,
@@ -176,13 +178,15 @@ def trainer(
         save_every_steps=config.train.save_every_steps,
         log_every_steps=config.train.log_every_steps,
     )
-    evaluators = {name: evaluator(config, classifier, part, device) for name, part in parts.items() if part}
+    evaluators = {
+        name: evaluator(config, classifier, split, device) for name, split in evaluation_splits.items() if split
+    }
     records = Records(metrics_log, checkpoints, report, description(config, data.train))
-    return Trainer(step, source, plan, evaluators=evaluators, records=records)
+    return Trainer(step, loader, plan, evaluators=evaluators, records=records)
 
 
 def description(config: Config, data: Dataset) -> dict[str, Any]:
-    """Return what a checkpoint says of itself, in plain types."""
+    """Return the settings, class names and number of images that every checkpoint stores, in plain types."""
     return {
         "config": config.model_dump(mode="json"),
         "class_names": list(data.class_names),

@@ -1,4 +1,4 @@
-"""Turn a configuration name such as `ResNet50-cutmix-agmax` into its parts, one small YAML fragment each."""
+"""Parse configuration names such as `ResNet50-cutmix-agmax` into parts, each of which is a small YAML fragment."""
 
 import re
 from collections.abc import Iterable
@@ -12,17 +12,17 @@ from agmax.core.errors import ConfigErrors, UsageError
 
 PACKAGE = Path(__file__).parent.parent
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
-"""The fragments: inside the installed package, or at the top of the repository."""
+"""The folder of the fragments: inside the installed package, or at the top of the repository."""
 
 SLOTS = ("policy", "crop", "erase", "mix")
 """Order of the augment parts in a canonical name, by the slot that a part fills."""
 
 TIMM_RECIPE = "ResNet50"
-"""The model part whose recipe serves timm models that have no fragment."""
+"""The model part whose recipe is used for timm models without a fragment."""
 
 
 EXAMPLE_NUMBERS = {"depth": 28, "width": 10}
-"""What `{depth}` and `{width}` are shown as in lists."""
+"""Values of `{depth}` and `{width}` in lists of parts."""
 
 
 class Fragment(NamedTuple):
@@ -30,20 +30,19 @@ class Fragment(NamedTuple):
 
     group: str  # dataset, model, augment or method
     part: str  # as written in the name
-    about: str
+    about: str  # one line for lists
     document: reader.Document
     settings: dict[str, Any]  # nested
-    additions: dict[str, Any]  # part -> settings laid on top where the name has that part too
+    additions: dict[str, Any]  # settings that are added if the name also has the method part, by that part
 
     @property
     def slot(self) -> str | None:
-        """Return the slot of the pipeline that an augment part fills."""
-        filled = [slot for slot in SLOTS if slot in self.settings.get("augment", {})]
-        return filled[0] if filled else None
+        """Return the slot of the pipeline that an augment part fills, None if it fills none."""
+        return next((slot for slot in SLOTS if slot in self.settings.get("augment", {})), None)
 
 
 class Name(NamedTuple):
-    """A name taken apart."""
+    """A parsed configuration name."""
 
     canonical: str
     model: Fragment
@@ -57,21 +56,21 @@ class Name(NamedTuple):
 
 @lru_cache
 def files(group: str) -> dict[str, Path]:
-    """Return the fragments of a group by part; `{depth}` in a file's name stands for a number."""
+    """Return the fragment files of a group by part; `{depth}` in a file's name matches a number."""
     return {path.stem: path for path in sorted((CONFIGS / group).glob("*.yaml"))}
 
 
 REGISTERED: dict[tuple[str, str], Fragment] = {}
-"""The fragments of parts that were joined from outside, by group and part."""
+"""The fragments of registered parts, by group and part."""
 
 
 def known_parts(group: str) -> list[str]:
-    """Return the parts of a group, as their files are called, and those that were joined."""
-    return [*files(group), *(part for of_group, part in REGISTERED if of_group == group)]
+    """Return the parts of a group, as their files are named, and the registered ones."""
+    return [*files(group), *(part for part_group, part in REGISTERED if part_group == group)]
 
 
 def fragment(group: str, part: str) -> Fragment | None:
-    """Return the fragment of a part, or None where the group has none."""
+    """Return the fragment of a part, None if the group has no such part."""
     return REGISTERED.get((group, part)) or _read_fragment(group, part)
 
 
@@ -90,31 +89,31 @@ def _read_fragment(group: str, part: str) -> Fragment | None:
 
 
 def dataset_fragment(name: str, where: str = "") -> Fragment:
-    """Return the fragment of a data set; `where` is the line of a file that names it.
+    """Return the fragment of a data set; `where` is the file and line that names it.
 
     Raises:
-        UsageError: there is no such data set; the nearest name is given.
+        UsageError: there is no such data set; the message suggests the nearest name.
     """
-    found = fragment("dataset", name)
-    if found is None:
+    dataset = fragment("dataset", name)
+    if dataset is None:
         what = f"unknown data set {name}" if where else "unknown data set"
         raise UsageError(what, where=where or name, remedy=nearest(name, known_parts("dataset")))
-    return found
+    return dataset
 
 
 def parse(name: str, *, ask_timm: bool = True) -> Name:
-    """Take a name apart; the longest known part wins at each hyphen.
+    """Parse a configuration name; at each hyphen the longest known part wins.
 
-    A word that is no part is a model part where timm has a model of that name; it is asked only if `ask_timm`.
+    With `ask_timm` an unknown word is a model part if timm has a model of that name.
 
     Raises:
-        UsageError: an unknown part, no model part or two, or two parts that fill one slot.
+        UsageError: a part is unknown, there is no model part or more than one, or two parts fill the same slot.
     """
     fragments = _split(name, ask_timm)
     models = [item for item in fragments if item.group == "model"]
     if len(models) != 1:
-        found = " and ".join(f"'{item.part}'" for item in models) or "none"
-        raise UsageError("a name needs one model part", where=name, why=f"it has {found}", remedy="See --list parts")
+        parts = " and ".join(f"'{item.part}'" for item in models) or "none"
+        raise UsageError("a name needs one model part", where=name, why=f"it has {parts}", remedy="See --list parts")
     augment = [item for item in fragments if item.group == "augment"]
     methods = sorted((item for item in fragments if item.group == "method"), key=lambda item: item.part)
     for group in (augment, methods):
@@ -127,13 +126,13 @@ def parse(name: str, *, ask_timm: bool = True) -> Name:
 
 
 def examples(group: str) -> list[Fragment]:
-    """Return every fragment of a group; one that stands for many parts is shown as `WideResNet28-10`."""
+    """Return every fragment of a group, a pattern as an example such as `WideResNet28-10`."""
     parts = [stem.format(**EXAMPLE_NUMBERS) for stem in known_parts(group)]
-    return [found for part in parts if (found := fragment(group, part))]
+    return [example for part in parts if (example := fragment(group, part))]
 
 
 def compositions() -> list[str]:
-    """List the names of the published grid for every model part, in canonical order."""
+    """Return the canonical names of the published grid for every model part."""
     policies, mixes = ("", "-auto_augment"), ("", "-cutout", "-cutmix", "-mixup")
     augments = [(policy + mix) or "-standard" for policy in policies for mix in mixes]
     models = [*(item.part for item in examples("model")), "WideResNet40-2"]
@@ -141,7 +140,7 @@ def compositions() -> list[str]:
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
-    """Suggest the known word that is most like `word`, or list them all; `cutoff` is how alike it must be."""
+    """Suggest the known word that is most similar to `word`, or list all if the similarity is below `cutoff`."""
     known = sorted(known)
     close = get_close_matches(word, known, n=1, cutoff=cutoff) or get_close_matches(
         word.lower(), [item.lower() for item in known], n=1, cutoff=cutoff
@@ -157,17 +156,17 @@ def _split(name: str, ask_timm: bool) -> list[Fragment]:
     start = 0
     while start < len(words):
         for end in range(len(words), start, -1):
-            found = _part("-".join(words[start:end]))
-            if found:
+            item = _part("-".join(words[start:end]))
+            if item:
                 break
         else:
             may_be_model = ask_timm and all(item.group != "model" for item in fragments)
-            found, end = (_timm_part(words[start]) if may_be_model else None), start + 1
-        if found is None:
+            item, end = (_timm_part(words[start]) if may_be_model else None), start + 1
+        if item is None:
             known = [stem for group in ("model", "augment", "method") for stem in known_parts(group)]
             raise UsageError(f"unknown part '{words[start]}'", where=name, remedy=nearest(words[start], known))
-        if found not in fragments:
-            fragments.append(found)
+        if item not in fragments:
+            fragments.append(item)
         start = end
     return fragments
 
@@ -177,10 +176,10 @@ def _part(word: str) -> Fragment | None:
 
 
 def _timm_part(word: str) -> Fragment | None:
-    """Make a model part of a timm model's name: the recipe of ResNet50, timm's own initial weights."""
+    """Return a model part for a timm model: the recipe of ResNet50 with timm's initial weights."""
     if not re.fullmatch(r"[A-Za-z0-9_.]+", word):
         return None
-    import timm  # slow, and needed for these names alone
+    import timm  # slow, and needed only here
 
     if not timm.is_model(word):
         return None
@@ -191,7 +190,7 @@ def _timm_part(word: str) -> Fragment | None:
 
 
 def _check_shape(settings: dict[str, Any], document: reader.Document) -> None:
-    """Refuse a fragment that is not made of sections, `about` and `with`."""
+    """Refuse a fragment that has anything but sections, `about` and `with`."""
     errors: list[UsageError] = []
     additions = settings.get("with")
     sections = {f"with.{part}": value for part, value in additions.items()} if isinstance(additions, dict) else {}
@@ -218,7 +217,7 @@ def _refuse_clash(fragments: list[Fragment], name: str) -> None:
 
 
 def leaves(mapping: dict[str, Any], prefix: str = "", *, keep_empty: bool = False) -> list[tuple[str, Any]]:
-    """Return the (dotted key, value) pairs of a nested mapping; `keep_empty` counts an empty mapping as a value."""
+    """Return the (dotted key, value) pairs of a nested mapping; with `keep_empty` an empty mapping is a value."""
     pairs: list[tuple[str, Any]] = []
     for key, value in mapping.items():
         if isinstance(value, dict) and (value or not keep_empty):
@@ -229,7 +228,7 @@ def leaves(mapping: dict[str, Any], prefix: str = "", *, keep_empty: bool = Fals
 
 
 def _fill(value: Any, numbers: dict[str, int]) -> Any:
-    """Replace the strings '{depth}' and '{width}' by the numbers of the name."""
+    """Replace the strings '{depth}' and '{width}' by the numbers in the name."""
     if isinstance(value, dict):
         return {key: _fill(inner, numbers) for key, inner in value.items()}
     if isinstance(value, str) and value.startswith("{") and value[1:-1] in numbers:

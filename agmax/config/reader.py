@@ -1,4 +1,4 @@
-"""Read YAML strictly: no surprises in numbers, no duplicate keys, no code, no bombs."""
+"""Read YAML strictly: YAML 1.2 numbers, no duplicate keys, no tags, no aliases, limited size and depth."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ MAX_EVENTS = 20_000
 
 
 class Document(NamedTuple):
-    """A configuration file as nested mappings, with the line on which each key stands."""
+    """A configuration file as nested mappings, with the line of each key."""
 
     mapping: dict[str, Any]
     lines: dict[str, int]  # dotted key -> line, counted from 1
@@ -29,13 +29,13 @@ class Document(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: `1e-3` is a number, `on` is text, `010` and `12:30` are no numbers."""
+    """Reads scalars as YAML 1.2 does: `1e-3` is a number; `on`, `010` and `12:30` are text."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the strings that this reader, or one of YAML 1.1, would take for something else."""
+    """Quotes strings that this reader or a YAML 1.1 reader would read as another type."""
 
 
 for _tag, _pattern, _first in (
@@ -65,7 +65,7 @@ def read_yaml(path: Path) -> Document:
     """Read a YAML file whose top level is a mapping.
 
     Raises:
-        UsageError: the file cannot be read, is not plain YAML, or repeats a key.
+        UsageError: the file cannot be read, is not plain YAML, or has a duplicate key.
     """
     try:
         with path.open("rb") as file:
@@ -84,12 +84,16 @@ def read_yaml(path: Path) -> Document:
 
 
 def parse_yaml(text: str, path: str) -> Document:
-    """Parse YAML text; `path` names it in messages."""
+    """Parse YAML text whose top level is a mapping; `path` is the name of the text in messages.
+
+    Raises:
+        UsageError: the text is not plain YAML, or has a duplicate key.
+    """
     node = _compose(text, path)
     if node is None:
         return Document({}, {}, path)
     if not isinstance(node, yaml.MappingNode):
-        raise UsageError("configuration is no mapping", where=path, remedy="Write lines of the form `section:`")
+        raise UsageError("configuration is not a mapping", where=path, remedy="Write lines of the form `section:`")
     loader = _Loader("")
     lines: dict[str, int] = {}
     errors: list[UsageError] = []
@@ -100,7 +104,7 @@ def parse_yaml(text: str, path: str) -> Document:
 
 
 def parse_value(text: str) -> Any:
-    """Read one value as it would be read on the right of a colon in a file."""
+    """Parse one value, as it would stand behind the colon in a file."""
     node = _compose(text, text)
     if isinstance(node, yaml.MappingNode):
         return parse_yaml(text, text).mapping
@@ -108,8 +112,8 @@ def parse_value(text: str) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """Write one value on one line, such that `parse_value` reads it back."""
-    style = '"' if isinstance(value, str) and not value.isprintable() else None  # escaped: no line breaks
+    """Format one value on one line; `parse_value` is the inverse."""
+    style = '"' if isinstance(value, str) and not value.isprintable() else None  # escapes line breaks
     text = yaml.dump(
         value, Dumper=_Dumper, default_style=style, default_flow_style=True, width=sys.maxsize, allow_unicode=True
     )
@@ -120,21 +124,22 @@ def _compose(text: str, path: str) -> yaml.Node | None:
     try:
         depth = num_documents = 0
         event: Any
-        events = yaml.parse(text, Loader=_Loader)  # they come one by one: nothing is built before the checks
+        events = yaml.parse(text, Loader=_Loader)  # a generator: the checks come before any object is built
         for number, event in enumerate(events):
-            here = f"{path}:{event.start_mark.line + 1}" if event.start_mark else path
+            where = f"{path}:{event.start_mark.line + 1}" if event.start_mark else path
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise UsageError("anchor or alias in YAML", where=here, remedy="Write the value out")
+                raise UsageError("anchor or alias in YAML", where=where, remedy="Write the value out")
             if getattr(event, "tag", None):
-                raise UsageError("tag in YAML", where=here, why=f"{event.tag} is not read", remedy="Write plain values")
+                why = f"{event.tag} is not supported"
+                raise UsageError("tag in YAML", where=where, why=why, remedy="Write plain values")
             num_documents += isinstance(event, yaml.DocumentStartEvent)
             if num_documents > 1:
-                raise UsageError("second document in YAML", where=here, remedy="Keep one")
+                raise UsageError("second document in YAML", where=where, remedy="Keep one")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
-                raise UsageError("YAML nested too deeply", where=here, why=f"at most {MAX_DEPTH} levels are read")
+                raise UsageError("YAML nested too deeply", where=where, why=f"at most {MAX_DEPTH} levels are read")
             if number > MAX_EVENTS:
-                raise UsageError("configuration too large", where=here, why="it holds thousands of values")
+                raise UsageError("configuration too large", where=where, why="it has thousands of values")
         node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
         return node
     except yaml.YAMLError as error:
@@ -152,13 +157,12 @@ def _mapping(
         line = key_node.start_mark.line + 1
         key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
         if key is None:
-            errors.append(UsageError("key is no word", where=f"{path}:{line}", why="keys are single words"))
+            errors.append(UsageError("key is not a word", where=f"{path}:{line}", why="keys are single words"))
             continue
         dotted = f"{prefix}{key}"
         if key in result:
-            errors.append(
-                UsageError(f"key {dotted} stands twice", where=f"{path}:{line}", why=f"first on line {lines[dotted]}")
-            )
+            why = f"first on line {lines[dotted]}"
+            errors.append(UsageError(f"duplicate key {dotted}", where=f"{path}:{line}", why=why))
             continue
         lines[dotted] = line
         if isinstance(value_node, yaml.MappingNode):

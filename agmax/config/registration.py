@@ -1,4 +1,4 @@
-"""Words, parts and settings that a program brings: they are then read, checked and listed as ours are."""
+"""Register words, name parts and settings of a user's program, so that they are read, checked and listed like ours."""
 
 from typing import Annotated, Any
 
@@ -18,32 +18,35 @@ SECTIONS: dict[str, type[ExtensibleSection]] = {
 }
 
 Settings = dict[str, tuple[Any, Any]]
-"""Name -> type and default."""
+"""Type and default of each setting, by name."""
 
 
 def refuse_known_part(part: str) -> None:
-    """Raise ValueError where there is a part of a name, or a data set, that is called so."""
+    """Refuse the name of an existing part or data set.
+
+    Raises:
+        ValueError: a part or data set of this name exists already.
+    """
     if any(names.fragment(group, part) for group in ("dataset", "model", "augment", "method")):
         raise ValueError(f"there is a part {part} already")
 
 
 def register_part(group: str, part: str, settings: dict[str, Any], *, about: str) -> None:
-    """Let a part of a name, or a data set, stand for settings, nested by section as in a file of configs/.
+    """Register a name part or a data set; `settings` are nested by section, as in a file of configs/.
 
     Raises:
-        ValueError: there is one of this name.
+        ValueError: a part or data set of this name exists already.
     """
     refuse_known_part(part)
-    names.REGISTERED[group, part] = Fragment(
-        group, part, about, Document({}, {}, f"joined {group} {part}"), settings, {}
-    )
+    document = Document({}, {}, f"registered {group} {part}")
+    names.REGISTERED[group, part] = Fragment(group, part, about, document, settings, {})
 
 
 def register_choice(slot: str, word: str, settings: Settings) -> None:
-    """Let a slot of augmentation be filled with a word, whose settings stand in the block `augment.WORD`.
+    """Register a word for a slot of augmentation; its settings stand in the block `augment.WORD`.
 
     Raises:
-        ValueError: there is such a word, or a setting of that name.
+        ValueError: a word or a setting of this name exists already.
     """
     if any(word in words for words in CHOICES.values()) or word in AugmentConfig.model_fields:
         raise ValueError(f"there is a word {word} of augment already")
@@ -55,24 +58,24 @@ def register_choice(slot: str, word: str, settings: Settings) -> None:
 
 
 def register_settings(section: str, word: str, settings: Settings) -> None:
-    """Let a word of `objective.name` or `schedule.name` have settings beside those of its section.
+    """Register the settings of a word of `objective.name` or `schedule.name`; settings that exist are shared.
 
     Raises:
-        ValueError: there is a setting of such a name with another meaning.
+        ValueError: another word has registered a setting of this name.
     """
-    own = SECTIONS[section].model_fields
-    new = {key: how for key, how in settings.items() if key not in own}
+    existing = SECTIONS[section].model_fields
+    new = {key: value for key, value in settings.items() if key not in existing}
     _register(section, word, {key: RegisteredSetting(_adapter(kind), default) for key, (kind, default) in new.items()})
     resolve.KEYS.update(f"{section}.{key}" for key in new)
 
 
 def _register(section: str, word: str, settings: dict[str, RegisteredSetting]) -> None:
-    joined = SECTIONS[section].joined
-    taken = {key: other for other, of_other in joined.items() for key in of_other if other != word}
+    registered = SECTIONS[section].registered
+    owners = {key: other for other, keys in registered.items() for key in keys if other != word}
     for key in settings:
-        if key in taken:
-            raise ValueError(f"the setting {section}.{key} is that of {taken[key]}")
-    joined[word] = settings
+        if key in owners:
+            raise ValueError(f"the setting {section}.{key} is registered by {owners[key]} already")
+    registered[word] = settings
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
@@ -80,7 +83,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _block(word: str, settings: Settings) -> type[Section]:
-    """Make a section of settings; what is a tuple in Python is a list in a file."""
+    """Return a section class for the settings; a list in a file is read as a tuple where the type says so."""
     fields: dict[str, Any] = {
         key: (Annotated[kind, Field(strict=False)] if getattr(kind, "__origin__", None) is tuple else kind, default)
         for key, (kind, default) in settings.items()

@@ -1,4 +1,4 @@
-"""Every setting with its type, default and range; units stand under each field."""
+"""All settings with types, defaults and ranges; the text under each field says what it is and its unit."""
 
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
@@ -27,19 +27,19 @@ class DatasetConfig(Section):
     name: str = "cifar10"
     """One of `--list datasets`."""
     root: str = "data"
-    """Folder that holds the files, or receives the download."""
+    """Folder of the files, to which a missing data set is downloaded."""
     num_classes: Annotated[int, Field(ge=2)] | None = None
     """Number of classes; null counts the class folders."""
     channels: Channels = 3
-    """Channels of the images as the model gets them from the data set."""
+    """Number of channels of the data set's images."""
     image_size: Annotated[int, Field(ge=8)] = 32
     """Side of the square training images, in pixels."""
     test_image_size: Annotated[int, Field(ge=8)] | None = None
     """Side of the square test images, in pixels; null is image_size."""
     mean: Numbers = [0.5]
-    """Mean of each channel on the scale from 0 to 1."""
+    """Mean of each channel, for pixels from 0 to 1."""
     std: Annotated[list[Positive], Field(min_length=1)] = [0.5]
-    """Standard deviation of each channel on the scale from 0 to 1."""
+    """Standard deviation of each channel, for pixels from 0 to 1."""
     statistics: Literal["own", "agmax"] = "own"
     """Normalize by mean and std, or by the constants of the AgMax program (agmax_mean, agmax_std)."""
     agmax_mean: Numbers | None = None
@@ -47,34 +47,34 @@ class DatasetConfig(Section):
     agmax_std: Numbers | None = None
     """Standard deviation used by the AgMax program."""
     validation: FractionOrCount = 0.0
-    """Training images held out for validation, of every class alike: a fraction below 1, or a number of images."""
+    """Training images held out for validation, stratified by class: a fraction below 1, or a number of images."""
     extra_test: FractionOrCount = 0.0
-    """Training images held out and tested beside the test split: a fraction below 1, or a number of images."""
+    """Training images held out and added to the test split: a fraction below 1, or a number of images."""
     train_limit: Count | None = None
-    """Train on so many images, equally many of each class; null is all."""
+    """Number of images to train on, equally many of each class; null is all."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Fraction held out for testing where the files have no test split (data set `folder`)."""
+    """Fraction held out for testing if the files have no test split (data set `folder`)."""
     seed: Seed | None = None
-    """Seed of the subset that train_limit draws; null is train.seed."""
+    """Seed of the subset that train_limit samples; null is train.seed."""
     split_seed: Seed | None = None
-    """Seed of what is held out for validation and extra_test; null is dataset.seed."""
+    """Seed of the images held out for validation and extra_test; null is dataset.seed."""
     exif_rotation: bool = True
-    """Turn photographs upright as their EXIF tag says."""
+    """Rotate photographs upright by their EXIF tag."""
     on_bad_image: Literal["error", "skip"] = "error"
-    """End a training at an image that cannot be read, or leave out up to 1 % of them; an evaluation always ends."""
+    """Stop a training at an unreadable image, or skip up to 1 % of the images; an evaluation always stops."""
     license: str = ""
-    """Licence of the data, as its source states it."""
+    """License of the data, as stated by its source."""
     source: str = ""
-    """Where the data come from."""
+    """Address of the data."""
 
 
 class InitializationConfig(Section):
     library: Literal["timm", "torch"] = "timm"
-    """Starting weights before `scope`: as timm makes the model, or torch's default of every layer."""
+    """Initial weights before `scope` applies: timm's for the model, or torch's default for every layer."""
     scope: Literal["none", "q_network", "all"] = "none"
-    """What is drawn anew from N(0, std), with biases 0 and batch-norm weights 1."""
+    """Layers that are re-initialized from N(0, std), with biases 0 and batch-norm weights 1."""
     std: NonNegative = 0.2
-    """Standard deviation of those weights."""
+    """Standard deviation of the re-initialized weights."""
     zero_last_norm: bool = False
     """With scope all or library torch: the last batch-norm weight of every residual block starts at 0."""
 
@@ -83,15 +83,15 @@ class ModelConfig(Section):
     backbone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
     """Name in timm's registry (`--list models`)."""
     arguments: ModelArguments = {}
-    """Further arguments of that model, as timm names them."""
+    """More arguments of the backbone, with timm's names."""
     channels: Channels | None = None
-    """Input channels; null follows the data set (3 with pretrained weights); gray images are repeated."""
+    """Input channels; null is the data set's number (3 with pretrained weights); gray images are repeated."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Drop probability (timm's drop_rate)."""
+    """Dropout probability (timm's drop_rate)."""
     pretrained: bool = False
-    """Start from timm's pretrained weights; a classifier of another number of classes is new."""
+    """Start from timm's pretrained weights; the classifier is re-initialized if the number of classes differs."""
     pretrained_file: str | None = None
-    """With pretrained: a file of such weights, of timm, of this program or of AgMax's; null is timm's download."""
+    """With pretrained: a file of weights of timm, of this program or of AgMax's; null is timm's download."""
     initialization: InitializationConfig = InitializationConfig()
     seed: Seed | None = None
     """Seed of the initial weights; null is train.seed."""
@@ -99,118 +99,118 @@ class ModelConfig(Section):
 
 class ObjectiveConfig(ExtensibleSection):
     words: ClassVar[tuple[str, ...]] = ("name",)
-    joined: ClassVar[dict[str, dict[str, RegisteredSetting]]] = {}
+    registered: ClassVar[dict[str, dict[str, RegisteredSetting]]] = {}
 
     name: Annotated[str, KeyOf(OBJECTIVES)] = "classification"
-    """What is added to classification: nothing, or the agreement that a method part names."""
+    """The loss: classification alone, or with the agreement terms of a method."""
     num_views: Annotated[int, Field(ge=1, le=8)] = 1
-    """Views of each image in a training batch."""
+    """Number of views of each image in a training batch."""
     hidden_units: Annotated[int, Field(ge=0)] = 0
     """Width of the Q network; 0 follows the number of classes (128, 512, 4096)."""
     classification_weight: NonNegative = 1.0
     """Weight of the cross-entropy with the target rows."""
     agreement_weight: NonNegative = 1.0
-    """Weight of the term that compares the views; of agmax's entropy term. 0 leaves it out."""
+    """Weight of the term that compares the views (agmax: of the entropy term). 0 disables it."""
     consistency_weight: NonNegative = 4.0
-    """Weight of the Q network's distance to the views (agmax). 0 leaves it out."""
+    """Weight of the distance between the Q network's output and the views' (agmax). 0 disables it."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Fraction of every target spread evenly over classes."""
+    """Fraction of every target that is spread evenly over classes."""
     smoothing_over: Literal["all", "others"] = "all"
-    """Which classes: all, the image's own too, or all others, as the Soft Augmentation program does."""
+    """Classes that label smoothing spreads over: all, or all but the image's own (the Soft Augmentation program)."""
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
-    """Power that makes well-classified views count less in classification; 0 leaves them as they are."""
+    """Gamma of the focal loss, which reduces the weight of well-classified views; 0 disables it."""
     subtract_entropy: bool = False
-    """Measure classification as KL divergence: cross-entropy less the targets' entropy."""
+    """Use the KL divergence for classification: the cross-entropy minus the entropy of the targets."""
 
 
 class OptimizerConfig(Section):
     name: str = "sgd"
-    """One of timm's: sgd, adam, adamw, rmsprop, lamb, lion, ..."""
+    """One of timm's optimizers: sgd, adam, adamw, rmsprop, lamb, lion, ..."""
     lr: Positive = 0.1
     """Base learning rate, which the schedule scales."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of those that have one."""
+    """Momentum, for optimizers that have one."""
     nesterov: bool = True
-    """Use Nesterov momentum (sgd); for other optimizers the name decides."""
+    """Use Nesterov momentum (sgd); other optimizers are chosen with or without it by their name."""
     backbone_lr_factor: NonNegative = 1.0
     """Factor of the learning rate of the backbone without its classifier."""
     weight_decay: NonNegative = 5e-4
-    """L2 penalty of the weights, as the optimizer applies it."""
+    """Weight decay; the optimizer decides whether it is an L2 penalty or decoupled."""
     decay_bias_and_norm: bool = True
     """Apply weight decay to biases and normalization layers too."""
 
 
 class ScheduleConfig(ExtensibleSection):
     words: ClassVar[tuple[str, ...]] = ("name",)
-    joined: ClassVar[dict[str, dict[str, RegisteredSetting]]] = {}
+    registered: ClassVar[dict[str, dict[str, RegisteredSetting]]] = {}
 
     name: Annotated[str, KeyOf(SCHEDULES)] = "cosine"
-    """How the learning rate changes over the training."""
+    """How the learning rate changes during the training."""
     interval: Literal["epoch", "step"] = "epoch"
-    """Where the learning rate changes; warm-up changes it at every step."""
+    """Change the learning rate at every epoch or every step; warm-up changes it at every step."""
     warmup_epochs: NonNegative = 0.0
-    """Epochs in which the learning rate rises to its base."""
+    """Number of epochs in which the learning rate rises to its base."""
     warmup_lr: NonNegative = 0.0
-    """Learning rate from which the warm-up rises; its first step lies above."""
+    """Learning rate from which the warm-up rises; the first step is already above it."""
     milestones: list[Positive] | None = None
-    """Epochs at which multistep divides; null follows the number of epochs (30, 60, 120 or more)."""
+    """Epochs at which multistep multiplies by gamma; null follows the number of epochs (30, 60, 120 or more)."""
     gamma: Positive = 0.1
-    """Factor of multistep."""
+    """Factor of multistep at each milestone."""
     decay_epochs: Positive = 2.4
-    """Epochs between two decays of step."""
+    """Number of epochs between two decays of the schedule step."""
     decay_rate: Positive = 0.97
-    """Factor of step."""
+    """Factor of the schedule step at each decay."""
     patience: Annotated[int, Field(ge=0)] = 5
-    """Epochs without improvement that plateau waits."""
+    """Number of epochs without improvement before plateau reduces the learning rate."""
     factor: Positive = 0.1
-    """Factor of plateau."""
+    """Factor of plateau at each reduction."""
 
 
 class TrainConfig(Section):
     epochs: Count = 200
-    """Passes over the training images."""
+    """Number of passes over the training images."""
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Images of a step, over all devices."""
+    """Number of images in a step, over all devices."""
     seed: Seed = 0
-    """Seed of the order of the images, of the augmentation and, unless they have their own, of subset and weights."""
+    """Seed of the image order and the augmentation; also of subset and weights, unless they have their own."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Arithmetic of the model; auto is bf16 where the device does it fast."""
+    """Precision of the model in training; auto is bf16 on devices where it is fast, else fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes the visible GPUs, else the CPU."""
+    """Device of the training; auto is all visible GPUs, or the CPU if there are none."""
     deterministic: bool = False
-    """Choose algorithms that give the same bits at every run on a GPU."""
+    """Use deterministic algorithms, so that every run on a GPU gives the same bits."""
     runs_dir: str = "runs"
-    """Folder in which every run gets a folder of its own."""
+    """Folder in which every run creates its own folder."""
     save_every_steps: Count | None = None
-    """Save in the middle of epochs too; the end of every epoch is always saved."""
+    """Number of steps between checkpoints within an epoch; the end of every epoch is always saved."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that decode files, null as many as there are cores, at most 8; data sets in memory use none."""
+    """Number of processes that decode files; null is the number of cores, at most 8; data sets in memory use none."""
     log_every_steps: Count = 50
-    """Steps between two progress lines where the output is no terminal."""
+    """Number of steps between progress lines if the output is not a terminal."""
 
 
 class EvaluationConfig(Section):
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Arithmetic of the model while it is evaluated; auto is bf16 where the device does it fast."""
+    """Precision of the model in evaluations; auto is bf16 on devices where it is fast, else fp32."""
     batch_size: Count = 256
-    """Images that are evaluated at a time."""
+    """Number of images in a batch of an evaluation."""
     every_epochs: Count = 1
-    """Epochs from one evaluation of a training to the next; the last epoch is always evaluated."""
+    """Number of epochs between evaluations in a training; the last epoch is always evaluated."""
     occlusion: bool = False
     """Measure the accuracy on occluded images, with --eval and on the test images after a training."""
     offsets: bool = False
-    """Measure the accuracy on off-centre crops, with --eval and on the test images after a training."""
+    """Measure the accuracy on off-center crops, with --eval and on the test images after a training."""
     robustness_limit: Count | None = None
-    """Images that these two measure, equally many of each class; null is all of the split."""
+    """Number of images for occlusion and offsets, equally many of each class; null is the complete split."""
     test: bool = True
-    """Evaluate on the test images; false leaves them unread, so that settings can be chosen by the validation ones."""
+    """Evaluate on the test images; false never reads them, so that settings are chosen on the validation images."""
 
 
 class Config(Section):
-    """All settings of a training, checked and frozen."""
+    """All settings of a training, validated and immutable."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$")] = "unnamed"
-    """Name of the run folders."""
+    """Name of the configuration, and of the folder of its runs."""
     dataset: DatasetConfig = DatasetConfig()
     model: ModelConfig
     augment: AugmentConfig = AugmentConfig()
@@ -221,18 +221,18 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
-    def _settings_agree(self) -> "Config":
-        problems = [text for is_wrong, text in self._rules() if is_wrong]
+    def _check_rules(self) -> "Config":
+        problems = [message for is_broken, message in self._rules() if is_broken]
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
     def _rules(self) -> list[tuple[bool, str]]:
-        """Return (broken, message) for every rule that spans several settings; messages start with a key."""
+        """Return (is broken, message) for every rule about several settings; each message starts with a key."""
         data, objective, optimizer, schedule = self.dataset, self.objective, self.optimizer, self.schedule
-        compared = OBJECTIVES[objective.name]
+        method = OBJECTIVES[objective.name]
         crops, erasing, softening = self.augment.random_resized, self.augment.random_erasing, self.augment.softening
-        spans = {
+        ranges = {
             "random_resized.scale": crops.scale,
             "random_resized.ratio": crops.ratio,
             "random_erasing.scale": erasing.scale,
@@ -241,9 +241,8 @@ class Config(Section):
         milestones = schedule.milestones or []
         return [
             (
-                not compared.is_for(objective.num_views),
-                f"objective.num_views: {objective.name} {compared.views}. "
-                f"Write objective.num_views={compared.min_views}",
+                not method.is_for(objective.num_views),
+                f"objective.num_views: {objective.name} {method.views}. Write objective.num_views={method.min_views}",
             ),
             (
                 optimizer.name == "sgd" and optimizer.nesterov and optimizer.momentum == 0,
@@ -254,71 +253,75 @@ class Config(Section):
                 f"dataset.statistics: the AgMax program has no constants for {data.name}. Write dataset.statistics=own",
             ),
             *(
-                (size >= 1 and not size.is_integer(), f"dataset.{key}: {size:g} is neither a share nor a number")
+                (
+                    size >= 1 and not size.is_integer(),
+                    f"dataset.{key}: {size:g} is neither a fraction below 1 nor a whole number of images",
+                )
                 for key, size in (("validation", data.validation), ("extra_test", data.extra_test))
             ),
             (
                 data.channels != len(data.mean) or data.channels != len(data.std),
-                f"dataset.mean: mean and std need {data.channels} numbers each, one a channel",
+                f"dataset.mean: mean and std need {data.channels} numbers each, one for each channel",
             ),
             (
                 not self.evaluation.test and not data.validation and data.name != "folder",
-                "evaluation.test: nothing is left to evaluate on. Write dataset.validation=0.1 too",
+                "evaluation.test: there are no images to evaluate on. Write dataset.validation=0.1 too",
             ),
             (
                 self.model.pretrained_file is not None and not self.model.pretrained,
-                "model.pretrained_file: it is read with pretrained weights alone. Write model.pretrained=true",
+                "model.pretrained_file: it needs model.pretrained. Write model.pretrained=true",
             ),
             (
                 self.model.channels == 1 and data.channels == 3,
-                "model.channels: colour images do not fit a model with 1 channel. Write model.channels=3",
+                "model.channels: a model with 1 channel cannot take color images. Write model.channels=3",
             ),
             (
                 self.augment.pca_lighting.std > 0 and self.input_channels == 1,
-                "augment.pca_lighting.std: the images are gray and have no color. Write augment.pca_lighting.std=0",
+                "augment.pca_lighting.std: the images are gray. Write augment.pca_lighting.std=0",
             ),
             *(
                 (
                     low > high or high == 0,
-                    f"augment.{name}: [{low:g}, {high:g}] is no range. Write the smaller first, the larger above 0",
+                    f"augment.{name}: [{low:g}, {high:g}] is not a range. Write the smaller first, the larger above 0",
                 )
-                for name, (low, high) in spans.items()
+                for name, (low, high) in ranges.items()
             ),
             (
                 softening.reweight == "batch_mean" and softening.applies_to == "target",
-                "augment.softening.reweight: no view is weighted where targets alone soften. "
+                "augment.softening.reweight: views have no weights if only the targets soften. "
                 "Write augment.softening.applies_to=target_and_weight",
             ),
             (
                 data.num_classes is not None and softening.max_confidence < 1 / data.num_classes,
-                f"augment.softening.max_confidence: {softening.max_confidence:g} is below chance, so that no target "
-                f"tells its class. Write more than 1 / {data.num_classes}",
+                f"augment.softening.max_confidence: {softening.max_confidence:g} is below chance, so targets would "
+                f"not favor their class. Write more than 1 / {data.num_classes}",
             ),
-            (milestones != sorted(milestones), "schedule.milestones: write them in rising order"),
+            (milestones != sorted(milestones), "schedule.milestones: write them in ascending order"),
             (
                 0 < self.train.epochs <= schedule.warmup_epochs,
-                f"schedule.warmup_epochs: {schedule.warmup_epochs:g} epochs of warm-up leave nothing of "
+                f"schedule.warmup_epochs: {schedule.warmup_epochs:g} epochs of warm-up leave no other epoch of "
                 f"{self.train.epochs}. Write fewer, or more train.epochs",
             ),
         ]
 
     @property
     def remarks(self) -> list[str]:
-        """Return what is set and has no effect."""
+        """Return a message for each setting that has no effect."""
         augment = self.augment
         softens = bool({augment.crop, augment.erase} & SOFTENS)
-        found = []
+        messages = []
         if not softens and augment.softening != SofteningConfig():
-            found.append("augment.softening: nothing softens here; soft_crop, soft_cutout and soft_random_erasing do")
+            messages.append("augment.softening: no effect without soft_crop, soft_cutout or soft_random_erasing")
         if augment.weak_fraction and not self.num_weak_epochs:
-            found.append(f"augment.weak_fraction: {augment.weak_fraction:g} of {self.train.epochs} epochs is not one")
+            product = f"{augment.weak_fraction:g} of {self.train.epochs} epochs"
+            messages.append(f"augment.weak_fraction: no effect, because {product} is less than one")
         if (self.evaluation.occlusion or self.evaluation.offsets) and not self.evaluation.test:
-            found.append("evaluation.occlusion and .offsets: a training measures them on the test images it leaves out")
-        return found
+            messages.append("evaluation.occlusion, evaluation.offsets: no effect in a training without test images")
+        return messages
 
     @property
     def normalization(self) -> tuple[list[float], list[float]]:
-        """Return mean and std of each channel of the model's input."""
+        """Return mean and std of each channel of the model's input, for pixels from 0 to 1."""
         data = self.dataset
         mean, std = data.mean, data.std
         if data.statistics == "agmax":
@@ -329,9 +332,9 @@ class Config(Section):
 
     @property
     def even_smoothing(self) -> float:
-        """Return the share of every target spread over all classes that label smoothing comes to.
+        """Return the label smoothing as a fraction that is spread over all K classes.
 
-        Spreading s over the other classes is spreading s K / (K - 1) over all.
+        Spreading s over the other classes equals spreading s K / (K - 1) over all.
         """
         smoothing, num_classes = self.objective.label_smoothing, self.dataset.num_classes
         if self.objective.smoothing_over == "all" or not num_classes:
@@ -340,12 +343,12 @@ class Config(Section):
 
     @property
     def num_weak_epochs(self) -> int:
-        """Return the epochs at the end that train with hardly any of what hides or mixes images."""
-        return int(self.augment.weak_fraction * self.train.epochs + 1e-9)  # 0.29 of 100 is 29
+        """Return the number of weak-augmentation epochs at the end of the training."""
+        return int(self.augment.weak_fraction * self.train.epochs + 1e-9)  # 0.29 of 100 is 29, despite rounding
 
     @property
     def input_channels(self) -> int:
-        """Return the channels of the model's input."""
+        """Return the number of channels of the model's input."""
         return self.model.channels or (3 if self.model.pretrained else self.dataset.channels)
 
     @property
@@ -366,11 +369,11 @@ class Config(Section):
 
 
 OPEN_KEYS = ("model.arguments.",)
-"""Sections whose keys are the user's own."""
+"""Sections in which the user may choose any keys."""
 
 
 def sections_and_keys(model: type[BaseModel] = Config, prefix: str = "") -> tuple[set[str], set[str]]:
-    """Return the dotted names of all sections and of all settings."""
+    """Return the dotted names of all sections, and of all settings."""
     sections: set[str] = set()
     keys: set[str] = set()
     for name, field in model.model_fields.items():
@@ -385,7 +388,7 @@ def sections_and_keys(model: type[BaseModel] = Config, prefix: str = "") -> tupl
 
 
 def default(key: str) -> Any:
-    """Return the default of a setting, None where it has none."""
+    """Return the default of a setting, None if it has none."""
     model: Any = Config
     *path, last = key.split(".")
     for name in path:
@@ -395,7 +398,7 @@ def default(key: str) -> Any:
 
 
 def choices(key: str) -> tuple[str, ...]:
-    """Return the words a setting can take, empty where it is no choice."""
+    """Return the words that a setting accepts, empty if it is not a choice."""
     model: Any = Config
     *path, last = key.split(".")
     for name in path:

@@ -1,4 +1,4 @@
-"""What the sections of a configuration are made of: their base and the ranges that settings share."""
+"""The base classes of configuration sections, and the ranges that several settings share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, c
 
 
 def _no_boolean(value: Any) -> Any:
-    """Refuse true where 1 is meant: to Python they are equal."""
+    """Refuse true in place of 1: Python treats them as equal."""
     if isinstance(value, bool):
         raise PydanticCustomError("no_boolean", "Input should be 1 or 3")
     return value
@@ -26,7 +26,7 @@ def _no_boolean(value: Any) -> Any:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionOrCount = Annotated[float, Field(ge=0)]
-"""A share of the images where it is below 1, else their number."""
+"""A fraction of the images if below 1, else a number of images."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -39,7 +39,7 @@ ModelArguments = dict[str, bool | int | float | str]
 
 @dataclass(frozen=True)
 class KeyOf:
-    """Mark a word that must be a key of a table; what is entered there later is a choice too."""
+    """Mark a setting whose value must be a key of a table; entries that are added to the table later count too."""
 
     table: Mapping[str, object]
 
@@ -60,43 +60,43 @@ class Section(BaseModel):
 
 
 class RegisteredSetting(NamedTuple):
-    """A setting that was joined from outside."""
+    """A setting that was registered by a user's program."""
 
     adapter: TypeAdapter[Any]
     default: Any
 
 
 class ExtensibleSection(Section):
-    """A section whose words can be joined from outside, each with settings of its own."""
+    """A section for whose words users can register more choices, each with its own settings."""
 
     model_config = ConfigDict(extra="allow")
 
     words: ClassVar[tuple[str, ...]]
-    """The settings that hold a word."""
-    joined: ClassVar[dict[str, dict[str, RegisteredSetting]]]
-    """Word -> setting -> what it takes."""
+    """The settings of this section whose value is a word, such as `name`."""
+    registered: ClassVar[dict[str, dict[str, RegisteredSetting]]]
+    """The registered settings, by word and by setting."""
 
     @model_validator(mode="before")
     @classmethod
-    def _check_joined(cls, values: Any) -> Any:
-        """Check the settings of joined words; those of the words that are chosen are there, by default."""
+    def _check_registered(cls, values: Any) -> Any:
+        """Check the registered settings, and fill in the defaults of those that belong to a chosen word."""
         if not isinstance(values, dict):
             return values
-        known = {key: item for settings in cls.joined.values() for key, item in settings.items()}
-        found, section, problems = dict(values), cls.__name__.lower(), []
-        for word in (str(values.get(name)) for name in cls.words):
-            for key, item in cls.joined.get(word, {}).items():
-                found.setdefault(key, item.default)
-        for key in sorted(found.keys() - cls.model_fields.keys()):
+        known = {key: setting for settings in cls.registered.values() for key, setting in settings.items()}
+        values, section, problems = dict(values), cls.__name__.removesuffix("Config").lower(), []
+        for word in [str(values.get(name)) for name in cls.words]:
+            for key, setting in cls.registered.get(word, {}).items():
+                values.setdefault(key, setting.default)
+        for key in sorted(values.keys() - cls.model_fields.keys()):
             if key not in known:
                 problems.append(f"{section}.{key}: there is no such setting")
                 continue
             try:
-                found[key] = known[key].adapter.validate_python(found[key])
+                values[key] = known[key].adapter.validate_python(values[key])
             except ValidationError as failure:
                 for error in failure.errors():
                     place = ".".join(map(str, (section, key, *error["loc"])))
                     problems.append(f"{place}: {error['msg'].replace('Input should be', 'it must be')}")
         if problems:
             raise ValueError("\n".join(problems))
-        return found
+        return values

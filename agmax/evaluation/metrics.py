@@ -1,6 +1,6 @@
-"""What predictions are worth: a table of pure functions of logits [N, K] and labels [N].
+"""The metrics of an evaluation: a table of pure functions of logits [N, K] and labels [N].
 
-Nothing here imports torch before it computes, so that a study can be read against the table.
+torch is imported inside the functions, so that study files can be checked against the table without it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ NUM_BINS = 10
 
 
 class Metric(NamedTuple):
-    """How a metric is computed, and how it is written and compared."""
+    """A metric: its function, its unit and how it is printed and compared."""
 
-    function: Callable[[Tensor, Tensor], float] | None  # of logits and labels; None where it is a complement
+    function: Callable[[Tensor, Tensor], float] | None  # of logits and labels; None for a complement
     unit: str
     decimals: int
     higher_is_better: bool = False
-    complement: str = ""  # the metric of which it is 100 less the value; it is computed from records, and not kept
+    complement: str = ""  # this metric is 100 minus the named one; it is computed for tables and not stored
 
 
 def top1(logits: Tensor, labels: Tensor) -> float:
@@ -30,14 +30,14 @@ def top1(logits: Tensor, labels: Tensor) -> float:
 
 
 def top5(logits: Tensor, labels: Tensor) -> float:
-    """Return the percentage of images whose class is among the five highest logits; of K < 5 classes among K."""
+    """Return the percentage of images whose class is among the five highest logits, or all K if K < 5."""
     return 100 * num_correct(logits, labels, k=5) / len(labels)
 
 
 def num_correct(logits: Tensor, labels: Tensor, *, k: int) -> int:
-    """Count the images whose label is among the k highest logits; k is at most the number of classes.
+    """Count the images whose label is among the k highest logits; k is limited to the number of classes.
 
-    Of equal highest logits, which bfloat16 makes, the first is the prediction, as in `predictions.npz`.
+    If several logits are equally high, as happens in bfloat16, the first is the prediction, as in `predictions.npz`.
     """
     if k == 1:
         return int((logits.argmax(-1) == labels).sum())
@@ -53,7 +53,10 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, *, num_bins: int = NUM_BINS) -> float:
-    """Return the mean distance of accuracy from confidence over equal right-closed bins (Guo et al. 2017, eq. 3)."""
+    """Return the mean absolute gap between accuracy and confidence, a fraction (Guo et al. 2017, eq. 3).
+
+    The bins have equal width and include their right edge.
+    """
     import torch
 
     confidence, predicted = logits.double().softmax(-1).max(-1)
@@ -65,11 +68,11 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, num_bins: int 
 
 
 def per_class(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, float | None]:
-    """Return the accuracy of each class in percent, None where a class has no image."""
-    count = labels.bincount(minlength=len(class_names))
-    right = labels[logits.argmax(-1) == labels].bincount(minlength=len(class_names))
-    pairs = zip(class_names, right.tolist(), count.tolist(), strict=True)
-    return {name: 100 * correct / total if total else None for name, correct, total in pairs}
+    """Return the accuracy of each class in percent, None for a class without images."""
+    num_images = labels.bincount(minlength=len(class_names))
+    num_correct = labels[logits.argmax(-1) == labels].bincount(minlength=len(class_names))
+    rows = zip(class_names, num_correct.tolist(), num_images.tolist(), strict=True)
+    return {name: 100 * correct / total if total else None for name, correct, total in rows}
 
 
 METRICS: dict[str, Metric] = {
@@ -79,11 +82,11 @@ METRICS: dict[str, Metric] = {
     "nll": Metric(negative_log_likelihood, "nats", 4),
     "ece": Metric(expected_calibration_error, "fraction", 4),
 }
-"""The metrics by name: rows, results, records, studies and tables have those of this table, in its order."""
+"""The metrics by name, in the order in which logs, results, studies and tables list them."""
 
 
 def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return every metric of the table that is computed from predictions."""
+    """Return the value of every metric that is computed from predictions."""
     return {name: metric.function(logits, labels) for name, metric in METRICS.items() if metric.function}
 
 
@@ -93,6 +96,9 @@ def computed_metrics() -> list[str]:
 
 
 def add_complements(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics among `values`, in the order of the table, and the complements of these."""
-    found = {name: 100 - values[metric.complement] for name, metric in METRICS.items() if metric.complement in values}
-    return {name: {**values, **found}[name] for name in METRICS if name in values or name in found}
+    """Return the metrics in `values` and their complements, in the order of the table."""
+    complements = {
+        name: 100 - values[metric.complement] for name, metric in METRICS.items() if metric.complement in values
+    }
+    both = {**values, **complements}
+    return {name: both[name] for name in METRICS if name in both}

@@ -1,4 +1,4 @@
-"""Run a model over a data set and keep what it answers."""
+"""Run a model over a data set and collect its logits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +16,7 @@ from agmax.evaluation.metrics import metrics
 
 
 class Predictions(NamedTuple):
-    """What a model answers for a split, in the order of the data set."""
+    """The logits of a model for one split, in the order of the data set."""
 
     logits: Tensor  # float32 [N, K], on the CPU
     labels: Tensor  # int64 [N]
@@ -24,65 +24,69 @@ class Predictions(NamedTuple):
 
 
 ImageTransform = Callable[[Tensor, Tensor], Tensor]
-"""Normalised images [B, C, H, W] and their places [B] in the split -> what is classified in their stead."""
+"""(normalized images [B, C, H, W], their positions [B] in the split) -> transformed images [B, C, H, W]."""
 
 
 class OutputHandler(Protocol):
-    """Takes what a model answers: the number of the change, logits [N, K] and the sample."""
+    """Receives the output of a model: the index of the transform, logits [B, K] and the batch of samples."""
 
-    def __call__(self, number: int, logits: Tensor, sample: RawBatch) -> None: ...
+    def __call__(self, index: int, logits: Tensor, sample: RawBatch) -> None: ...
 
 
 @torch.inference_mode()
 def forward_batches(
     model: nn.Module,
     data: Loader,
-    read: OutputHandler,
+    handle: OutputHandler,
     *,
-    changes: Sequence[ImageTransform] = (lambda images, places: images,),
+    transforms: Sequence[ImageTransform] = (lambda images, positions: images,),
     batch_size: int,
     mean: list[float],
     std: list[float],
     device: torch.device,
 ) -> None:
-    """Classify every image once for each change; the pixels are those of torchvision's ToTensor and Normalize."""
+    """Classify every image once for each transform, and pass the logits to `handle`.
+
+    The model is put in evaluation mode and back. Pixels equal those of torchvision's ToTensor and Normalize.
+    """
     was_training = model.training
     model.eval()
     center, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     batches = sequential_batches(len(data), batch_size)
     samples = prefetch(data.batches(batches, epoch=0), device)
-    for places, sample in zip(batches, tqdm(samples, "evaluate", len(batches), leave=False, disable=None), strict=True):
+    progress = tqdm(samples, "evaluate", len(batches), leave=False, disable=None)
+    for positions, sample in zip(batches, progress, strict=True):
         images = normalize(sample.images, center, scale)
-        for number, change in enumerate(changes):
-            read(number, model(change(images, places)[:, None]).logits[:, 0].float(), sample)
+        for index, transform in enumerate(transforms):
+            handle(index, model(transform(images, positions)[:, None]).logits[:, 0].float(), sample)
     model.train(was_training)
 
 
-def predict(model: nn.Module, data: Loader, **how: Any) -> Predictions:
-    """Return the logits of every image; `how` is `classify`'s."""
+def predict(model: nn.Module, data: Loader, **options: Any) -> Predictions:
+    """Return the logits of every image; `options` are the keyword arguments of `forward_batches`."""
     parts: list[Predictions] = []
 
-    def keep(number: int, logits: Tensor, sample: RawBatch) -> None:
+    def collect(index: int, logits: Tensor, sample: RawBatch) -> None:
         parts.append(Predictions(logits.cpu(), sample.labels.cpu(), sample.indices))
 
-    forward_batches(model, data, keep, **how)
+    forward_batches(model, data, collect, **options)
     return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 class Evaluator:
-    """Evaluate on one split whenever called, and keep what the model answered last."""
+    """Evaluate the model on one split at each call, and keep the latest predictions."""
 
-    def __init__(self, answer: Callable[[], Predictions]) -> None:
-        self._answer = answer
+    def __init__(self, predict: Callable[[], Predictions]) -> None:
+        self._predict = predict
         self._latest: Predictions | None = None
 
     def __call__(self) -> dict[str, float]:
-        """Return what is measured: the metrics by name."""
-        self._latest = self._answer()
+        """Predict, and return the metrics by name."""
+        self._latest = self._predict()
         return metrics(self._latest.logits, self._latest.labels)
 
     def latest(self) -> Predictions:
-        """Return what the model answered last, asking it where it has not been asked yet."""
+        """Return the latest predictions; the first call predicts."""
         if self._latest is None:
-            self._latest = self._answer()
+            self._latest = self._predict()
         return self._latest

@@ -1,4 +1,4 @@
-"""What a result can depend on beside its configuration: versions, machine, commit, code."""
+"""Describe what a result depends on beside its configuration: versions, machine, commit, code."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ from agmax.experiments.source_hash import fingerprint
 
 
 def environment(**more: Any) -> dict[str, Any]:
-    """Describe what results can depend on: versions, processor, commit."""
+    """Return versions, platform, command, commit and code fingerprint, and `more`."""
     packages = ("torch", "torchvision", "timm", "numpy", "pydantic")
     return {
         "agmax": _version("agmax"),
@@ -36,18 +36,18 @@ def _version(package: str) -> str:
 
 
 def _commit() -> dict[str, Any]:
-    """Return the commit of the source tree and whether it was clean, both None outside a repository.
+    """Return the commit of the source tree and whether the tree is clean, both None outside a repository.
 
-    What a study adds to its own records does not count.
+    Changes in the records of studies are ignored.
     """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+            process = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return process.stdout.strip() if process.returncode == 0 else None
 
     status = git("status", "--porcelain", "--", ":/", ":(top,exclude)configs/study/results")
     return {"commit": git("rev-parse", "HEAD"), "clean": None if status is None else status == ""}

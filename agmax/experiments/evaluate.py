@@ -1,4 +1,4 @@
-"""One evaluation, for the command line, the API and the end of a training."""
+"""Evaluate weights on a split, for the command line, the API and the end of a training."""
 
 import time
 from dataclasses import replace
@@ -16,43 +16,44 @@ from agmax.evaluation.metrics import metrics, per_class
 from agmax.evaluation.predict import Predictions
 from agmax.experiments.results import Metrics
 from agmax.experiments.run_folder import run_folder_of
-from agmax.experiments.saved import Saved, check_data
+from agmax.experiments.saved import Checkpoint, check_data
 from agmax.experiments.start import Start
 from agmax.models.classifier import Classifier
 
 
 class Evaluation(NamedTuple):
-    """The metrics of a split, and what they were computed from."""
+    """The metrics of a split, and the predictions that they were computed from."""
 
     metrics: Metrics
     predictions: Predictions
 
 
 def evaluate(start: Start, *, split: str = "test", allow_nonfinite: bool = False) -> Evaluation:
-    """Evaluate weights on a split of the data that their configuration names; nothing is written.
+    """Evaluate weights on a split of the configured data set; nothing is written.
 
     Raises:
-        DataError: the images are not there, or have other classes than the weights know.
-        CheckpointError: the weights are of another network or, unless `allow_nonfinite`, no finite numbers.
+        DataError: the images are missing, or their classes are not those of the weights.
+        CheckpointError: the weights belong to another network or, unless `allow_nonfinite`, are not finite.
         ResourceError: there is no such device.
     """
-    saved, device = start.checkpoint, devices.choose_device(start.resolved.config.train.device)
+    checkpoint, device = start.checkpoint, devices.choose_device(start.resolved.config.train.device)
     data = builders.split(start.resolved.config, split)
     config = builders.with_num_classes(start.resolved.config, lambda: data)
     devices.keep_freed_memory()
-    if saved is None:
+    if checkpoint is None:
         classifier = builders.model(config)
     else:
-        weights = saved.state["model"]
+        weights = checkpoint.state["model"]
         classifier = builders.restore_model(
-            config, weights, where=saved.path, saved=saved.config, allow_nonfinite=allow_nonfinite
+            config, weights, where=checkpoint.path, saved=checkpoint.config, allow_nonfinite=allow_nonfinite
         )
-        check_data(saved, config, data.class_names)
-    path = saved.path if saved else None
-    found = measure(config, classifier.to(device), data, device, split=split, checkpoint=path)
-    if saved is None:
-        return found
-    return found._replace(metrics=replace(found.metrics, published=_published_numbers(config, saved, split)))
+        check_data(checkpoint, config, data.class_names)
+    path = checkpoint.path if checkpoint else None
+    evaluation = measure(config, classifier.to(device), data, device, split=split, checkpoint=path)
+    if checkpoint is None:
+        return evaluation
+    published = _published_numbers(config, checkpoint, split)
+    return evaluation._replace(metrics=replace(evaluation.metrics, published=published))
 
 
 def measure(
@@ -66,16 +67,15 @@ def measure(
     predictions: Predictions | None = None,
     with_robustness: bool = True,
 ) -> Evaluation:
-    """Evaluate a classifier that is on the device; `checkpoint` is the file that its weights are in.
+    """Evaluate a classifier that is on `device` already; `checkpoint` is the file of its weights.
 
-    Where a training has its `predictions` already, they are not made again, and it measures what is robust on test
-    images alone.
+    `predictions` are used instead of new ones if given. `with_robustness=False` skips occlusion and offsets.
     """
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     if predictions is None:
         predictions = builders.evaluator(config, classifier, data, device).latest()
-    seconds = time.perf_counter() - started
-    found = Metrics(
+    seconds = time.perf_counter() - start_time
+    values = Metrics(
         config=config.name,
         dataset=config.dataset.name,
         split=split,
@@ -90,12 +90,12 @@ def measure(
         images_per_second=len(predictions.labels) / seconds,
         seconds=seconds,
     )
-    return Evaluation(found, predictions)
+    return Evaluation(values, predictions)
 
 
-def _published_numbers(config: Config, saved: Saved, split: str) -> dict[str, Any]:
-    """Return the published top1 and the hash of a released file that is evaluated as it was published."""
-    is_as_published = (config.dataset.name, split) == ("imagenet", "test")
-    if saved.path.name not in agmax_format.RELEASED or not is_as_published or "sha256" not in saved.state:
+def _published_numbers(config: Config, checkpoint: Checkpoint, split: str) -> dict[str, Any]:
+    """Return the published top1 and the hash of a released file, if it is evaluated on ImageNet's test split."""
+    name, is_as_published = checkpoint.path.name, (config.dataset.name, split) == ("imagenet", "test")
+    if name not in agmax_format.RELEASED or not is_as_published or "sha256" not in checkpoint.state:
         return {}
-    return {"published_top1": agmax_format.RELEASED[saved.path.name].top1, "sha256": saved.state["sha256"]}
+    return {"published_top1": agmax_format.RELEASED[name].top1, "sha256": checkpoint.state["sha256"]}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class FilePrediction(NamedTuple):
-    """The likeliest classes of a file, the first the likeliest."""
+    """The most probable classes of a file, in descending order."""
 
     path: str
     classes: list[str]
@@ -29,48 +29,48 @@ class FilePrediction(NamedTuple):
 
 
 class FilePredictions(NamedTuple):
-    """What was found of all files."""
+    """The predictions for all readable files, and the unreadable ones."""
 
-    found: list[FilePrediction]
-    unreadable: dict[str, str]  # path -> why
+    predictions: list[FilePrediction]
+    unreadable: dict[str, str]  # path -> reason
 
 
 def image_files(paths: Sequence[str]) -> list[Path]:
-    """Return the files that are named, and the images in the folders that are, by name.
+    """Return the given files, and the images in the given folders, sorted by name.
 
     Raises:
-        DataError: a path is not there, or there is no image in any.
+        DataError: a path does not exist, or there are no images.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for text in paths:
         path = Path(text).expanduser()
         if not path.exists():
             raise DataError("nothing to classify", where=path, why="there is no such file or folder")
         if path.is_file():
-            found.append(path)
+            files.append(path)
             continue
         if not path.is_dir():
             raise DataError("nothing to classify", where=path, why="it is neither a file nor a folder")
         for folder, folders, names in os.walk(path):
             folders.sort()
             images = [name for name in sorted(names) if name.lower().endswith(IMG_EXTENSIONS) and name[0] != "."]
-            found += [file for file in (Path(folder) / name for name in images) if file.is_file()]
-    if not found:
+            files += [file for file in (Path(folder) / name for name in images) if file.is_file()]
+    if not files:
         raise DataError(
             "nothing to classify", where=", ".join(paths), why=f"no file ends in {' '.join(IMG_EXTENSIONS)}"
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(files))
 
 
 @torch.inference_mode()
 def predict_files(
     model: "Model", paths: Sequence[Path], *, top_k: int, batch_size: int, num_workers: int
 ) -> FilePredictions:
-    """Return the `top_k` likeliest classes of each file, at most all; a file that is no image is kept apart."""
+    """Return the `top_k` most probable classes of each file, at most all classes; unreadable files are listed."""
     device = next(model.parameters()).device
     names = class_names(model)
 
-    def prepared(path: Path) -> Tensor | UnreadableError:
+    def load(path: Path) -> Tensor | UnreadableError:
         try:
             with open_image(str(path)) as image:
                 return model.preprocess(image)
@@ -84,27 +84,27 @@ def predict_files(
     ):
         for first in range(0, len(paths), batch_size):
             part = paths[first : first + batch_size]
-            images = dict(zip(part, pool.map(prepared, part), strict=True))
+            images = dict(zip(part, pool.map(load, part), strict=True))
             bad = {path: image for path, image in images.items() if isinstance(image, UnreadableError)}
             good = {path: image for path, image in images.items() if isinstance(image, Tensor)}
             result.unreadable.update({str(path): str(error) for path, error in bad.items()})
             if good:
-                fractions = model(torch.stack(list(good.values())).to(device)).softmax(-1)
-                top = fractions.topk(min(top_k, len(names)))
-                for path, values, places in zip(good, top.values.tolist(), top.indices.tolist(), strict=True):
-                    result.found.append(FilePrediction(str(path), [names[place] for place in places], values))
+                probabilities = model(torch.stack(list(good.values())).to(device)).softmax(-1)
+                top = probabilities.topk(min(top_k, len(names)))
+                for path, values, classes in zip(good, top.values.tolist(), top.indices.tolist(), strict=True):
+                    result.predictions.append(FilePrediction(str(path), [names[k] for k in classes], values))
             bar.update(len(part))
     return result
 
 
 def class_names(model: "Model") -> tuple[str, ...]:
-    """Return the names of a model's classes: those saved with it, ImageNet's, or their numbers."""
+    """Return the class names of a model: those saved with it, ImageNet's, or `class 0`, `class 1`, ..."""
     if model.class_names:
         return model.class_names
     data = model.config.dataset
-    if (data.name, data.num_classes) == ("imagenet", 1000):  # files of the AgMax program know no names
-        known = ImageNetInfo()
-        return tuple(known.index_to_description(k) for k in range(1000))
+    if (data.name, data.num_classes) == ("imagenet", 1000):  # files of the AgMax program hold no class names
+        imagenet = ImageNetInfo()
+        return tuple(imagenet.index_to_description(k) for k in range(1000))
     return tuple(f"class {k}" for k in range(data.num_classes or 0))
 
 
@@ -115,22 +115,22 @@ def as_mapping(predictions: FilePredictions) -> dict[str, Any]:
             {
                 "file": item.path,
                 "classes": [
-                    {"class": name, "probability": fraction}
-                    for name, fraction in zip(item.classes, item.probabilities, strict=True)
+                    {"class": name, "probability": probability}
+                    for name, probability in zip(item.classes, item.probabilities, strict=True)
                 ],
             }
-            for item in predictions.found
+            for item in predictions.predictions
         ],
         "unreadable": predictions.unreadable,
     }
 
 
 def write_csv(predictions: FilePredictions, file: TextIO) -> None:
-    """Write a line for each file: its path, then class and probability, the likeliest first."""
-    num_classes = max((len(item.classes) for item in predictions.found), default=0)
+    """Write a CSV line for each file: its path, then pairs of class and probability, the most probable first."""
+    num_classes = max((len(item.classes) for item in predictions.predictions), default=0)
     writer = csv.writer(file, lineterminator="\n")
-    head = [f"{word}_{k}" for k in range(1, num_classes + 1) for word in ("class", "probability")]
-    writer.writerow(["file", *head])
-    for item in predictions.found:
+    columns = [f"{word}_{k}" for k in range(1, num_classes + 1) for word in ("class", "probability")]
+    writer.writerow(["file", *columns])
+    for item in predictions.predictions:
         pairs = zip(item.classes, item.probabilities, strict=True)
-        writer.writerow([item.path, *(cell for name, fraction in pairs for cell in (name, f"{fraction:.6f}"))])
+        writer.writerow([item.path, *(field for name, value in pairs for field in (name, f"{value:.6f}"))])

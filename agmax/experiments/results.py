@@ -1,4 +1,4 @@
-"""What a training or an evaluation leaves: its result, its predictions, the summary of several."""
+"""The results of trainings and evaluations: metrics, predictions, and the summary of several runs."""
 
 import math
 import statistics
@@ -14,12 +14,12 @@ from agmax.evaluation.predict import Predictions
 FLOAT16_RANGE = (-65504.0, 65504.0)
 
 ROBUSTNESS, PUBLISHED = ("occlusion", "offsets", "robustness_seconds"), ("published_top1", "sha256")
-"""Keys of what only some evaluations have: what was asked for of robustness, what is known of a released file."""
+"""Optional keys of a result: measurements of robustness, and published numbers of a released file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """What an evaluation of one split came to."""
+    """The result of evaluating one split."""
 
     mode: ClassVar[str] = "eval"
 
@@ -27,16 +27,16 @@ class Metrics:
     dataset: str
     split: str
     num_images: int
-    scores: dict[str, float]  # of METRICS: top1 and top5 in percent, nll in nats, ece as a share
+    scores: dict[str, float]  # keys of METRICS: top1 and top5 in percent, nll in nats, ece as a fraction
     per_class: dict[str, float | None]  # top1 of each class in percent
-    robustness: dict[str, Any]  # of ROBUSTNESS, what was asked for
+    robustness: dict[str, Any]  # keys of ROBUSTNESS, if measured
     seed: int
     epochs: int
     run_folder: str | None
     checkpoint: str | None
     images_per_second: float | None
     seconds: float
-    published: dict[str, Any] = field(default_factory=dict)  # of PUBLISHED, where it is a released file
+    published: dict[str, Any] = field(default_factory=dict)  # keys of PUBLISHED, for a released file
 
     @property
     def top1(self) -> float:
@@ -55,82 +55,82 @@ class Metrics:
         return self.scores["ece"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the object of --json: plain types, each score under its own key, null for what is not finite."""
+        """Return the object of --json: plain types, each metric under its own key, None for numbers not finite."""
         flat: dict[str, Any] = {"mode": self.mode}
         for each in fields(self):
             value = getattr(self, each.name)
             flat |= value if each.name in ("scores", "robustness", "published") else {each.name: value}
-        return {key: or_none(value) for key, value in flat.items()}
+        return {key: replace_nonfinite(value) for key, value in flat.items()}
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` has made an object of; what is under no key of its own is a score.
+        """Return the result of a mapping from `to_dict`; unknown keys are metrics.
 
         Raises:
-            ValueError: something is missing.
+            ValueError: keys are missing.
         """
-        own = {each.name for each in fields(cls)}
+        names = {each.name for each in fields(cls)}
         values: dict[str, Any] = {"scores": {}, "robustness": {}, "published": {}}
         for key, value in mapping.items():
-            if key in own:
+            if key in names:
                 values[key] = value
             elif key != "mode":
                 kind = "robustness" if key in ROBUSTNESS else "published" if key in PUBLISHED else "scores"
                 values[kind][key] = value
         missing = [each.name for each in fields(cls) if each.name not in values and each.default_factory is MISSING]
         if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}")
+            raise ValueError(f"{', '.join(missing)} missing")
         return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Metrics):
-    """What a training came to: the metrics of its final epoch, and how it got there."""
+    """The result of a training: the metrics of its final epoch, and facts about the training."""
 
     mode: ClassVar[str] = "train"
 
     run_folder: str
-    checkpoint: str  # holds exactly the weights that were measured
+    checkpoint: str  # the file of the evaluated weights
     steps: int
     num_training_images: int
     samples_seen: int
-    best: dict[str, Any]  # the epoch that a selection would have chosen, and on what
+    best: dict[str, Any]  # the best epoch, and the split that it was chosen on
 
 
-def or_none(value: Any) -> Any:
-    """Return a value, or None in the place of each number that is not finite, which JSON cannot hold."""
+def replace_nonfinite(value: Any) -> Any:
+    """Return a copy of a nested value with None in place of nan and infinity, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: or_none(item) for key, item in value.items()}
+        return {key: replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [or_none(item) for item in value]
+        return [replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def format_lines(found: Metrics) -> list[str]:
-    """Say what was measured: the scores in one line, what is robust in others.
+def format_lines(result: Metrics) -> list[str]:
+    """Return the result as lines of text: one with the metrics, and one for each measurement of robustness.
 
-    Top5 is named by what it is where there are fewer classes.
+    With K < 5 classes top5 is printed as topK.
     """
-    words = {"top5": f"top{min(5, len(found.per_class))}"}
-    listed = []
-    for name, value in found.scores.items():
-        metric = METRICS.get(name)  # a metric that was joined when this was written need not be known now
+    labels = {"top5": f"top{min(5, len(result.per_class))}"}
+    values = []
+    for name, value in result.scores.items():
+        metric = METRICS.get(name)  # None for a metric that is not registered in this process
         unit = " %" if metric and metric.unit == "%" else ""
-        listed.append(f"{words.get(name, name)} {value:.{metric.decimals if metric else 4}f}{unit}")
-    said = [f"{found.split} of {found.dataset}, {found.num_images} images: {', '.join(listed)}"]
-    if "occlusion" in found.robustness:
-        table = found.robustness["occlusion"]
-        pairs = [f"{100 * at:.0f} % top1 {top1:.2f}" for at, top1 in zip(table["fraction"], table["top1"], strict=True)]
-        said.append(f"occluded: {', '.join(pairs)}")
-    if "offsets" in found.robustness:
-        table = found.robustness["offsets"]["along_axes"]
-        pairs = [f"{at} px top1 {top1:.2f}" for at, top1 in zip(table["pixels"], table["top1"], strict=True)]
-        said.append(f"aside: {', '.join(pairs)}")
-    return said
+        values.append(f"{labels.get(name, name)} {value:.{metric.decimals if metric else 4}f}{unit}")
+    lines = [f"{result.split} of {result.dataset}, {result.num_images} images: {', '.join(values)}"]
+    if "occlusion" in result.robustness:
+        table = result.robustness["occlusion"]
+        pairs = zip(table["fraction"], table["top1"], strict=True)
+        lines.append("occluded: " + ", ".join(f"{100 * fraction:.0f} % top1 {top1:.2f}" for fraction, top1 in pairs))
+    if "offsets" in result.robustness:
+        table = result.robustness["offsets"]["along_axes"]
+        pairs = zip(table["pixels"], table["top1"], strict=True)
+        lines.append("offset: " + ", ".join(f"{pixels} px top1 {top1:.2f}" for pixels, top1 in pairs))
+    return lines
 
 
 def training_times(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the seconds spent training and the images a second (median of the epochs)."""
+    """Return the seconds spent training, and the images per second (the median of the epochs)."""
     timings = [row["timing"] for row in rows]
     speeds = [timing["images_per_second"] for timing in timings if timing["images_per_second"]]
     return {
@@ -140,15 +140,14 @@ def training_times(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """Summarise runs that differ in their seed alone: mean, sample standard deviation, min and max of each metric."""
-    objects = [result.to_dict() for result in results]
-    made: dict[str, Any] = {
-        key: objects[0][key] for key in ("mode", "config", "dataset", "split", "num_images", "epochs")
-    }
+    """Summarize runs that differ only in their seed: mean, sample standard deviation, min and max of each metric."""
+    runs = [result.to_dict() for result in results]
+    common = {key: runs[0][key] for key in ("mode", "config", "dataset", "split", "num_images", "epochs")}
+    spreads: dict[str, Any] = {}
     for metric in (name for name in computed_metrics() if all(name in result.scores for result in results)):
         values = [result.scores[metric] for result in results]
-        made[metric] = statistics.mean(values)
-        made[f"{metric}_spread"] = {
+        spreads[metric] = statistics.mean(values)
+        spreads[f"{metric}_spread"] = {
             "mean": statistics.mean(values),
             "std": statistics.stdev(values),
             "min": min(values),
@@ -156,21 +155,22 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
         }
     speeds = [result.images_per_second for result in results if result.images_per_second]
     return {
-        **made,
+        **common,
+        **spreads,
         "seed": results[0].seed,
         "seeds": [result.seed for result in results],
         "run_folder": None,
         "checkpoint": None,
         "images_per_second": statistics.median(speeds) if speeds else None,
         "seconds": sum(result.seconds for result in results),
-        "runs": objects,
+        "runs": runs,
     }
 
 
 def write_predictions(file: BinaryIO, splits: Mapping[str, Predictions]) -> None:
     """Write the logits (float16), predicted classes, labels and indices of each split to an open .npz file.
 
-    The classes are those of the float32 logits: rounding makes ties.
+    The classes are predicted from the float32 logits, because rounding to float16 creates ties.
     """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for split, (logits, labels, indices) in splits.items():

@@ -1,4 +1,4 @@
-"""The run folder: everything a training leaves behind, and how it is found again."""
+"""The run folder of a training: create it, lock it, read and write its files, and find it again."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from agmax.core.errors import BusyError, CheckpointError, OutputError
 
 
 class RunFolder:
-    """A run folder; created by one training and written by no other."""
+    """The folder of one training; no other training writes to it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -21,20 +21,20 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of its checkpoints."""
+        """Return the folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether its training has come to its end."""
+        """Tell whether the training is finished."""
         return (self.path / "result.json").is_file()
 
     @classmethod
     def create(cls, runs_dir: str, name: str, stem: str) -> "RunFolder":
-        """Make `<runs_dir>/<name>/<stem>`, or with the next free number behind it; never one that exists.
+        """Create `<runs_dir>/<name>/<stem>` or, if it exists, `<stem>-2` or the next free number.
 
         Raises:
-            OutputError: the folder cannot be written.
+            OutputError: the folder cannot be created.
         """
         parent = Path(runs_dir).expanduser() / name
         with storage.explain(parent, what="cannot write the run folder"):
@@ -51,38 +51,37 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other programs from training in this folder, and remove what a killed one has left half written.
+        """Lock the folder against other processes, and remove the partial files of a killed training.
 
-        The lock of a program that is killed goes with it, at the latest when its loader's workers have left too.
+        The operating system releases the lock of a killed process when the workers of its loader have ended too.
 
         Raises:
-            BusyError: another program trains here now.
+            BusyError: another process trains in this folder.
             OutputError: the folder cannot be written.
         """
         path = self.path / ".lock"
         with storage.lock(path) as descriptor:
             if descriptor is None:
-                remedy = "Wait for it, or start a new run without --resume"
-                raise BusyError(
-                    "run folder in use", where=self.path, why=f"by {storage.lock_owner(path)}", remedy=remedy
-                )
+                why, remedy = f"by {storage.lock_owner(path)}", "Wait for it, or start a new run without --resume"
+                raise BusyError("run folder in use", where=self.path, why=why, remedy=remedy)
             storage.sweep(self.path)
             yield
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a whole file, all or nothing."""
+        """Write a file atomically."""
         storage.write_file(self.path / name, text)
 
     def write_json(self, name: str, value: Any) -> None:
+        """Write a value as a JSON file atomically."""
         self.write_text(name, json.dumps(value, indent=1, ensure_ascii=True) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """Return what a file holds, or None where it is not there."""
+        """Return the value of a JSON file, None if the file does not exist."""
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl; a last line cut short by a kill is left out."""
+        """Return the rows of metrics.jsonl, without a last line that a kill has cut short."""
         if not self.metrics_path.is_file():
             return []
         rows = []
@@ -94,21 +93,21 @@ class RunFolder:
         return rows
 
     def drop_rows_after(self, step: int) -> None:
-        """Drop the rows of later steps, which will be made again."""
+        """Drop the rows of later steps, which will be trained again."""
         rows = [row for row in self.rows() if row["step"] <= step]
         self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add one row to metrics.jsonl."""
+        """Append one row to metrics.jsonl."""
         storage.append(self.metrics_path, json.dumps(row) + "\n")
 
     def would_be_best(self, row: dict[str, Any]) -> bool:
-        """Tell whether an evaluated row is better than all those written: the first of equals stays the best."""
+        """Tell whether a row is better than all rows in metrics.jsonl; of equal rows the first is the best."""
         key = best_key(row)
         return all(_metric_value(row, key) > _metric_value(other, key) for other in self.rows() if key in other)
 
     def best(self) -> dict[str, Any]:
-        """Return the best row, and how it was chosen."""
+        """Return epoch and accuracy of the best row, and the split that it was chosen on."""
         rows = self.rows()
         key = best_key(rows[-1])
         row = max((row for row in rows if key in row), key=lambda row: _metric_value(row, key))
@@ -117,13 +116,13 @@ class RunFolder:
 
 
 def run_folder_of(checkpoint: Path) -> str | None:
-    """Return the run folder that a checkpoint lies in."""
+    """Return the run folder of a checkpoint, None if the file is not in one."""
     folder = checkpoint.parent.parent
     return str(folder) if (folder / "config.yaml").is_file() else None
 
 
 def best_key(row: dict[str, Any]) -> str:
-    """Return the metric by which the best epoch is chosen: on validation images where there are any."""
+    """Return the metric that decides the best epoch: on validation images, or on test images if there are none."""
     return "validation_top1" if "validation_top1" in row else "test_top1"
 
 
@@ -133,41 +132,41 @@ def _metric_value(row: dict[str, Any], key: str) -> float:
 
 
 def check_runs_dir(runs_dir: str) -> None:
-    """Find out before the work begins whether its results can be kept.
+    """Check before a training that its results can be written.
 
     Raises:
-        OutputError: the folder cannot be made or written.
+        OutputError: the folder cannot be created or written.
     """
     folder, remedy = Path(runs_dir).expanduser(), "Set train.runs_dir to a folder you can write"
     storage.check_writable(folder, is_folder=True, what="cannot write the output folder", remedy=remedy)
 
 
 def find_runs(runs_dir: str, name: str, stem: str) -> Iterator[RunFolder]:
-    """Yield the run folders `<runs_dir>/<name>/<stem>[-n]`, the newest number first."""
+    """Yield the run folders `<runs_dir>/<name>/<stem>[-n]`, the highest number first."""
     parent = Path(runs_dir).expanduser() / name
-    numbered: list[tuple[int, Path]] = []
+    folders: list[tuple[int, Path]] = []
     for path in parent.glob(f"{stem}*"):
         match = re.fullmatch(re.escape(stem) + r"(?:-(\d+))?", path.name)
         if match and path.is_dir():
-            numbered.append((int(match[1] or 1), path))
-    for _, path in sorted(numbered, reverse=True):
+            folders.append((int(match[1] or 1), path))
+    for _, path in sorted(folders, reverse=True):
         yield RunFolder(path)
 
 
 def find(text: str, runs_dir: str) -> Path:
-    """Find what --resume names: the path as typed, then in checkpoints/, then in the folder of runs.
+    """Find the value of --resume: as a path, then in checkpoints/, then in `runs_dir`.
 
     Raises:
-        CheckpointError: it is in none of them; what is there is listed.
+        CheckpointError: it is in none of them; the message lists existing checkpoints.
     """
-    typed = Path(text).expanduser()
-    tried = [typed, Path("checkpoints") / text, Path(runs_dir).expanduser() / text]
-    for path in tried:
+    as_path = Path(text).expanduser()
+    candidates = [as_path, Path("checkpoints") / text, Path(runs_dir).expanduser() / text]
+    for path in candidates:
         if path.exists():
             return path
-    there = [str(path) for folder in (typed.parent, Path("checkpoints")) for path in sorted(folder.glob("*.pth"))]
-    why = f"looked for {', '.join(str(path) for path in tried)}"
-    remedy = (
-        f"There are {', '.join(there[:8])}" if there else "Give a file, a run folder, or no value for the newest run"
-    )
+    existing = [str(path) for folder in (as_path.parent, Path("checkpoints")) for path in sorted(folder.glob("*.pth"))]
+    why = f"looked for {', '.join(str(path) for path in candidates)}"
+    remedy = "Give a file, a run folder, or no value for the newest run"
+    if existing:
+        remedy = f"Existing checkpoints: {', '.join(existing[:8])}"
     raise CheckpointError("checkpoint not found", where=text, why=why, remedy=remedy)

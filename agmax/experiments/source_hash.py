@@ -1,4 +1,4 @@
-"""Tell whether two results were made by the same program."""
+"""Hash the code that decides results, to tell whether two results come from the same program."""
 
 import ast
 import hashlib
@@ -22,28 +22,28 @@ DECIDES = (
     "optim/*.py",
     "training/loop.py",
 )
-"""The files that a training's numbers go through."""
+"""The files that decide the numbers of a training."""
 
 
 IMPORTED: list[Path] = []
-"""The user's own files that were imported: they decide results too."""
+"""The user's own files that were imported; they decide results too."""
 
 
 @lru_cache
 def fingerprint() -> str:
-    """Return 12 hexadecimal digits for the code that decides results; comments, docstrings and layout do not count."""
+    """Return 12 hexadecimal digits of the hash; comments, docstrings and formatting do not change it."""
     digest = hashlib.sha256()
     for pattern in DECIDES:
         for path in sorted(PACKAGE.glob(pattern)):
-            text = ast.unparse(_without_texts(ast.parse(path.read_bytes())))
+            text = ast.unparse(_remove_docstrings(ast.parse(path.read_bytes())))
             digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n{text}\n".encode())
     for path in IMPORTED:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def _without_texts(tree: ast.Module) -> ast.Module:
-    """Remove the statements that are nothing but a text, which are docstrings."""
+def _remove_docstrings(tree: ast.Module) -> ast.Module:
+    """Remove the statements that are only a string."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

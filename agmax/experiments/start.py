@@ -1,4 +1,4 @@
-"""What --resume names: the weights to start from, and the run folder to continue in."""
+"""Find the start of a training or an evaluation: its weights and, for --resume, the run folder to continue."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from agmax.core import devices
 from agmax.core.errors import CheckpointError, UsageError
 from agmax.core.logs import log
 from agmax.experiments.run_folder import RunFolder, check_runs_dir, find_runs
-from agmax.experiments.saved import Saved, load, locate, newest
+from agmax.experiments.saved import Checkpoint, load, locate, newest
 from agmax.training.checkpoint_folder import CheckpointFolder
 
 IRRELEVANT_SETTINGS = (
@@ -28,97 +28,92 @@ IRRELEVANT_SETTINGS = (
 """Settings that do not change what a training computes."""
 
 INPUT_SETTINGS = ("image_size", "test_image_size", "mean", "std", "statistics", "agmax_mean", "agmax_std")
-"""Settings of the data set that belong to the weights: they tell what images must be like."""
+"""Settings of the data set that belong to the weights: the size and normalization of their images."""
 
 
 class Start(NamedTuple):
-    """Where a training or an evaluation begins."""
+    """The start of a training or an evaluation."""
 
     resolved: Resolved
-    checkpoint: Saved | None  # None: fresh weights
-    run: RunFolder | None = None  # the folder to continue in, locked; None: a new one
+    checkpoint: Checkpoint | None  # None: initial weights
+    run: RunFolder | None = None  # the locked folder of the run to continue; None: a new run
 
 
 @contextmanager
 def find_start(request: ConfigRequest, *, or_new: bool = False) -> Iterator[Start]:
-    """Find where a training begins; the folder that it continues in is locked until it ends.
+    """Find the start of a training; the run folder to continue is locked until the context ends.
 
-    The checkpoint is located, read and resolved with once. `or_new` starts a new run where `--resume` without a value
-    finds none.
+    The checkpoint is read once. With `or_new`, `--resume` without a value starts a new run if there is none.
 
     Raises:
         UsageError: the configuration is wrong.
-        CheckpointError: there is nothing of this name to resume, or no run is equal.
-        BusyError: another program trains in the folder to continue in.
+        CheckpointError: there is no such checkpoint or run, or no run of this configuration.
+        BusyError: another process trains in the run folder.
         OutputError: the run folders cannot be written.
     """
-    with ExitStack() as held:
+    with ExitStack() as locks:
         if request.resume:
-            start = _start_from(request, held)
+            start = _start_from(request, locks)
         else:
             resolved = _prepare(resolve.layer_config(request).resolve())
             start = Start(resolved, None)
             if request.resume == "":
                 run = _newest_run(resolved.config, remedy="Leave --resume out to start a new run", or_none=or_new)
                 if run is not None:
-                    held.enter_context(run.lock())
+                    locks.enter_context(run.lock())
                     start = Start(resolved, None if run.is_finished else newest(run.checkpoints), run)
-        if start.run is None and (twin := find_unfinished(start.resolved.config)):
-            log.info("note: %s has these settings and is not finished; --resume without value continues it", twin)
+        if start.run is None and (unfinished := find_unfinished(start.resolved.config)):
+            log.info("note: %s has the same configuration and is not finished; --resume continues it", unfinished)
         yield start
 
 
-def _start_from(request: ConfigRequest, held: ExitStack) -> Start:
-    """Return the start that `--resume X` names: a run to continue in, which is locked, or weights for a new one."""
+def _start_from(request: ConfigRequest, locks: ExitStack) -> Start:
+    """Return the start for `--resume X`: a run to continue, which is locked, or the weights for a new run."""
     assert request.resume
     resolve.check_keys(request)
-    place = locate(request.resume, runs_dir(request))
-    run = RunFolder(place) if (place / "config.yaml").is_file() else None
-    saved = newest(run.checkpoints) if run is not None else load(place)
-    if saved is None:  # interrupted before its first checkpoint
+    path = locate(request.resume, runs_dir(request))
+    run = RunFolder(path) if (path / "config.yaml").is_file() else None
+    checkpoint = newest(run.checkpoints) if run is not None else load(path)
+    if checkpoint is None:  # the run was interrupted before its first checkpoint
         assert run is not None
-        resolved = _prepare(
-            resolve.layer_config(request._replace(source=request.source or str(run.path / "config.yaml"))).resolve()
-        )
-        before = settings_of(run)
+        with_source = request._replace(source=request.source or str(run.path / "config.yaml"))
+        resolved, old_config = _prepare(resolve.layer_config(with_source).resolve()), settings_of(run)
     else:
-        resolved, before = _prepare(_resolve_on_saved_data(saved, request)), saved.config
-    if run is None or before is None or differences(before, resolved.config):
-        return Start(resolved, saved)  # its weights alone are taken; nothing is written there
-    held.enter_context(run.lock())
-    saved_now = CheckpointFolder(run.checkpoints).list_checkpoints()
-    if saved_now and (saved is None or saved_now[-1] != saved.path):  # another program has trained on meanwhile
-        saved = newest(run.checkpoints)
-    return Start(resolved, saved, run)
+        resolved, old_config = _prepare(_resolve_for_training(checkpoint, request)), checkpoint.config
+    if run is None or old_config is None or differences(old_config, resolved.config):
+        return Start(resolved, checkpoint)  # a new run from these weights; nothing is written to the old folder
+    locks.enter_context(run.lock())
+    paths = CheckpointFolder(run.checkpoints).list_checkpoints()
+    if paths and (checkpoint is None or paths[-1] != checkpoint.path):  # another process has trained in the meantime
+        checkpoint = newest(run.checkpoints)
+    return Start(resolved, checkpoint, run)
 
 
-def _resolve_on_saved_data(saved: Saved, request: ConfigRequest) -> Resolved:
-    """Resolve what was typed for a training from a checkpoint, on the data of the checkpoint unless others are named.
+def _resolve_for_training(checkpoint: Checkpoint, request: ConfigRequest) -> Resolved:
+    """Resolve a request for a training from a checkpoint, on the checkpoint's data set unless another is named.
 
-    With another split of the same data, images trained on would be validated on.
+    The seed of the data set stays the same: with another split, training images would become validation images.
     """
-    before, laid = saved.config, _layers_over(saved, request)
+    old_config, layered = checkpoint.config, _layers_over(checkpoint, request)
     more = []
-    if request.source is not None and not laid.names_data:
-        more.append(Setting("dataset.name", before.dataset.name, str(saved.path)))
-    seed = laid.value("dataset.seed")
-    own_seed = laid.value("train.seed") if seed is None else seed
-    if own_seed != before.dataset_seed and "dataset.seed" not in laid.typed:
-        more.append(Setting("dataset.seed", before.dataset_seed, str(saved.path)))
-    return laid.resolve(more)
+    if request.source is not None and not layered.names_data:
+        more.append(Setting("dataset.name", old_config.dataset.name, str(checkpoint.path)))
+    dataset_seed = layered.value("dataset.seed")
+    seed = layered.value("train.seed") if dataset_seed is None else dataset_seed
+    if seed != old_config.dataset_seed and "dataset.seed" not in layered.typed:
+        more.append(Setting("dataset.seed", old_config.dataset_seed, str(checkpoint.path)))
+    return layered.resolve(more)
 
 
-def _layers_over(saved: Saved, request: ConfigRequest) -> LayeredConfig:
-    """Lay what was typed over the configuration that was typed or, where none was, over the checkpoint's settings."""
-    return (
-        resolve.layer_over(saved.state["config"], str(saved.path), request)
-        if request.source is None
-        else resolve.layer_config(request)
-    )
+def _layers_over(checkpoint: Checkpoint, request: ConfigRequest) -> LayeredConfig:
+    """Return the layers of a request; without a configuration they lie on the checkpoint's settings."""
+    if request.source is None:
+        return resolve.layer_over(checkpoint.state["config"], str(checkpoint.path), request)
+    return resolve.layer_config(request)
 
 
 def _prepare(resolved: Resolved) -> Resolved:
-    """Find out before the data are looked at whether a training can run here, then count the classes."""
+    """Check device, optimizer and output folder before the data are read, then count the classes."""
     config = resolved.config
     devices.choose_device(config.train.device)
     builders.check_optimizer(config)
@@ -129,41 +124,41 @@ def _prepare(resolved: Resolved) -> Resolved:
 def _newest_run(
     config: Config, *, remedy: str, or_none: bool = False, ignore: tuple[str, ...] = IRRELEVANT_SETTINGS
 ) -> RunFolder | None:
-    """Return the newest run folder of an equal configuration.
+    """Return the newest run folder of the same configuration, or None with `or_none`.
 
     Raises:
-        CheckpointError: there is none, unless `or_none` says that there need not be.
+        CheckpointError: there is none, without `or_none`; the message names the settings of the most similar run.
     """
     nearest: tuple[list[str], Path] | None = None
     for candidate in find_runs(config.train.runs_dir, config.name, stem(config)):
-        there = settings_of(candidate)
-        if there is None:
+        run_config = settings_of(candidate)
+        if run_config is None:
             continue
-        differing = differences(there, config, ignore=ignore)
-        if not differing:
+        changes = differences(run_config, config, ignore=ignore)
+        if not changes:
             return candidate
-        if nearest is None or len(differing) < len(nearest[0]):
-            nearest = differing, candidate.path
+        if nearest is None or len(changes) < len(nearest[0]):
+            nearest = changes, candidate.path
     if or_none:
         return None
-    looked = Path(config.train.runs_dir) / config.name / f"{stem(config)}[-n]"
+    pattern = Path(config.train.runs_dir) / config.name / f"{stem(config)}[-n]"
     why = "no run has this configuration"
     if nearest:
         why += f"; {nearest[1]} differs in {', '.join(nearest[0][:5])}"
-    raise CheckpointError("nothing to resume", where=looked, why=why, remedy=remedy)
+    raise CheckpointError("nothing to resume", where=pattern, why=why, remedy=remedy)
 
 
 def find_unfinished(config: Config) -> Path | None:
-    """Return the newest unfinished run folder of an equal configuration."""
+    """Return the newest unfinished run folder of the same configuration, None if there is none."""
     for run in find_runs(config.train.runs_dir, config.name, stem(config)):
-        there = settings_of(run)
-        if there is not None and not differences(there, config) and run.read_json("result.json") is None:
+        run_config = settings_of(run)
+        if run_config is not None and not differences(run_config, config) and run.read_json("result.json") is None:
             return run.path
     return None
 
 
 def settings_of(run: RunFolder) -> Config | None:
-    """Return the settings of a run folder, None where it has none that can be read."""
+    """Return the settings of a run folder, None if its config.yaml is missing or not valid in this release."""
     try:
         return resolve.resolve(str(run.path / "config.yaml")).config
     except UsageError:
@@ -171,17 +166,17 @@ def settings_of(run: RunFolder) -> Config | None:
 
 
 def differences(old: Config, new: Config, *, ignore: tuple[str, ...] = IRRELEVANT_SETTINGS) -> list[str]:
-    """Describe the settings that differ and change what a training computes."""
+    """Return the differing settings that change the result of a training, as lines `key: old -> new`."""
     return resolve.differences(old, new, ignore=ignore)
 
 
 def stem(config: Config) -> str:
-    """Return what the run folders of a configuration are called, before their number."""
+    """Return the name of a configuration's run folders, without their number."""
     return f"{config.dataset.name}-s{config.train.seed}"
 
 
 def runs_dir(request: ConfigRequest) -> str:
-    """Return the folder of runs that was typed, or the default; nothing checks the other settings."""
+    """Return the typed train.runs_dir or its default; the other settings are not validated."""
     if request.source is not None:
         return str(resolve.layer_config(request).value("train.runs_dir"))
     typed = [str(setting.value) for setting in request.settings if setting.key == "train.runs_dir"]
@@ -192,72 +187,73 @@ def runs_dir(request: ConfigRequest) -> str:
 
 
 def find_weights(request: ConfigRequest, *, split: str = "train") -> Start:
-    """Find what to evaluate: the settings saved with the weights, under what was typed.
+    """Find the weights to evaluate, and resolve the request on top of the settings saved with them.
 
-    Where `--resume` has no value and a configuration leaves its number of classes to the data, `split` is looked at.
+    For `--resume` without a value, `split` is read if the classes must be counted.
 
     Raises:
-        UsageError: there is nothing to evaluate.
-        CheckpointError: the checkpoint is not there, or not whole.
+        UsageError: there are no weights to evaluate.
+        CheckpointError: the checkpoint is missing or damaged.
     """
     if request.resume is None:
-        typed = resolve.layer_config(request).resolve()
-        if typed.config.model.pretrained:
-            return Start(typed, None)
-        raise UsageError("nothing to evaluate", remedy="Give --resume CHECKPOINT, or model.pretrained=true")
+        resolved = resolve.layer_config(request).resolve()
+        if resolved.config.model.pretrained:
+            return Start(resolved, None)
+        raise UsageError("nothing to evaluate", remedy="Give --checkpoint FILE, or model.pretrained=true")
     if request.resume:
         resolve.check_keys(request)
-        saved = load(locate(request.resume, runs_dir(request)))
+        checkpoint = load(locate(request.resume, runs_dir(request)))
     else:
         config = resolve.layer_config(request).resolve().config
-        counted = builders.with_num_classes(config, lambda: builders.split(config, split))
+        config = builders.with_num_classes(config, lambda: builders.split(config, split))
         ignore = (*IRRELEVANT_SETTINGS, "evaluation.")
-        run = _newest_run(counted, remedy="Give --resume RUN or CHECKPOINT", ignore=ignore)
+        run = _newest_run(config, remedy="Give --resume RUN or CHECKPOINT", ignore=ignore)
         assert run is not None
-        found = newest(run.checkpoints)
-        if found is None:
-            raise CheckpointError("no checkpoint yet", where=run.checkpoints, remedy="Train on with --train --resume")
-        saved = found
-    return Start(_resolve_for_weights(saved, request), saved)
+        newest_checkpoint = newest(run.checkpoints)
+        if newest_checkpoint is None:
+            remedy = "Continue the training with --train --resume"
+            raise CheckpointError("no checkpoint yet", where=run.checkpoints, remedy=remedy)
+        checkpoint = newest_checkpoint
+    return Start(_resolve_for_evaluation(checkpoint, request), checkpoint)
 
 
-def _resolve_for_weights(saved: Saved, request: ConfigRequest) -> Resolved:
-    """Resolve what was typed, for weights that were trained with what is saved.
+def _resolve_for_evaluation(checkpoint: Checkpoint, request: ConfigRequest) -> Resolved:
+    """Resolve a request for an evaluation of a checkpoint.
 
-    Without --config the saved settings stand below what was typed. With it the data set is still the saved one unless
-    another is typed, images are sized and normalised as the weights have learnt them, and a network of the same name
-    is the saved one in all that was not typed.
+    Without --config the typed settings lie on the saved ones. With --config the saved settings still win over it, but
+    not over typed settings, for: the data set, unless another is named; size and normalization of the images; and,
+    if the network is the same, its channels and the objective.
     """
-    before, mapping, laid = saved.config, saved.state["config"], _layers_over(saved, request)
-    if saved.state.get("is_dataset_guessed") and laid.names_data:
-        return _resolve_agmax_file(laid, saved, request)
-    is_same_data = not laid.names_data or laid.value("dataset.name") == before.dataset.name
+    old_config, mapping, layered = checkpoint.config, checkpoint.state["config"], _layers_over(checkpoint, request)
+    if checkpoint.state.get("is_dataset_guessed") and layered.names_data:
+        return _resolve_agmax_file(layered, checkpoint, request)
+    is_same_data = not layered.names_data or layered.value("dataset.name") == old_config.dataset.name
     keys = tuple(mapping["dataset"]) if is_same_data else INPUT_SETTINGS
-    if not is_same_data and laid.value("dataset.channels") != before.dataset.channels:
+    if not is_same_data and layered.value("dataset.channels") != old_config.dataset.channels:
         keys = ()
     values = {f"dataset.{key}": mapping["dataset"][key] for key in keys}
     if is_same_data:
-        values |= {"dataset.seed": before.dataset_seed, "dataset.name": before.dataset.name}
-    network = laid.value("model.backbone"), laid.section("model.arguments")
-    if network == (before.model.backbone, before.model.arguments):
-        values |= {"model.channels": before.input_channels}
+        values |= {"dataset.seed": old_config.dataset_seed, "dataset.name": old_config.dataset.name}
+    network = layered.value("model.backbone"), layered.section("model.arguments")
+    if network == (old_config.model.backbone, old_config.model.arguments):
+        values |= {"model.channels": old_config.input_channels}
         values |= {f"objective.{key}": value for key, value in mapping["objective"].items()}
-    values |= {"train.seed": before.train.seed, "train.epochs": before.train.epochs}
-    return laid.resolve(
-        [Setting(key, value, str(saved.path)) for key, value in values.items() if key not in laid.typed]
-    )
+    values |= {"train.seed": old_config.train.seed, "train.epochs": old_config.train.epochs}
+    more = [Setting(key, value, str(checkpoint.path)) for key, value in values.items() if key not in layered.typed]
+    return layered.resolve(more)
 
 
-def _resolve_agmax_file(laid: LayeredConfig, saved: Saved, request: ConfigRequest) -> Resolved:
-    """Resolve an evaluation of a file of the AgMax program on a data set that was named: it knows none of its own.
+def _resolve_agmax_file(layered: LayeredConfig, checkpoint: Checkpoint, request: ConfigRequest) -> Resolved:
+    """Resolve an evaluation of a file of the AgMax program, which does not name its data set, on the typed data set.
 
-    Images are sized as the data set asks, and normalised by that program's constants, where it has some.
+    Images have the size of the data set, and the normalization constants of the AgMax program if it has any for it.
     """
-    values: dict[str, Any] = {f"objective.{key}": value for key, value in saved.state["config"]["objective"].items()}
-    values["dataset.num_classes"] = saved.config.dataset.num_classes
-    if laid.value("dataset.agmax_mean") is not None:
+    mapping = checkpoint.state["config"]
+    values: dict[str, Any] = {f"objective.{key}": value for key, value in mapping["objective"].items()}
+    values["dataset.num_classes"] = checkpoint.config.dataset.num_classes
+    if layered.value("dataset.agmax_mean") is not None:
         values["dataset.statistics"] = "agmax"
     if request.source is None:
-        values |= {f"model.{key}": saved.state["config"]["model"][key] for key in ("backbone", "arguments", "channels")}
-    more = [Setting(key, value, str(saved.path)) for key, value in values.items() if key not in laid.typed]
-    return resolve.layer_config(request._replace(source=request.source or saved.config.name)).resolve(more)
+        values |= {f"model.{key}": mapping["model"][key] for key in ("backbone", "arguments", "channels")}
+    more = [Setting(key, value, str(checkpoint.path)) for key, value in values.items() if key not in layered.typed]
+    return resolve.layer_config(request._replace(source=request.source or checkpoint.config.name)).resolve(more)

@@ -1,4 +1,4 @@
-"""One training, from its start to its result, in a run folder of its own."""
+"""Run one training from its start to its result, in its own run folder."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ from agmax.experiments.environment import environment
 from agmax.experiments.evaluate import measure
 from agmax.experiments.results import Result
 from agmax.experiments.run_folder import RunFolder
-from agmax.experiments.saved import Saved, check_data, describe_classes
+from agmax.experiments.saved import Checkpoint, check_data, describe_classes
 from agmax.experiments.start import Start, differences, stem
 from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
@@ -27,55 +27,49 @@ from agmax.training.tensorboard import Board
 
 
 def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
-    """Train from a start to the last epoch; a run that is finished gives its result again.
+    """Train from a start to the last epoch; for a finished run, return its result.
 
-    `remarks` are said in the first lines, before what resolving has noted.
+    `remarks` are logged in the first lines, before the notes of the configuration.
 
     Raises:
-        DataError: the images are not there, too few, or not those that the run began with.
-        CheckpointError: the weights are of another network.
+        DataError: the images are missing, too few, or not those of the start of the run.
+        CheckpointError: the weights belong to another network.
         OutputError: the run folder cannot be written.
-        DivergedError: a loss or a weight is no finite number.
+        DivergedError: a loss or a weight is not finite.
         ResourceError: there is no such device, or its memory is full.
     """
-    if start.run is not None and (finished := start.run.read_json("result.json")) is not None:
-        try:
-            result = Result.from_dict(finished)
-        except (TypeError, ValueError) as error:
-            remedy = "Restore it, or remove it: the run then ends anew from its last checkpoint"
-            raise CheckpointError(
-                "result not whole", where=start.run.path / "result.json", why=str(error), remedy=remedy
-            ) from error
-        log.info("%s is finished: %s top1 %.2f %%", start.run.path, result.split, result.top1)
-        return result
-    config, saved = start.resolved.config, start.checkpoint
+    if start.run is not None and start.run.is_finished:
+        return _finished_result(start.run)
+    config, checkpoint = start.resolved.config, start.checkpoint
     device = devices.choose_device(config.train.device)
     data = builders.splits(config)
     num_images = len(data.train.labels)
     total_steps = config.train.epochs * builders.num_steps(config, num_images)
-    if saved is not None:
-        check_data(saved, config, data.train.class_names, num_images if start.run else None)
-        if start.run is None and saved.state["step"] >= total_steps:
-            why = f"{saved.path} is after step {saved.state['step']}, the training ends with step {total_steps}"
+    if checkpoint is not None:
+        step = checkpoint.state["step"]
+        check_data(checkpoint, config, data.train.class_names, num_images if start.run else None)
+        if start.run is None and step >= total_steps:
+            why = f"{checkpoint.path} is after step {step}, the training ends with step {total_steps}"
             raise UsageError("nothing left to train", where="--resume", why=why, remedy="Raise train.epochs")
     devices.choose_algorithms(deterministic=config.train.deterministic)
     devices.keep_freed_memory()
-    if saved is None:
+    if checkpoint is None:
         classifier = builders.model(config)
     else:
-        classifier = builders.restore_model(config, saved.state["model"], where=saved.path, saved=saved.config)
-    source = builders.training_loader(config, data.train, device)
+        weights, path = checkpoint.state["model"], checkpoint.path
+        classifier = builders.restore_model(config, weights, where=path, saved=checkpoint.config)
+    loader = builders.training_loader(config, data.train, device)
     folder = start.run or RunFolder.create(config.train.runs_dir, config.name, stem(config))
     with nullcontext() if start.run else folder.lock():
         if start.run is None:
             folder.write_text("config.yaml", resolve.as_yaml(start.resolved))
         checkpoints = CheckpointFolder(folder.checkpoints)
         checkpoints.sweep()
-        first_step = saved.state["step"] if saved and start.run else 0
+        first_step = checkpoint.state["step"] if checkpoint and start.run else 0
         trainer = builders.trainer(
             config,
             data,
-            source,
+            loader,
             classifier.to(device),
             device=device,
             metrics_log=folder,
@@ -84,19 +78,35 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
         )
         with to_file(folder.path / "train.log"):
             about = f"{describe_classes(data.train.class_names)}, on {devices.device_name(device)}"
-            _announce([*remarks, *start.resolved.notes], config, trainer, folder, about)
-            if saved is not None:
-                _restore(trainer, saved, config, is_same_run=start.run is not None)
+            _log_start([*remarks, *start.resolved.notes], config, trainer, folder, about)
+            if checkpoint is not None:
+                _restore(trainer, checkpoint, config, is_same_run=start.run is not None)
             if start.run is not None:
                 folder.drop_rows_after(trainer.step)
             _record_environment(folder, environment(**devices.machine(device, trainer.classifier.autocast)))
-            with logging_redirect_tqdm([log]):  # lines stand above the bar
+            with logging_redirect_tqdm([log]):  # prints log lines above the progress bar
                 trainer.fit()
             return _finish(config, trainer, folder, data)
 
 
-def _announce(notes: Sequence[str], config: Config, trainer: Trainer, folder: RunFolder, about: str) -> None:
-    """Say what is about to happen: steps, sizes, classes, device, folder."""
+def _finished_result(run: RunFolder) -> Result:
+    """Return the result of a finished run.
+
+    Raises:
+        CheckpointError: result.json is incomplete.
+    """
+    try:
+        result = Result.from_dict(run.read_json("result.json"))
+    except (AttributeError, TypeError, ValueError) as error:
+        remedy = "Restore it, or remove it and --resume the run: its last checkpoint is then evaluated again"
+        path = run.path / "result.json"
+        raise CheckpointError("incomplete result", where=path, why=str(error), remedy=remedy) from error
+    log.info("%s is finished: %s top1 %.2f %%", run.path, result.split, result.top1)
+    return result
+
+
+def _log_start(notes: Sequence[str], config: Config, trainer: Trainer, folder: RunFolder, about: str) -> None:
+    """Log the size of the training, the notes and the run folder."""
     log.info(
         "%s on %s: %d epochs of %d steps with %d images, checkpoints of %.1f MiB (three at most), %s",
         config.name,
@@ -112,54 +122,54 @@ def _announce(notes: Sequence[str], config: Config, trainer: Trainer, folder: Ru
     log.info("run folder %s", folder.path)
 
 
-def _restore(trainer: Trainer, saved: Saved, config: Config, *, is_same_run: bool) -> None:
-    """Continue after the checkpoint's step, saying what is different from then.
+def _restore(trainer: Trainer, checkpoint: Checkpoint, config: Config, *, is_same_run: bool) -> None:
+    """Continue after the checkpoint's step, and log the settings that have changed.
 
-    A new folder begins with a checkpoint of its own: were it killed at once, it would still know where it came from.
+    A new run saves a checkpoint at once, so that it can be resumed even if it is killed before its first step.
     """
     layouts = {
         (optimizer.name, optimizer.decay_bias_and_norm, optimizer.backbone_lr_factor != 1)
-        for optimizer in (saved.config.optimizer, config.optimizer)
+        for optimizer in (checkpoint.config.optimizer, config.optimizer)
     }
-    has_same_optimizer = len(layouts) == 1
-    has_optimizer = saved.state["optimizer"] is not None
-    trainer.restore(saved.state, with_optimizer=has_same_optimizer and has_optimizer, with_sums=is_same_run)
+    is_same_optimizer = len(layouts) == 1
+    has_optimizer = checkpoint.state["optimizer"] is not None
+    trainer.restore(checkpoint.state, with_optimizer=is_same_optimizer and has_optimizer, with_sums=is_same_run)
     if has_optimizer:
-        log.info("continuing after step %d of %d, from %s", trainer.step, trainer.plan.total_steps, saved.path)
+        log.info("continuing after step %d of %d, from %s", trainer.step, trainer.plan.total_steps, checkpoint.path)
     else:
-        epoch = saved.state["epoch_of_agmax"]
+        epoch = checkpoint.state["epoch_of_agmax"]
         after = "" if epoch is None else f" after its epoch {epoch}"
-        log.info("starting from the weights of the AgMax program%s in %s", after, saved.path)
-        log.info("not taken over: its optimizer, its schedule and its epoch; this training begins with step 0")
-    for difference in differences(saved.config, config):
+        log.info("starting from the weights of the AgMax program%s in %s", after, checkpoint.path)
+        log.info("optimizer, schedule and epoch of that program are not used; this training starts at step 0")
+    for difference in differences(checkpoint.config, config):
         log.info("changed %s", difference)
-    if has_optimizer and not has_same_optimizer:
-        log.info("the optimizer starts anew")
+    if has_optimizer and not is_same_optimizer:
+        log.info("the state of the optimizer is reset")
     if not is_same_run:
         trainer.save()
 
 
 def _record_environment(folder: RunFolder, environment: dict[str, Any]) -> None:
-    """Write environment.json; where a run goes on elsewhere, say what its bits may depend on."""
-    before: dict[str, Any] = folder.read_json("environment.json") or environment
+    """Write environment.json; for a continued run, warn about changes that change the bits of its results."""
+    old: dict[str, Any] = folder.read_json("environment.json") or environment
     for key in ("torch", *devices.BIT_EXACT_KEYS):
-        if before.get(key) != environment[key]:
-            log.warning("warning: not bit-exact: %s was %s, is %s", key, before.get(key), environment[key])
-    codes = dict.fromkeys([*before["code"].split("+"), environment["code"]] if "code" in before else [])
+        if old.get(key) != environment[key]:
+            log.warning("warning: not bit-exact: %s was %s, is %s", key, old.get(key), environment[key])
+    codes = dict.fromkeys([*old["code"].split("+"), environment["code"]] if "code" in old else [])
     folder.write_json("environment.json", environment | {"code": "+".join(codes) or environment["code"]})
 
 
 def _finish(config: Config, trainer: Trainer, folder: RunFolder, data: Splits) -> Result:
-    """Write the predictions and the result of a training that has reached its last epoch."""
-    split, measured = ("test", data.test) if data.test is not None else ("validation", data.validation)
-    assert measured is not None
+    """Write the predictions and the result of a training after its last epoch."""
+    split, evaluated = ("test", data.test) if data.test is not None else ("validation", data.validation)
+    assert evaluated is not None
     predictions = {name: evaluator.latest() for name, evaluator in trainer.evaluators.items()}
     with atomic_file(folder.path / "predictions.npz") as file:
         results.write_predictions(file, predictions)
-    found = measure(
+    final_metrics = measure(
         config,
         trainer.classifier,
-        measured,
+        evaluated,
         trainer.make_step.device,
         split=split,
         checkpoint=trainer.records.checkpoints.path(trainer.step),
@@ -167,7 +177,7 @@ def _finish(config: Config, trainer: Trainer, folder: RunFolder, data: Splits) -
         with_robustness=split == "test",
     ).metrics
     result = Result(
-        **vars(found)
+        **vars(final_metrics)
         | results.training_times(folder.rows())
         | {
             "run_folder": str(folder.path),

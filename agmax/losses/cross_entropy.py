@@ -25,7 +25,15 @@ def soft_cross_entropy(
     if prediction and row are equal. Smoothed, mixed and softened targets are rows like any other (Szegedy et al. 2016;
     Zhang et al. 2018). With `focal_gamma` the loss of a view is multiplied by (1 - exp(-d)) ** focal_gamma, where d is
     that divergence. For a hard target p = exp(-d) is the probability of its class (Lin et al. 2017, eq. 4).
+
+    Raises:
+        ValueError: the targets are not rows of probabilities of the logits' shape, such as class numbers.
     """
+    if targets.shape != logits.shape:
+        raise ValueError(
+            f"targets (soft_cross_entropy): shape {list(targets.shape)} with logits {list(logits.shape)}. "
+            "Give a row of K probabilities for each row of logits, such as one_hot(labels, K).float()"
+        )
     losses = -(targets * logits.log_softmax(-1)).sum(-1)  # [N, V]
     divergences = losses - target_entropy(targets) if subtract_entropy or focal_gamma else losses
     if subtract_entropy:

@@ -42,7 +42,16 @@ class Classifier(nn.Module):
         self.returns_features = False
 
     def forward(self, images: Tensor) -> Outputs:
-        """Return the outputs for images [N, V, C, H, W]; half-precision results are converted to float32."""
+        """Return the outputs for images [N, V, C, H, W]; half-precision results are converted to float32.
+
+        Raises:
+            ValueError: the images have another number of dimensions.
+        """
+        if images.ndim != 5:
+            raise ValueError(
+                f"images (Classifier): shape {list(images.shape)}. "
+                "Give [N, V, C, H, W]; for one view of each image, images[:, None] of [N, C, H, W]"
+            )
         num_images, num_views = images.shape[:2]
         flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         enabled = self.autocast is not None

@@ -1,4 +1,4 @@
-"""The training loop, for programs that bring their own data and models; it may still change."""
+"""The training loop for programs with their own data and models. This interface may still change."""
 
 from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Records, Trainer, TrainingPlan, TrainStep

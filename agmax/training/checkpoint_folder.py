@@ -11,21 +11,22 @@ from agmax.core.logs import log
 from agmax.core.storage import sweep
 
 KEEP = 2
-"""Checkpoints kept beside the best."""
+"""Number of checkpoints kept, in addition to the best."""
 
 
 class CheckpointFolder:
-    """The folder `checkpoints/` of a run; what is newest is computed from the files, no pointer can lie."""
+    """The folder `checkpoints/` of a run. The newest checkpoint is found by the file names; no file points to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best = folder / "best.pth"
 
     def path(self, step: int) -> Path:
+        """Return the path of the checkpoint of a step."""
         return self.folder / f"step-{step:08d}.pth"
 
     def list_checkpoints(self) -> list[Path]:
-        """Return the checkpoints by step, the newest last."""
+        """Return the paths of all checkpoints but the best, in the order of their steps."""
         return sorted(path for path in self.folder.glob("step-*.pth") if re.fullmatch(r"step-\d{8,}", path.stem))
 
     def save(self, step: int, state: dict[str, Any]) -> None:
@@ -39,22 +40,22 @@ class CheckpointFolder:
         copy_checkpoint(self.path(step), self.best)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Load the checkpoint of the highest step that is whole, saying so where a newer one is not.
+        """Load the undamaged checkpoint of the highest step, with a warning for each damaged one; None without any.
 
         Raises:
-            CheckpointError: there are checkpoints, and none is whole.
+            CheckpointError: all checkpoints are damaged.
         """
         failures: list[str] = []
         for path in reversed(self.list_checkpoints()):
             try:
                 return path, load(path)
             except CheckpointError as error:
-                log.warning("warning: %s; taking the one before", error)
+                log.warning("warning: %s; trying the previous checkpoint", error)
                 failures.append(path.name)
         if failures:
-            raise CheckpointError("no whole checkpoint", where=self.folder, why=f"damaged: {', '.join(failures)}")
+            raise CheckpointError("no undamaged checkpoint", where=self.folder, why=f"damaged: {', '.join(failures)}")
         return None
 
     def sweep(self) -> None:
-        """Remove what a killed training left half written."""
+        """Remove the partial files of a killed training."""
         sweep(self.folder)

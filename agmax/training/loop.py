@@ -1,4 +1,4 @@
-"""The training loop: one step serves every method, and any step of it can be continued bit for bit."""
+"""The training loop: one step for every method, resumable bit for bit after any step."""
 
 import math
 import time
@@ -24,11 +24,11 @@ from agmax.models.classifier import Classifier
 from agmax.optim.lr_schedules import Plateau, update_plateau
 
 TIMED_STEPS = 10
-"""Steps after which the remaining minutes are estimated."""
+"""Number of steps that are timed before the remaining time is estimated."""
 
 
 class MetricsLog(Protocol):
-    """Where the rows of metrics go."""
+    """Stores one row of metrics an epoch."""
 
     def rows(self) -> list[dict[str, Any]]: ...
 
@@ -38,7 +38,7 @@ class MetricsLog(Protocol):
 
 
 class CheckpointStore(Protocol):
-    """Where the states go."""
+    """Stores the states of a training by step."""
 
     def path(self, step: int) -> Path: ...
 
@@ -50,7 +50,7 @@ class CheckpointStore(Protocol):
 
 
 class SplitEvaluator(Protocol):
-    """Measures the model on one split, and keeps what it answered."""
+    """Evaluates the model on one split at each call, and keeps the latest predictions."""
 
     def __call__(self) -> dict[str, float]: ...
 
@@ -58,7 +58,7 @@ class SplitEvaluator(Protocol):
 
 
 class TrainStep:
-    """One step of gradient descent, the same for every method: augment, classify all views in one call, minimise."""
+    """One step of gradient descent, the same for every method: augment, forward all views at once, backward, update."""
 
     def __init__(
         self,
@@ -70,20 +70,23 @@ class TrainStep:
         device: torch.device,
         seed: int = 0,
     ) -> None:
-        """`augment(raw, step=step)` makes the batch of a step; `classifier` is on the device, and all GPUs share it."""
+        """`augment(raw, step=step)` returns the batch of a step; `classifier` is on `device` already.
+
+        On `cuda` the step is data-parallel over all visible GPUs.
+        """
         self.classifier, self.model = classifier, data_parallel(classifier, device)
         self.optimizer, self.objective, self.augment = optimizer, objective, augment
         self.device, self.seed = device, seed
-        self.augment_seconds = 0.0  # since it was last set to 0; on a GPU, what it takes to launch
+        self.augment_seconds = 0.0  # since the last reset; on a GPU, only the time to launch the kernels
 
     def __call__(self, raw: RawBatch, *, step: int, lr: float) -> dict[str, Tensor]:
-        """Make step number `step` and return the named terms of its loss and the targets' entropy, each a scalar."""
+        """Perform step `step`, and return the named terms of its loss and the entropy of the targets, each a scalar."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
-        torch.manual_seed(seed_for(self.seed, "step", step))  # dropout and whatever else the model draws
-        started = time.perf_counter()
+        torch.manual_seed(seed_for(self.seed, "step", step))  # for dropout and other random layers of the model
+        start_time = time.perf_counter()
         batch = self.augment(raw, step=step)
-        self.augment_seconds += time.perf_counter() - started
+        self.augment_seconds += time.perf_counter() - start_time
         outputs = self.model(batch.images)
         losses = self.objective(outputs, batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -95,16 +98,16 @@ class TrainStep:
 
 
 class TrainingPlan(NamedTuple):
-    """How long a training takes, in which batches, at which learning rate, and what it does on the way."""
+    """The length of a training, its batches, its learning rate, and when it evaluates, saves and logs."""
 
     epochs: int
     steps_per_epoch: int
     batch_size: int
-    learning_rate: Callable[..., float]  # of the step and `num_reductions`, those of the plateau
+    learning_rate: Callable[..., float]  # (step, num_reductions=...) -> rate; plateau has num_reductions so far
     seed: int = 0  # of the order of the images
-    patience: int = 5  # epochs, of the plateau
-    evaluate_every_epochs: int = 1  # and after the last
-    save_every_steps: int | None = None  # beside the end of every epoch
+    patience: int = 5  # of the schedule plateau, in epochs
+    evaluate_every_epochs: int = 1  # the last epoch is always evaluated
+    save_every_steps: int | None = None  # the end of every epoch is always saved
     log_every_steps: int = 50
 
     @property
@@ -113,12 +116,12 @@ class TrainingPlan(NamedTuple):
 
 
 class Records(NamedTuple):
-    """Where goes what a training leaves."""
+    """Where a training writes its metrics and checkpoints."""
 
     metrics_log: MetricsLog
     checkpoints: CheckpointStore
-    report: Callable[[dict[str, Any]], None]  # is called with every row of the metrics log
-    description: dict[str, Any]  # what a checkpoint says of itself, in plain types
+    report: Callable[[dict[str, Any]], None]  # called with every row of the metrics log
+    description: dict[str, Any]  # stored in every checkpoint, in plain types
 
 
 class Trainer:
@@ -133,38 +136,38 @@ class Trainer:
         evaluators: Mapping[str, SplitEvaluator],
         records: Records,
     ) -> None:
-        """`evaluators` has one for each split to measure."""
+        """`evaluators` holds one evaluator for each split to evaluate, by the name of the split."""
         self.make_step, self.data, self.plan = make_step, data, plan
         self.evaluators, self.records = evaluators, records
         self.classifier, self.optimizer = make_step.classifier, make_step.optimizer
         self.step = 0
         self.plateau = Plateau()
         self.sums: dict[str, float | Tensor] = {}
-        self._first_step, self._started = 0, 0.0
+        self._first_step, self._start_time = 0, 0.0
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Return the size of a checkpoint: weights, and what the optimizer keeps of each parameter."""
+        """Return the approximate size of a checkpoint: the weights and the optimizer's state of each parameter."""
         weights: int = sum(value.nbytes for value in self.classifier.state_dict().values())
-        kept = 1 if isinstance(self.optimizer, optim.SGD) else 2
-        return weights + kept * sum(value.nbytes for value in self.classifier.parameters())
+        states_per_parameter = 1 if isinstance(self.optimizer, optim.SGD) else 2
+        return weights + states_per_parameter * sum(value.nbytes for value in self.classifier.parameters())
 
     def fit(self) -> None:
-        """Train from the present step to the last epoch."""
-        self._first_step, self._started = self.step, time.perf_counter()
+        """Train from the current step to the end of the last epoch."""
+        self._first_step, self._start_time = self.step, time.perf_counter()
         is_last_of_epoch = bool(self.sums) and self.step % self.plan.steps_per_epoch == 0
         if is_last_of_epoch and all(row["step"] != self.step for row in self.records.metrics_log.rows()):
-            self.finish_epoch(seconds=0.0, num_images=0)  # it was interrupted between its last step and its row
+            self.finish_epoch(seconds=0.0, num_images=0)  # interrupted after the epoch's last step, before its row
         while self.step < self.plan.total_steps:
-            started = time.perf_counter()
+            start_time = time.perf_counter()
             num_images = self.train_epoch()
-            self.finish_epoch(seconds=time.perf_counter() - started, num_images=num_images)
+            self.finish_epoch(seconds=time.perf_counter() - start_time, num_images=num_images)
 
     def train_epoch(self) -> int:
-        """Train from the present step to the end of its epoch, save, and return the number of images seen."""
+        """Train from the current step to the end of its epoch, save, and return the number of images trained on."""
         epoch, start = divmod(self.step, self.plan.steps_per_epoch)
         if start == 0:
-            if self.sums:  # those of the epoch before
+            if self.sums:  # of the previous epoch
                 self.plateau = update_plateau(self.plateau, self.means()["classification"], patience=self.plan.patience)
             self.sums = {}
         self.make_step.augment_seconds = 0.0
@@ -180,19 +183,19 @@ class Trainer:
                 self.step += 1
                 is_last = self.step % self.plan.steps_per_epoch == 0
                 if self.step % self.plan.log_every_steps == 0:
-                    self.means()  # ends a training that diverged
+                    self.means()  # raises DivergedError if a loss is not finite
                 if not is_last and self.plan.save_every_steps and self.step % self.plan.save_every_steps == 0:
                     self.save()
         self.save()
         return num_images
 
     def train_step(self, raw: RawBatch) -> dict[str, Tensor]:
-        """Make the present step, at its learning rate, and return the named terms of its loss."""
+        """Perform the current step at its learning rate, and return the named terms of its loss."""
         lr = self.plan.learning_rate(self.step, num_reductions=self.plateau.num_reductions)
         return self.make_step(raw, step=self.step, lr=lr)
 
     def finish_epoch(self, *, seconds: float, num_images: int) -> None:
-        """Evaluate where it is time to, keep the best weights, and write the epoch's row."""
+        """Evaluate if this epoch is evaluated, keep the best checkpoint, and write the epoch's row."""
         epoch = self.step // self.plan.steps_per_epoch
         means = self.means()
         target_entropy = means.pop("target_entropy")
@@ -204,61 +207,63 @@ class Trainer:
             **means,
             "target_entropy": target_entropy,
         }
-        started = time.perf_counter()
+        start_time = time.perf_counter()
         is_evaluated = epoch % self.plan.evaluate_every_epochs == 0 or epoch == self.plan.epochs
         for split, evaluate in self.evaluators.items() if is_evaluated else ():
             row |= {f"{split}_{name}": value for name, value in evaluate().items()}
-        losses = {name: value for name, value in row.items() if name.endswith("nll")}
-        self._refuse_broken([f"{name}={value}" for name, value in losses.items() if not math.isfinite(value)])
+        self._check_finite({name: value for name, value in row.items() if name.endswith("nll")})
         row["timing"] = {
             "train_seconds": seconds,
             "augment_seconds": self.make_step.augment_seconds,
             "images_per_second": num_images / seconds if seconds else None,
-            "evaluation_seconds": time.perf_counter() - started,
+            "evaluation_seconds": time.perf_counter() - start_time,
         }
         if is_evaluated and self.records.metrics_log.would_be_best(row):
             self.records.checkpoints.keep_best(self.step)
         self.records.metrics_log.append(row)
         self.records.report(row)
-        self._say(row)
+        self._log_row(row)
 
     # --- state -----------------------------------------------------------------------------------------------
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each named term over the images of this epoch so far.
+        """Return the mean of each named term over the images of the current epoch so far.
 
         Raises:
-            DivergedError: one of them is no finite number.
+            DivergedError: a mean is not finite.
         """
         sums = {name: float(value) for name, value in self.sums.items()}
         num_images = sums.pop("num_images", 1.0)
         means = {name: value / num_images for name, value in sums.items()}
-        self._refuse_broken([f"{name}={value}" for name, value in means.items() if not math.isfinite(value)])
+        self._check_finite(means)
         return means
 
-    def _refuse_broken(self, broken: list[str]) -> None:
-        if broken:
-            saved = self.records.checkpoints.list_checkpoints()
-            remedy = f"Lower optimizer.lr; the last good weights are {saved[-1]}" if saved else "Lower optimizer.lr"
-            raise DivergedError("training diverged", where=f"step {self.step}", why=", ".join(broken), remedy=remedy)
+    def _check_finite(self, values: Mapping[str, float]) -> None:
+        bad = [f"{name}={value}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise self._diverged(bad)
+
+    def _diverged(self, reasons: list[str]) -> DivergedError:
+        paths = self.records.checkpoints.list_checkpoints()
+        remedy = f"Lower optimizer.lr; the last good checkpoint is {paths[-1]}" if paths else "Lower optimizer.lr"
+        return DivergedError("training diverged", where=f"step {self.step}", why=", ".join(reasons), remedy=remedy)
 
     def save(self) -> None:
-        """Save the state after the present step.
+        """Save the state after the current step.
 
         Raises:
-            DivergedError: a loss or a weight is no finite number; such weights never push out good ones.
+            DivergedError: a loss or a weight is not finite; the existing checkpoints are kept.
         """
         self.means()
         values = {name: value for name, value in self.classifier.state_dict().items() if value.is_floating_point()}
         is_finite = torch.stack([value.isfinite().all() for value in values.values()])
         if not is_finite.all():
-            self._refuse_broken(
-                [f"{name} is not finite" for name, good in zip(values, is_finite, strict=True) if not good][:3]
-            )
+            bad = [f"{name} is not finite" for name, finite in zip(values, is_finite, strict=True) if not finite]
+            raise self._diverged(bad[:3])
         self.records.checkpoints.save(self.step, self.state())
 
     def state(self) -> dict[str, Any]:
-        """Return all that a continued training needs, in tensors and plain types."""
+        """Return the content of a checkpoint, in tensors and plain types: all that continuing needs."""
         return {
             **self.records.description,
             "step": self.step,
@@ -269,22 +274,21 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any], *, with_optimizer: bool, with_sums: bool) -> None:
-        """Continue after the step of `state`, whose weights are in the model already.
+        """Continue after the step of `state`, whose weights the model has already.
 
-        What the optimizer remembers is taken over, of each parameter and of each group (a count of steps, of some);
-        its settings are those it was made with.
-        `with_sums` also takes over the sums of the epoch, which belong to this very training.
+        `with_optimizer` restores the optimizer's state of each parameter and group; the optimizer keeps the settings
+        that it was created with. `with_sums` restores the running sums of the epoch, for the same training only.
         """
         self.step = state["step"]
         self.plateau = Plateau(*state["plateau"])
         self.sums = dict(state["sums"]) if with_sums else {}
         if with_optimizer:
-            saved, own = state["optimizer"], self.optimizer.state_dict()
-            pairs = zip(saved["param_groups"], own["param_groups"], strict=True)
-            self.optimizer.load_state_dict({**saved, "param_groups": [{**before, **now} for before, now in pairs]})
+            saved, current = state["optimizer"], self.optimizer.state_dict()
+            pairs = zip(saved["param_groups"], current["param_groups"], strict=True)
+            self.optimizer.load_state_dict({**saved, "param_groups": [{**old, **new} for old, new in pairs]})
 
     def _add(self, losses: dict[str, Tensor], num_images: int) -> None:
-        """Add to the running sums, in float64 and on the device, so that no step waits for the result."""
+        """Add to the running sums in float64, on the device, so that no step waits for the GPU."""
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.double() * num_images
         self.sums["num_images"] = self.sums.get("num_images", 0.0) + num_images
@@ -294,20 +298,20 @@ class Trainer:
     def _progress(self, samples: Iterable[RawBatch], epoch: int, start: int) -> Iterator[RawBatch]:
         title = f"epoch {epoch + 1}/{self.plan.epochs}"
         bar = tqdm(samples, title, self.plan.steps_per_epoch, initial=start, leave=False, disable=None)
-        for done, sample in enumerate(bar, start=start + 1):
+        for num_steps, sample in enumerate(bar, start=start + 1):
             yield sample
-            self._estimate()
-            if bar.disable and done % self.plan.log_every_steps == 0:
-                log.info("%s step %d/%d", title, done, self.plan.steps_per_epoch)
+            self._log_remaining_time()
+            if bar.disable and num_steps % self.plan.log_every_steps == 0:
+                log.info("%s step %d/%d", title, num_steps, self.plan.steps_per_epoch)
 
-    def _estimate(self) -> None:
-        """Say once, after ten steps, how long it will take."""
+    def _log_remaining_time(self) -> None:
+        """Log an estimate of the remaining time, once, after the first steps."""
         if self.step - self._first_step == TIMED_STEPS:
-            seconds = (time.perf_counter() - self._started) / TIMED_STEPS
+            seconds = (time.perf_counter() - self._start_time) / TIMED_STEPS
             minutes = (self.plan.total_steps - self.step) * seconds / 60
             log.info("about %.1f minutes of training left, at %.0f ms a step", minutes, 1000 * seconds)
 
-    def _say(self, row: dict[str, Any]) -> None:
+    def _log_row(self, row: dict[str, Any]) -> None:
         parts = [f"epoch {row['epoch']}/{self.plan.epochs}", f"loss {row['train_loss']:.4f}"]
         for split in (split for split in self.evaluators if f"{split}_top1" in row):
             parts.append(f"{split} top1 {row[f'{split}_top1']:.2f} nll {row[f'{split}_nll']:.4f}")

@@ -7,10 +7,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 class Board:
-    """Write the numbers of each row of metrics.jsonl as scalars over the step."""
+    """Write the numbers of each row of metrics.jsonl as scalars by step."""
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
-        """Points after `first_step`, left by an interrupted training, are no longer shown."""
+        """Continue after `first_step`; later points of an interrupted training are dropped."""
         self._writer = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
 
     def __call__(self, row: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Files and fragments of one test."""
+"""Fixtures that write configuration files and replace fragments."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ def write(tmp_path: Path) -> Callable[[str, str], str]:
 
 
 def copy_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]) -> None:
-    """Let the fragments be those of the repository, some of them written anew."""
+    """Use a copy of the repository's fragments, some of them changed."""
     if not (tmp_path / "configs").exists():
         shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
     for name, text in changed.items():

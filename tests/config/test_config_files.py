@@ -1,4 +1,4 @@
-"""Files of configurations: what they stand on, and that a printed one is the same configuration again."""
+"""Configuration files: their bases, and that a printed configuration reads back as the same one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ Run = Callable[..., Answer]
 # Files
 
 
-def test_files_stand_on_files_and_the_nearer_wins(write: Callable[[str, str], str], tmp_path: Path) -> None:
+def test_a_file_can_be_based_on_a_file_and_wins_over_it(write: Callable[[str, str], str], tmp_path: Path) -> None:
     write("a.yaml", "base: ResNet8-cutmix\ntrain: {epochs: 3, batch_size: 32}\ndataset: {name: digits}\n")
     (tmp_path / "inner").mkdir()
     path = write("inner/b.yaml", "base: ../a.yaml\nname: mine\ntrain: {epochs: 5}\n")
@@ -39,21 +39,23 @@ def test_files_stand_on_files_and_the_nearer_wins(write: Callable[[str, str], st
     ],
     ids=["itself", "two", "through a folder"],
 )
-def test_files_that_stand_on_each_other_are_refused(
+def test_files_that_are_based_on_each_other_are_refused(
     write: Callable[[str, str], str], tmp_path: Path, bases: dict[str, str]
 ) -> None:
     (tmp_path / "sub").mkdir()
     for name, base in bases.items():
         write(name, f"base: {base}\n")
     [line] = errors_of(str(tmp_path / "a.yaml"))
-    assert line.startswith("configurations that stand on each other")
+    assert line.startswith("configurations are based on each other")
 
 
-def test_a_file_without_base_is_complete_and_says_what_it_lacks(write: Callable[[str, str], str]) -> None:
+def test_a_file_without_base_must_be_complete_and_the_error_says_what_is_missing(
+    write: Callable[[str, str], str],
+) -> None:
     config = config_of(write("whole.yaml", "name: whole\nmodel: {backbone: resnet18}\ndataset: {name: digits}\n"))
     assert (config.name, config.model.backbone, config.dataset.num_classes) == ("whole", "resnet18", 10)
     [line] = errors_of(write("part.yaml", "optimizer: {lr: 0.1}\n"))
-    assert "it names no model. Write `base: NAME` on top" in line
+    assert "it names no model. Write `base: NAME` at the top" in line
     assert "it names no model" in errors_of(write("empty.yaml", ""))[0]
 
 
@@ -68,33 +70,33 @@ def test_another_data_set_takes_nothing_from_the_one_that_a_file_describes(write
 @pytest.mark.parametrize(
     ("name", "overrides", "notes"),
     [
-        ("ResNet8-soft_crop", [], ["augment.weak_fraction: 0.04 of 20 epochs is not one"]),
+        ("ResNet8-soft_crop", [], ["augment.weak_fraction: no effect, because 0.04 of 20 epochs is less than one"]),
         ("ResNet8-soft_crop", ["train.epochs=25"], []),
         (
             "ResNet8-wide_crop",
             ["augment.softening.power=3"],
-            ["augment.softening: nothing softens here; soft_crop, soft_cutout and soft_random_erasing do"],
+            ["augment.softening: no effect without soft_crop, soft_cutout or soft_random_erasing"],
         ),
         ("ResNet8-soft_cutout", ["augment.softening.power=3"], []),
         (
             "ResNet8-standard",
             ["evaluation.offsets=true", "evaluation.test=false", "dataset.validation=0.1"],
-            ["evaluation.occlusion and .offsets: a training measures them on the test images it leaves out"],
+            ["evaluation.occlusion, evaluation.offsets: no effect in a training without test images"],
         ),
     ],
 )
-def test_what_is_set_without_effect_is_noted(name: str, overrides: list[str], notes: list[str]) -> None:
+def test_settings_without_effect_are_noted(name: str, overrides: list[str], notes: list[str]) -> None:
     assert resolved_of(name, *overrides).notes == notes
 
 
-def test_another_data_set_is_laid_over_a_complete_file_and_said(write: Callable[[str, str], str]) -> None:
+def test_another_data_set_replaces_that_of_a_complete_file_with_a_note(write: Callable[[str, str], str]) -> None:
     path = write("whole.yaml", resolve.as_yaml(resolve.resolve("ResNet8-cutmix", dataset="imagenet")))
     resolved = resolve.resolve(path, dataset="digits")
     composed = config_of("ResNet8-cutmix", dataset="digits")
     assert resolved.config.augment == composed.augment
     assert (resolved.config.dataset.name, resolved.config.dataset.num_classes) == ("digits", 10)
     assert (resolved.config.dataset.image_size, resolved.config.normalization) == (32, composed.normalization)
-    assert resolved.notes == ["the data set digits replaces imagenet of the file, with configs/dataset/digits.yaml"]
+    assert resolved.notes == ["the data set digits replaces imagenet of the file; see configs/dataset/digits.yaml"]
     assert resolve.resolve(path, dataset="imagenet").notes == []
 
 

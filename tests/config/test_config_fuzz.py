@@ -1,4 +1,4 @@
-"""Files with anything in any place end in an answer."""
+"""Random text, and files with a random value in any place, give a configuration or an error message."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ Run = Callable[..., Answer]
 
 @fuzz
 @given(text=st.text(max_size=60) | st.text("ab:-[]{},#&*!|>'\"%@\n \t01.", max_size=40))
-def test_no_text_makes_the_reader_fail_in_any_other_way(text: str) -> None:
+def test_the_reader_fails_on_no_text_without_an_error_message(text: str) -> None:
     lines = outcome(reader.parse_yaml, text, "text") + outcome(reader.parse_value, text)
     assert all(line.isprintable() for line in lines)
 
@@ -60,7 +60,7 @@ def misspelt(key: str, value: Any) -> dict[str, Any]:
 
 
 def user_of(path: Path, key: tuple[str, ...] = ()) -> dict[str, str]:
-    """Return a name and data set whose configuration reads this key of this fragment, with nothing laid over it."""
+    """Return a name and data set whose configuration reads this key of this fragment, not overridden by others."""
     part = path.stem.format(depth=28, width=10)
     if path.parent.name == "dataset":
         return {"source": "ResNet8", "dataset": part}
@@ -70,7 +70,7 @@ def user_of(path: Path, key: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def may_stand(key: str, old: Any, new: Any) -> bool:
-    """Tell whether `new` may be as good as `old`: a word for a word, nothing where nothing is allowed."""
+    """Tell whether `new` may be valid in place of `old`: a word for a word, null where null is allowed."""
     if isinstance(old, dict):
         return new in ({}, None) or (key == "model.arguments" and isinstance(new, dict))
     if key.startswith("model.arguments."):  # the network's own: any word, any value
@@ -84,7 +84,7 @@ def test_every_key_misspelt_and_every_value_of_another_type_is_an_error_that_nam
 ) -> None:
     documents = dict(fragment_documents())
     whole = documents[path]
-    monkeypatch.setattr(reader, "read", lambda asked: documents[asked])
+    monkeypatch.setattr(reader, "read_yaml", lambda path: documents[path])
     accepted = []
     try:
         for keys in key_paths(whole.mapping):
@@ -115,7 +115,7 @@ def test_every_key_misspelt_and_every_value_of_another_type_is_an_error_that_nam
 
 @fuzz
 @given(data=st.data())
-def test_a_shipped_file_with_anything_in_one_place_never_ends_in_another_way(
+def test_a_shipped_file_with_a_random_value_in_one_place_is_valid_or_gives_an_error_message(
     data: st.DataObject, run: Run, tmp_path: Path
 ) -> None:
     """A mutated fragment, as a user's own file: exit 0 or 2, nothing written, no traceback."""

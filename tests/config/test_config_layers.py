@@ -1,4 +1,4 @@
-"""What wins over what in a configuration, and what follows from the data set."""
+"""The order of a configuration's layers, and the settings that follow from the data set."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_the_old_statistics_are_a_setting() -> None:
 
 
 def test_a_data_set_wins_over_the_defaults() -> None:
-    assert CutMixConfig().probability == 1.0
+    assert CutMixConfig().p == 1.0
     assert config_of("ResNet8-cutmix", dataset="cifar10").augment.cutmix.p == 0.5
 
 
@@ -65,7 +65,7 @@ LAYERS = ["dataset/digits.yaml", "model/ResNet8.yaml", "augment/cutmix.yaml", "m
 def test_of_data_set_model_augment_and_method_the_later_wins(
     fragments: Callable[[dict[str, str]], None], highest: int
 ) -> None:
-    """All fragments up to the highest set the same key, each to its place in the order."""
+    """All fragments up to the highest set the same key, each to its position in the order."""
     base = {name: (REPOSITORY / "configs" / name).read_text() for name in LAYERS}
     lines = {name: f"\nevaluation: {{batch_size: {place}}}\n" for place, name in enumerate(LAYERS, 1)}
     fragments({name: base[name] + lines[name] for name in LAYERS[: highest + 1]})
@@ -74,7 +74,7 @@ def test_of_data_set_model_augment_and_method_the_later_wins(
     assert resolved.origins["evaluation.batch_size"].startswith(f"configs/{LAYERS[highest]}:")
 
 
-def test_a_users_file_wins_over_the_parts_it_stands_on(write: Callable[[str, str], str]) -> None:
+def test_a_users_file_wins_over_its_base(write: Callable[[str, str], str]) -> None:
     path = write("mine.yaml", "base: ResNet8-cutmix\noptimizer: {lr: 0.3}\naugment: {cutmix: {p: 0.75}}\n")
     config = config_of(path)
     assert (config.optimizer.lr, config.augment.cutmix.p, config.name) == (0.3, 0.75, "mine")
@@ -92,7 +92,7 @@ def test_the_last_of_two_equal_overrides_wins() -> None:
     assert config_of("ResNet8", "train.epochs=3", "train.epochs=4").train.epochs == 4
 
 
-def test_parts_given_as_flags_stand_in_the_name_or_on_top_of_a_file(write: Callable[[str, str], str]) -> None:
+def test_parts_given_as_flags_are_added_to_a_name_or_on_top_of_a_file(write: Callable[[str, str], str]) -> None:
     assert config_of("ResNet50", parts=["cutmix", "agmax"]) == config_of("ResNet50-cutmix-agmax")
     path = write("mine.yaml", "base: ResNet8-cutmix\n")
     assert config_of(path, parts=["mixup"]).augment.mix == "mixup"
@@ -125,13 +125,13 @@ def test_the_q_network_is_as_wide_as_published_for_its_classes(num_classes: str,
     assert config.objective.hidden_units == units
 
 
-def test_hidden_units_are_kept_when_given_and_left_alone_without_q_network() -> None:
+def test_hidden_units_stay_as_given_and_are_0_without_q_network() -> None:
     assert config_of("ResNet50-agmax", "objective.hidden_units=2048", dataset="imagenet").objective.hidden_units == 2048
     assert config_of("ResNet50", dataset="imagenet").objective.hidden_units == 0
     assert config_of("ResNet50-agmax_mse", dataset="imagenet").objective.hidden_units == 0
 
 
-def test_hidden_units_wait_for_classes_that_are_counted() -> None:
+def test_hidden_units_follow_the_number_of_classes_once_it_is_counted() -> None:
     config = config_of("ResNet50-agmax", dataset="folder")
     assert (config.dataset.num_classes, config.objective.hidden_units) == (None, 0)
     assert resolve.with_classes(config, 100).objective.hidden_units == 512

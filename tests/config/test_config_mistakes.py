@@ -1,4 +1,4 @@
-"""Odd scalars, wrong keys and settings that do not fit each other are answered with what to write."""
+"""Odd scalars, wrong keys and settings that do not fit together give errors that say what to write."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from helpers.configurations import config_of, errors_of, value_of
 
 Run = Callable[..., Answer]
 
-ODD_SCALARS: list[tuple[str, str, Any]] = [  # as written, of a key, what it reads as (None: refused)
+ODD_SCALARS: list[tuple[str, str, Any]] = [  # key, text, value (None: an error)
     ("optimizer.lr", "1e-4", 0.0001),
     ("optimizer.lr", "1E-4", 0.0001),
     ("optimizer.lr", ".5", 0.5),
@@ -76,8 +76,8 @@ def test_a_float_that_is_no_number_is_read_as_such_and_refused_later() -> None:
 def test_a_duplicate_key_names_both_lines(write: Callable[[str, str], str]) -> None:
     path = write("mine.yaml", "base: ResNet8\ntrain:\n  epochs: 3\n  seed: 1\n  epochs: 4\ntrain:\n  seed: 2\n")
     assert errors_of(path) == [
-        f"key train.epochs stands twice ({path}:5): first on line 3",
-        f"key train stands twice ({path}:6): first on line 2",
+        f"duplicate key train.epochs ({path}:5): first on line 3",
+        f"duplicate key train ({path}:6): first on line 2",
     ]
 
 
@@ -112,12 +112,12 @@ def test_all_errors_are_reported_at_once_each_with_its_line(write: Callable[[str
         ("base: ResNet8\nname: ..\n", "not a configuration name (FILE:2)"),
         ("base: ResNet8\ndataset: {name: cifr10}\n", "unknown data set cifr10 (FILE:2). Did you mean 'cifar10'?"),
         ("base: ResNet8-cutmx\n", "unknown part 'cutmx' (ResNet8-cutmx). Did you mean 'cutmix'?"),
-        ("- base: ResNet8\n", "configuration is no mapping (FILE)"),
-        ("just text\n", "configuration is no mapping (FILE)"),
+        ("- base: ResNet8\n", "configuration is not a mapping (FILE)"),
+        ("just text\n", "configuration is not a mapping (FILE)"),
         ("base: ResNet8\ntrain:\n\tepochs: 3\n", "not valid YAML (FILE:3): found character '\\t'"),
         ("base: ResNet8\n---\nbase: ResNet8\n", "second document in YAML (FILE:2)"),
         ("base: [ResNet8\n", "not valid YAML (FILE:2)"),
-        ("base: ResNet8\n? [a, b]\n: 1\n", "key is no word (FILE:2)"),
+        ("base: ResNet8\n? [a, b]\n: 1\n", "key is not a word (FILE:2)"),
         ("base: ResNet8\ndataset: {mean: [{[a]: 1}]}\n", "wrong value dataset.mean="),
         ("base: &x ResNet8\nname: *x\n", "anchor or alias in YAML (FILE:1)"),
         (
@@ -125,12 +125,12 @@ def test_all_errors_are_reported_at_once_each_with_its_line(write: Callable[[str
             "tag in YAML (FILE:1): tag:yaml.org,2002:python/object/apply:os",
         ),
         ("base: !!str ResNet8\n", "tag in YAML (FILE:1)"),
-        ("base: !include x\n", "tag in YAML (FILE:1): !include is not read"),
+        ("base: !include x\n", "tag in YAML (FILE:1): !include is not supported"),
         ("base: \0\n", "not valid YAML (FILE)"),
         ("<<: {lr: 1}\nbase: ResNet8\n", "unknown key <<.lr (FILE:1)"),
     ],
 )
-def test_a_wrong_file_is_answered_with_its_line(text: str, message: str, write: Callable[[str, str], str]) -> None:
+def test_the_error_for_a_wrong_file_names_its_line(text: str, message: str, write: Callable[[str, str], str]) -> None:
     path = write("mine.yaml", text)
     assert errors_of(path)[0].startswith(message.replace("FILE", path))
 
@@ -171,7 +171,7 @@ def test_a_single_document_may_be_marked_as_one(before: str, write: Callable[[st
         "cycle",
     ],
 )
-def test_a_file_that_is_odd_as_a_whole_is_refused_before_it_is_built(raw: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_plain_yaml_is_refused_before_it_is_parsed(raw: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(raw)
     [line] = errors_of(str(path))
@@ -212,22 +212,22 @@ def test_an_override_that_fits_no_setting_is_refused(overrides: list[str], run: 
         (["objective.name=tied_features", "objective.num_views=3"], "tied_features compares 2 views"),
         (["optimizer.momentum=0"], "needs momentum. Write optimizer.nesterov=false or a momentum above 0"),
         (["dataset.mean=[0.5]"], "mean and std need 3 numbers each"),
-        (["model.channels=1"], "colour images do not fit a model with 1 channel. Write model.channels=3"),
-        (["augment.random_resized.scale=[1, 0.5]"], "[1, 0.5] is no range. Write the smaller first"),
-        (["augment.random_resized.ratio=[2, 0.5]"], "[2, 0.5] is no range. Write the smaller first"),
-        (["augment.random_erasing.scale=[0, 0]"], "[0, 0] is no range. Write the smaller first, the larger above 0"),
+        (["model.channels=1"], "a model with 1 channel cannot take color images. Write model.channels=3"),
+        (["augment.random_resized.scale=[1, 0.5]"], "[1, 0.5] is not a range. Write the smaller first"),
+        (["augment.random_resized.ratio=[2, 0.5]"], "[2, 0.5] is not a range. Write the smaller first"),
+        (["augment.random_erasing.scale=[0, 0]"], "[0, 0] is not a range. Write the smaller first, the larger above 0"),
         (
             ["augment.pca_lighting.std=0.1", "dataset.name=digits"],
             "the images are gray. Write augment.pca_lighting.std=0",
         ),
-        (["schedule.milestones=[20, 10]"], "write them in rising order"),
+        (["schedule.milestones=[20, 10]"], "write them in ascending order"),
         (
             ["augment.softening.reweight=batch_mean", "augment.softening.applies_to=target"],
-            "no view is weighted where targets alone soften. Write augment.softening.applies_to=target_and_weight",
+            "views have no weights if only the targets soften. Write augment.softening.applies_to=target_and_weight",
         ),
         (["augment.softening.max_confidence=0.09"], "0.09 is below chance"),
         (["augment.weak_divisor=1e160"], "less than or equal to 1000000"),
-        (["train.epochs=5", "schedule.warmup_epochs=5"], "5 epochs of warm-up leave nothing of 5"),
+        (["train.epochs=5", "schedule.warmup_epochs=5"], "5 epochs of warm-up leave no other epoch of 5"),
     ],
     ids=lambda item: item[-1] if isinstance(item, list) else "",
 )

@@ -1,4 +1,4 @@
-"""Names of configurations: the published ones, their canonical order, others that compose, and odd ones."""
+"""Names of configurations: the published ones, their canonical order, other combinations, and invalid ones."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -38,9 +38,9 @@ def permutations(name: str, backbone: str) -> Iterator[str]:
     return ("-".join(words) for words in itertools.permutations([backbone, *rest]))
 
 
-def initialisation_rule(config: Config) -> tuple[bool, float | None]:
-    """Return whether the whole network is drawn anew, and from which deviation."""
-    rule = config.model.initialisation
+def initialization_rule(config: Config) -> tuple[bool, float | None]:
+    """Return whether the complete network is re-initialized, and with which standard deviation."""
+    rule = config.model.initialization
     return rule.scope == "all", rule.std if rule.scope == "all" else None
 
 
@@ -67,15 +67,15 @@ def test_every_published_name_in_every_order_resolves_to_its_published_settings(
                 "nesterov": optimizer.nesterov,
                 "dropout": config.model.dropout,
                 # init_backbone, init_extractor and weights_std act together, with agmax alone:
-                "initialization": initialisation_rule(config),
+                "initialization": initialization_rule(config),
                 "name": config.name,
             }
-            drawn_anew = fields["agmax"] and fields["init_backbone"] and fields["init_extractor"]
+            is_initialized = fields["agmax"] and fields["init_backbone"] and fields["init_extractor"]
             wanted = fields | {
                 "backbone": NETWORKS[backbone],
                 "agmax": ("agmax", 2) if fields["agmax"] else ("classification", 1),
                 "dropout": 0.0,  # 0.2 of the RegNets reaches no layer in the published program
-                "initialization": (drawn_anew, fields["weights_std"] if drawn_anew else None),
+                "initialization": (is_initialized, fields["weights_std"] if is_initialized else None),
                 "name": name,
             }
             assert found == {key: wanted[key] for key in found}, written
@@ -142,11 +142,11 @@ def test_values_that_never_acted_in_the_published_program_do_not_act_here(
 def test_each_family_starts_from_the_weights_it_was_published_with(
     name: str, library: str, scope: str, zero_last_norm: bool
 ) -> None:
-    rule = config_of(name).model.initialisation
+    rule = config_of(name).model.initialization
     assert (rule.library, rule.scope, rule.zero_last_norm, rule.std) == (library, scope, zero_last_norm, 0.2)
 
 
-def test_pretrained_weights_are_never_drawn_anew() -> None:
+def test_pretrained_weights_are_never_reinitialized() -> None:
     config = config_of("ResNet50-cutmix-agmax", "model.pretrained=true")
     assert config.model.initialization.scope == "q_network"
 
@@ -190,7 +190,7 @@ def test_a_combination_that_the_published_grid_lacks_is_composed() -> None:
     assert (config.model.backbone, config.augment.mix, config.objective.name) == ("regnetx_002", "cutmix", "agmax")
 
 
-def test_no_basic_augment_takes_away_crop_and_flip() -> None:
+def test_no_basic_augment_disables_crop_and_flip() -> None:
     with_both, without = (
         config_of(f"ResNet50-{part}", dataset="imagenet") for part in ("standard", "no_basic_augment")
     )
@@ -227,12 +227,12 @@ def test_no_basic_augment_takes_away_crop_and_flip() -> None:
         ("ResNet8--cutmix", "unknown part '' (ResNet8--cutmix). Known: "),
     ],
 )
-def test_a_name_that_is_no_configuration_is_answered_with_the_part_to_change(name: str, message: str) -> None:
+def test_the_error_for_an_invalid_name_says_which_part_to_change(name: str, message: str) -> None:
     [line] = errors_of(name)
     assert line == message or (message.endswith("Known: ") and line.startswith(message))
 
 
-def test_a_misspelt_model_is_answered_with_the_nearest_one() -> None:
+def test_the_error_for_a_misspelt_model_suggests_the_nearest_one() -> None:
     assert errors_of("RestNet50-cutmix") == ["unknown part 'RestNet50' (RestNet50-cutmix). Did you mean 'ResNet50'?"]
 
 
@@ -265,9 +265,10 @@ def test_a_name_is_written_model_policy_crop_erase_mix_methods(written: str, can
 
 def test_another_order_is_noted_and_the_canonical_one_is_not(run: Run) -> None:
     answer = run("--config=ResNet101-cutmix-auto_augment-agmax", "--print-config")
-    wanted = "note: ResNet101-cutmix-auto_augment-agmax is written ResNet101-auto_augment-cutmix-agmax\n"
+    canonical = "ResNet101-auto_augment-cutmix-agmax"
+    wanted = f"note: the canonical name of ResNet101-cutmix-auto_augment-agmax is {canonical}\n"
     assert (answer.status, answer.err) == (0, wanted)
-    assert run("--config=ResNet101-auto_augment-cutmix-agmax", "--print-config").err == ""
+    assert run(f"--config={canonical}", "--print-config").err == ""
 
 
 def test_every_listed_composition_is_its_own_canonical_name(run: Run) -> None:
@@ -314,18 +315,16 @@ def test_a_name_that_is_a_path_or_odd_is_refused_in_one_line(name: str, run: Run
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_that_leads_out_of_configs_is_refused(
-    fragments: Callable[[dict[str, str]], None], tmp_path: Path
-) -> None:
+def test_a_link_out_of_configs_is_refused(fragments: Callable[[dict[str, str]], None], tmp_path: Path) -> None:
     (tmp_path / "outside.yaml").write_text("base: ResNet8\n")
     fragments({})
     (tmp_path / "configs" / "inside.yaml").symlink_to(tmp_path / "outside.yaml")
-    assert errors_of("inside")[0].startswith("configuration leads out of configs/")
+    assert errors_of("inside")[0].startswith("configuration is a link out of configs/")
     assert config_of(str(tmp_path / "configs" / "inside.yaml")).model == config_of("ResNet8").model
 
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "../../x", "a b", "", "x" * 201, "a\n"])
-def test_no_setting_leads_a_run_folder_out_of_the_runs(name: str) -> None:
+def test_no_setting_moves_a_run_folder_out_of_runs_dir(name: str) -> None:
     with pytest.raises(ConfigErrors, match="wrong value name="):
         resolve.resolve("ResNet8", settings=[Setting("name", name, "test")])
 

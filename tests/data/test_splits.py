@@ -247,7 +247,7 @@ def test_an_evaluation_without_images_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["dataset__validation", "dataset__extra_test"])
 @pytest.mark.parametrize("size", [1.5, 100.25])
 def test_a_held_out_part_is_a_fraction_or_an_integer(key: str, size: float) -> None:
-    with pytest.raises(UsageError, match=f"{size:g} is neither a share nor a number"):
+    with pytest.raises(UsageError, match=f"{size:g} is neither a fraction below 1 nor a whole number of images"):
         configured("digits", **{key: size})
 
 

@@ -1,4 +1,4 @@
-"""Occlusion and offsets: against loops over single images, and from the command line to the figure."""
+"""Occlusion and offsets: compared with loops over single images, and from the command line to the figure."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from agmax.core.rng import generator
 from agmax.data.in_memory import InMemoryLoader
 from agmax.data.splits import InMemoryDataset
 from agmax.evaluation import robustness
-from agmax.reports import robustness as drawn
+from agmax.reports import robustness as robustness_report
 from helpers.command import Answer
 from helpers.datasets import without_checksums, write_cifar  # noqa: F401  a fixture
 from helpers.soft_crop import on_a_canvas
@@ -23,11 +23,11 @@ from helpers.training import TINY, assert_same_weights, interrupted_and_resumed,
 
 Run = Callable[..., Answer]
 CPU = torch.device("cpu")
-HOW: dict[str, Any] = {"mean": [0.5], "std": [0.25], "device": CPU}
+OPTIONS: dict[str, Any] = {"mean": [0.5], "std": [0.25], "device": CPU}
 
 
-class Patches(nn.Module):
-    """Judges by the sums of the image's rows, so that what is hidden, and where, matters."""
+class RowSums(nn.Module):
+    """The logits are sums of the image's rows, so that they depend on what is occluded and where."""
 
     def forward(self, images: Tensor) -> Outputs:
         return Outputs(images.sum(dim=(2, 4))[:, :, :5])
@@ -39,55 +39,55 @@ def images_of(count: int, size: int) -> InMemoryDataset:
     return InMemoryDataset(pixels, torch.from_numpy(rng.integers(0, 5, count)), tuple("abcde"))
 
 
-def judged(images: list[Tensor], labels: Tensor) -> tuple[float, float]:
+def evaluate_one_by_one(images: list[Tensor], labels: Tensor) -> tuple[float, float]:
     """Return top1 and nll of images [C, H, W], one by one."""
-    right, nll = 0.0, 0.0
+    num_correct, nll = 0.0, 0.0
     for image, label in zip(images, labels.tolist(), strict=True):
-        logits = Patches()(image[None, None]).logits[0, 0].double()
-        right += float(logits.argmax() == label)
+        logits = RowSums()(image[None, None]).logits[0, 0].double()
+        num_correct += float(logits.argmax() == label)
         nll -= float(logits.log_softmax(-1)[label])
-    return 100 * right / len(labels), nll / len(labels)
+    return 100 * num_correct / len(labels), nll / len(labels)
 
 
 @pytest.mark.parametrize("batch_size", [7, 40])
-def test_occlusion_hides_a_square_of_each_image_at_its_own_place(batch_size: int) -> None:
+def test_occlusion_occludes_a_square_of_each_image_at_its_own_place(batch_size: int) -> None:
     data = images_of(40, 12)
     found = robustness.occlusion(
-        Patches(), InMemoryLoader(data, image_size=12, device=CPU), image_size=12, batch_size=batch_size, **HOW
+        RowSums(), InMemoryLoader(data, image_size=12, device=CPU), image_size=12, batch_size=batch_size, **OPTIONS
     )
     places = generator("occlusion").random((40, 2))
     assert found["num_images"] == 40
     for number, side in enumerate([0, 4, 5, 7, 8, 8, 9, 10, 11, 11]):
-        hidden = []
+        occluded = []
         for image, (y, x) in zip((data.images / 255 - 0.5) / 0.25, places, strict=True):
             top, left = int(y * (13 - side)), int(x * (13 - side))
-            hidden.append(image.clone())
-            hidden[-1][:, top : top + side, left : left + side] = 0
-        top1, nll = judged(hidden, data.labels)
+            occluded.append(image.clone())
+            occluded[-1][:, top : top + side, left : left + side] = 0
+        top1, nll = evaluate_one_by_one(occluded, data.labels)
         assert found["fraction"][number] == side**2 / 144
         assert found["top1"][number] == pytest.approx(top1)
         assert found["nll"][number] == pytest.approx(nll, rel=1e-5)
     assert len(set(found["nll"])) >= 7
 
 
-def test_offsets_look_through_windows_on_mean_colour() -> None:
+def test_offsets_crop_off_center_on_a_background_of_the_mean_color() -> None:
     data = images_of(30, 12)
     found = robustness.offsets(
-        Patches(), InMemoryLoader(data, image_size=12, device=CPU), image_size=12, batch_size=8, **HOW
+        RowSums(), InMemoryLoader(data, image_size=12, device=CPU), image_size=12, batch_size=8, **OPTIONS
     )
     assert found["pixels"] == [-9, -7, -4, -2, 0, 2, 4, 7, 9]
     images = (data.images / 255 - 0.5) / 0.25
     for row, down in enumerate(found["pixels"]):
         for column, right in enumerate(found["pixels"]):
-            seen = [on_a_canvas(image, down, right, torch.zeros(1)) for image in images]
-            top1, nll = judged(seen, data.labels)
+            crops = [on_a_canvas(image, down, right, torch.zeros(1)) for image in images]
+            top1, nll = evaluate_one_by_one(crops, data.labels)
             assert found["top1"][row][column] == pytest.approx(top1)
             assert found["nll"][row][column] == pytest.approx(nll, rel=1e-5)
             assert found["visible"][row][column] == pytest.approx((12 - abs(down)) * (12 - abs(right)) / 144)
     top1 = torch.tensor(found["top1"], dtype=torch.float64)
-    straight = found["along_axes"]
-    assert straight["pixels"] == [0, 2, 4, 7, 9]
-    for step, value in enumerate(straight["top1"]):
+    along_axes = found["along_axes"]
+    assert along_axes["pixels"] == [0, 2, 4, 7, 9]
+    for step, value in enumerate(along_axes["top1"]):
         four = [top1[4 + step, 4], top1[4 - step, 4], top1[4, 4 + step], top1[4, 4 - step]]
         assert value == pytest.approx(float(sum(four)) / 4)
 
@@ -95,7 +95,7 @@ def test_offsets_look_through_windows_on_mean_colour() -> None:
 # --- from the command line -------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_measures_and_draws_what_it_is_asked_for(run: Run, tmp_path: Path) -> None:
+def test_an_evaluation_measures_and_plots_occlusion_and_offsets_on_request(run: Run, tmp_path: Path) -> None:
     trained = train(run, "ResNet8-soft_crop", "train.epochs=1")
     words = ("--config=ResNet8-soft_crop", "--eval", "--dataset=digits", "--resume", trained["run_folder"])
     plain = run(*words, "--json").json
@@ -112,17 +112,17 @@ def test_an_evaluation_measures_and_draws_what_it_is_asked_for(run: Run, tmp_pat
     assert few["occlusion"]["num_images"] == 100 and few["num_images"] == 360
 
 
-def test_a_training_that_is_asked_for_it_measures_at_its_end(run: Run) -> None:
+def test_a_training_measures_occlusion_at_its_end_on_request(run: Run) -> None:
     result = train(run, "ResNet8-standard", "train.epochs=2", "--occlusion", "evaluation.robustness_limit=50")
     assert result["occlusion"]["num_images"] == 50
     assert len(result["occlusion"]["top1"]) == len(robustness.OCCLUDED_FRACTIONS)
     assert "offsets" not in result
     assert result["robustness_seconds"] > 0
-    chosen = train(run, "ResNet8-standard", "--occlusion", "evaluation.test=false", "dataset.validation=50")
-    assert "occlusion" not in chosen  # a tuning is of no interest
+    untested = train(run, "ResNet8-standard", "--occlusion", "evaluation.test=false", "dataset.validation=50")
+    assert "occlusion" not in untested  # it is measured on test images only
 
 
-def test_a_picture_of_nothing_is_refused(run: Run) -> None:
+def test_a_figure_without_a_measurement_is_an_error(run: Run) -> None:
     trained = train(run, "ResNet8-standard", "train.epochs=1")
     answer = run("--eval", "--resume", trained["run_folder"], "--output=seen.png")
     assert answer.status == 2
@@ -138,12 +138,12 @@ def test_the_figure_shows_the_numbers() -> None:
         "occlusion": table,
         "offsets": {"num_images": 5, "pixels": pixels, "top1": rows},
     }
-    curve, heat = drawn.figure(result).axes
+    curve, heat = robustness_report.figure(result).axes
     (line,) = curve.lines
     assert list(line.get_xdata()) == [0, 25] and list(line.get_ydata()) == [90, 40]
     assert [text.get_text() for text in heat.texts] == ["1", "2", "3", "4", "99", "6", "7", "8", "9"]
     assert np.asarray(heat.images[0].get_array()).tolist() == rows
-    assert len(drawn.figure({key: result[key] for key in ("config", "dataset", "offsets")}).axes) == 1
+    assert len(robustness_report.figure({key: result[key] for key in ("config", "dataset", "offsets")}).axes) == 1
 
 
 # --- CIFAR-100, end to end -------------------------------------------------------------------------------------------
@@ -166,16 +166,16 @@ def test_the_published_recipe_trains_and_evaluates_on_cifar100_files(run: Run, t
     assert trained.json["steps"] == 4
     first, last = rows(trained.json["run_folder"])
     assert first["target_entropy"] > 0.1  # targets that soften
-    assert last["target_entropy"] == 0  # in the final epochs nothing does
+    assert last["target_entropy"] == 0  # nothing softens in the weak-augmentation epochs
     again = run("--eval", "--resume", trained.json["run_folder"], "--json")
     assert again.json["nll"] == trained.json["nll"]
 
 
 @pytest.mark.parametrize("step", [4, 6, 9])
-def test_a_training_resumes_bit_for_bit_before_and_in_its_final_epochs(
+def test_a_training_resumes_bit_for_bit_before_and_in_its_weak_augmentation_epochs(
     run: Run, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """Three epochs of four steps, the last two of them final."""
+    """Three epochs of four steps, the last two with weak augmentation."""
     words = ("--config=ResNet8-soft_crop-mixup", *TINY, "augment.weak_fraction=0.67", "train.save_every_steps=1")
     whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
     entropy = [row["target_entropy"] for row in rows(whole["run_folder"])]

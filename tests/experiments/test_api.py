@@ -1,4 +1,4 @@
-"""What other programs use: models that answer as an evaluation does."""
+"""The Python API: it gives the results of the command line, and its public names are frozen."""
 
 import importlib
 import inspect
@@ -47,7 +47,7 @@ def made(name: str, dataset: str, **settings: Any) -> Model:
     return from_config(agmax.load_config(name, dataset=dataset, overrides=settings))
 
 
-def test_a_loaded_model_answers_as_the_evaluation_did(run: Run) -> None:
+def test_a_loaded_model_gives_the_logits_and_metrics_of_the_evaluation(run: Run) -> None:
     result = train(run, "ResNet8-cutout-agmax", "train.epochs=1")
     model = agmax.load_model(result["run_folder"])
     assert not model.training
@@ -66,8 +66,8 @@ def test_a_loaded_model_answers_as_the_evaluation_did(run: Run) -> None:
     assert agmax.evaluate(model, split="train").scores != scores
 
 
-def test_images_are_prepared_as_the_evaluation_prepares_its_files(run: Run, tmp_path: Path) -> None:
-    """Two classes of photographs 60 wide and 44 high: the centre of a resized image, or of a gray one in colour."""
+def test_images_are_preprocessed_as_the_evaluation_does_with_its_files(run: Run, tmp_path: Path) -> None:
+    """Two classes of photographs, 60 by 44 pixels: resized and center-cropped; gray ones become RGB."""
     root = write_tree(tmp_path / "photos", ["a", "b"], {"train": 2, "test": 3}, size=(60, 44))
     settings = {"dataset.root": str(root), "dataset.num_classes": 2, "dataset.image_size": 32, "train.num_workers": 0}
     model = made("ResNet8-standard", "folder", **settings)
@@ -83,7 +83,7 @@ def test_images_are_prepared_as_the_evaluation_prepares_its_files(run: Run, tmp_
     assert model.preprocess(Image.new("L", (50, 90), 128)).shape == (3, 32, 32)
 
 
-def test_another_data_set_is_looked_for_where_it_lies() -> None:
+def test_another_data_set_is_read_from_its_own_root() -> None:
     model = made("ResNet8", "imagenet", **{"dataset.root": "mine"})
     with pytest.raises(DataError, match="imagenet-v2") as failure:
         agmax.evaluate(model, "imagenet-v2")
@@ -92,13 +92,13 @@ def test_another_data_set_is_looked_for_where_it_lies() -> None:
         agmax.evaluate(model)
 
 
-def test_a_folder_whose_classes_have_other_names_is_not_what_the_model_knows(tmp_path: Path) -> None:
+def test_a_folder_whose_classes_are_not_those_of_the_model_is_refused(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "photos", ["a", "b"], {"train": 1, "test": 2})
     settings = {"dataset.root": str(root), "dataset.num_classes": 2, "dataset.image_size": 32, "train.num_workers": 0}
     model = made("ResNet8", "folder", **settings)
     assert agmax.evaluate(model).top5 == 100
     model.class_names = ("b", "a")
-    with pytest.raises(DataError, match=r"2 classes \(a, b\), the weights know 2 classes \(b, a\)"):
+    with pytest.raises(DataError, match=r"the data set has 2 classes \(a, b\), the weights 2 classes \(b, a\)"):
         agmax.evaluate(model)
 
 
@@ -109,14 +109,14 @@ def test_a_file_of_the_agmax_program_is_a_model_too(tmp_path: Path) -> None:
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
-def test_a_model_of_a_name_has_the_weights_that_its_training_starts_from() -> None:
+def test_a_model_from_a_configuration_has_its_initial_weights() -> None:
     model = made("ResNet8-agmax", "cifar10", **{"train.seed": 3})
     assert not model.training and model.config.train.seed == 3
     expected = builders.model(model.config).state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in model.classifier.state_dict().items())
 
 
-def test_mistakes_are_answered_as_on_the_command_line(tmp_path: Path) -> None:
+def test_mistakes_raise_the_errors_of_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean"):
         agmax.load_config("ResNet8", dataset="cifar10", overrides={"model.dropuot": 0.1})
     with pytest.raises(CheckpointError, match="checkpoint not found"):
@@ -125,11 +125,11 @@ def test_mistakes_are_answered_as_on_the_command_line(tmp_path: Path) -> None:
         agmax.load_modle  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_the_device_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_is_on_the_given_device(monkeypatch: pytest.MonkeyPatch) -> None:
     config = agmax.load_config("ResNet8", dataset="digits")
     for device in ("cpu", torch.device("cpu")):
         assert next(from_config(config, device).parameters()).device.type == "cpu"
-    with pytest.raises(UsageError, match="torch has none of this name"):
+    with pytest.raises(UsageError, match="torch has no device of this name"):
         from_config(config, "cdua")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cuda:0"):
@@ -201,14 +201,14 @@ def test_every_public_name_has_the_signature_that_was_reviewed() -> None:
     assert public_names() == json.loads((GOLDEN / "public_names.json").read_text())
 
 
-def test_the_public_modules_are_there_after_importing_the_package_alone() -> None:
+def test_the_public_modules_are_available_after_importing_only_the_package() -> None:
     for name in agmax.__all__:
         assert agmax.__getattr__(name) is getattr(agmax, name) and name in dir(agmax)
     for name in ("augment", "losses", "models", "training"):
         assert agmax.__getattr__(name) is sys.modules[f"agmax.{name}"]
 
 
-def test_every_public_name_says_what_it_is() -> None:
+def test_every_public_name_has_a_docstring() -> None:
     for place in PLACES:
         module = importlib.import_module(place)
         for name in getattr(module, "__all__", None) or own_names(module):
@@ -230,7 +230,7 @@ def test_training_from_python_returns_what_the_command_line_returns(run: Run) ->
     assert (Path(result.run_folder) / "train.log").read_text().count("epoch 1/1") == 1
 
 
-def test_training_from_python_goes_on_and_starts_from_a_configuration(run: Run) -> None:
+def test_training_from_python_resumes_runs_and_takes_a_config_object(run: Run) -> None:
     config = agmax.load_config("ResNet8-standard", dataset="digits", overrides=dict(_pairs(TINY_DATA)))
     first = agmax.train(config, overrides={"train.epochs": 1})
     longer = agmax.train(config, overrides={"train.epochs": 2}, resume=first.run_folder)
@@ -261,7 +261,7 @@ def test_a_plain_loop_trains_with_our_augmentation_and_the_loss_of_agmax() -> No
     assert len([line for line in loop.splitlines() if line.strip()]) <= 25
 
 
-def test_the_same_trains_in_a_lightning_module() -> None:
+def test_our_augmentation_and_loss_train_in_a_lightning_module() -> None:
     lightning = pytest.importorskip("lightning", reason="Lightning is not installed")
     digits = datasets.load("digits", "data", split="train")
     augment = agmax.augmentation("cutout-agmax", dataset="digits")

@@ -1,4 +1,4 @@
-"""Settings for fair comparisons: images kept apart by a seed of their own, fewer evaluations, views of other images."""
+"""Settings for fair comparisons: images held out by a seed of their own, fewer evaluations, views as controls."""
 
 import json
 from collections.abc import Callable
@@ -64,20 +64,20 @@ def rows(folder: str | Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in json.loads(line).items() if key != "timing"} for line in lines]
 
 
-# --- images kept apart ---------------------------------------------------------------------------------------------
+# --- held-out images -----------------------------------------------------------------------------------------------
 
-HELD = ("dataset.validation=0.05", "dataset.extra_test=90", "dataset.split_seed=3", "train.epochs=1")
+HELD_OUT = ("dataset.validation=0.05", "dataset.extra_test=90", "dataset.split_seed=3", "train.epochs=1")
 
 
-def test_an_evaluation_measures_the_very_images_that_the_training_kept_apart(run: Run) -> None:
-    trained = train("ResNet8-standard", *HELD, "train.seed=4")
+def test_an_evaluation_measures_exactly_the_images_that_the_training_held_out(run: Run) -> None:
+    trained = train("ResNet8-standard", *HELD_OUT, "train.seed=4")
     assert trained["num_images"] == 360 + 90
     left = np.load(f"{trained['run_folder']}/predictions.npz")
     assert left["test_indices"][:360].tolist() == list(range(360)) and len(left["validation_indices"]) == 72
     for words in (
         ("--resume", trained["checkpoint"]),
         ("--config=ResNet8-standard", "--resume", trained["checkpoint"]),
-        ("--config=ResNet8-standard", *TINY, *HELD, "--seed=4", "--resume"),
+        ("--config=ResNet8-standard", *TINY, *HELD_OUT, "--seed=4", "--resume"),
     ):
         for split in ("test", "validation"):
             answer = run("--eval", "--json", f"--split={split}", "--predictions=mine.npz", "--force", *words)
@@ -90,8 +90,8 @@ def test_an_evaluation_measures_the_very_images_that_the_training_kept_apart(run
 
 
 def test_runs_of_several_seeds_are_measured_on_the_same_images_and_trained_on_others() -> None:
-    made = [train("ResNet8-standard", *HELD, f"train.seed={seed}") for seed in (0, 1)]
-    left = [np.load(f"{result['run_folder']}/predictions.npz") for result in made]
+    runs = [train("ResNet8-standard", *HELD_OUT, f"train.seed={seed}") for seed in (0, 1)]
+    left = [np.load(f"{result['run_folder']}/predictions.npz") for result in runs]
     for part in ("test_indices", "test_labels", "validation_indices"):
         assert np.array_equal(left[0][part], left[1][part])
     assert not np.array_equal(left[0]["test_logits"], left[1]["test_logits"])
@@ -106,55 +106,55 @@ def test_a_training_without_the_test_images_never_reads_them(run: Run, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setitem(datasets.DATASETS, "digits", guarded)
-        result = train("ResNet8-cutout", *HELD, "evaluation.test=false")
+        result = train("ResNet8-cutout", *HELD_OUT, "evaluation.test=false")
         with pytest.raises(AssertionError, match="the test images are read"):
-            train("ResNet8-cutout", *HELD)
+            train("ResNet8-cutout", *HELD_OUT)
     assert (result["split"], result["num_images"]) == ("validation", 72)
     assert result["best"]["chosen_on"] == "validation" and result["best"]["test_top1"] is None
     for row in rows(result["run_folder"]):
         assert "validation_top1" in row and not [key for key in row if key.startswith("test")]
     assert {name.split("_")[0] for name in np.load(f"{result['run_folder']}/predictions.npz").files} == {"validation"}
-    tested = train("ResNet8-cutout", *HELD, "train.runs_dir=tested")
+    tested = train("ResNet8-cutout", *HELD_OUT, "train.runs_dir=tested")
     assert_same_weights(result["checkpoint"], tested["checkpoint"])
     later = run("--eval", "--json", "--resume", result["checkpoint"])
     assert (later.json["split"], later.json["num_images"]) == ("test", 450)
     assert later.json["top1"] == tested["top1"]
 
 
-def test_an_evaluation_on_nothing_ends_with_2(run: Run) -> None:
+def test_a_training_without_images_to_evaluate_on_exits_with_2(run: Run) -> None:
     answer = run("--config=ResNet8", "--train", *TINY, "evaluation.test=false")
     assert answer.status == 2
     assert "settings do not fit: evaluation.test" in answer.err and "dataset.validation=0.1" in answer.err
 
 
-# --- evaluations less often ----------------------------------------------------------------------------------------
+# --- fewer evaluations ----------------------------------------------------------------------------------------
 
-SELDOM = ("train.epochs=5", "evaluation.every_epochs=2", "dataset.validation=0.05", "model.dropout=0.1")
+FEW_EVALUATIONS = ("train.epochs=5", "evaluation.every_epochs=2", "dataset.validation=0.05", "model.dropout=0.1")
 
 
-def test_an_epoch_between_two_evaluations_has_its_losses_alone_and_the_last_is_always_evaluated() -> None:
-    seldom = train("ResNet8-cutout", *SELDOM)
-    always = train("ResNet8-cutout", *SELDOM, "evaluation.every_epochs=1", "train.runs_dir=always")
-    for few, all_of in zip(rows(seldom["run_folder"]), rows(always["run_folder"]), strict=True):
-        measured = {key for key in all_of if key.startswith(("test_", "validation_"))}
-        assert len(measured) == 8
-        without = {key: value for key, value in all_of.items() if key not in measured}
-        assert few == (all_of if few["epoch"] in (2, 4, 5) else without)
-    assert_same_weights(seldom["checkpoint"], always["checkpoint"])
+def test_an_epoch_without_evaluation_has_only_its_losses_and_the_last_is_always_evaluated() -> None:
+    few = train("ResNet8-cutout", *FEW_EVALUATIONS)
+    always = train("ResNet8-cutout", *FEW_EVALUATIONS, "evaluation.every_epochs=1", "train.runs_dir=always")
+    for row, full in zip(rows(few["run_folder"]), rows(always["run_folder"]), strict=True):
+        metrics = {key for key in full if key.startswith(("test_", "validation_"))}
+        assert len(metrics) == 8
+        losses = {key: value for key, value in full.items() if key not in metrics}
+        assert row == (full if row["epoch"] in (2, 4, 5) else losses)
+    assert_same_weights(few["checkpoint"], always["checkpoint"])
     for key in ("top1", "nll", "ece", "samples_seen"):
-        assert seldom[key] == always[key]
+        assert few[key] == always[key]
 
 
-def test_more_epochs_between_evaluations_than_there_are_leave_the_last() -> None:
+def test_with_fewer_epochs_than_every_epochs_only_the_last_is_evaluated() -> None:
     result = train("ResNet8-standard", "train.epochs=3", "evaluation.every_epochs=10")
     assert [("test_top1" in row) for row in rows(result["run_folder"])] == [False, False, True]
     assert result["best"]["epoch"] == 3
 
 
-def test_tensorboard_and_the_progress_show_evaluated_epochs_alone(run: Run) -> None:
+def test_tensorboard_and_progress_lines_show_only_evaluated_epochs(run: Run) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    answer = run("--config=ResNet8-standard", "--train", *TINY, *SELDOM, "--json")
+    answer = run("--config=ResNet8-standard", "--train", *TINY, *FEW_EVALUATIONS, "--json")
     events = EventAccumulator(f"{answer.json['run_folder']}/tensorboard")
     events.Reload()
     assert [event.step for event in events.Scalars("test_top1")] == [8, 16, 20]
@@ -163,7 +163,7 @@ def test_tensorboard_and_the_progress_show_evaluated_epochs_alone(run: Run) -> N
     assert [("top1" in line) for line in said] == [False, True, False, True, True]
 
 
-def test_the_best_epoch_is_chosen_among_the_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_epoch_is_chosen_among_evaluated_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores are set by hand: the third epoch would be the best of all, the second is the best that is evaluated."""
     scores = {1: 50.0, 2: 70.0, 3: 99.0, 4: 60.0, 5: 70.0}
     finish, evaluate = Trainer.finish_epoch, dict[str, Any]()
@@ -176,19 +176,19 @@ def test_the_best_epoch_is_chosen_among_the_evaluated(monkeypatch: pytest.Monkey
         finish(trainer, **times)
 
     monkeypatch.setattr(Trainer, "finish_epoch", finished)
-    result = train("ResNet8-standard", *SELDOM)
+    result = train("ResNet8-standard", *FEW_EVALUATIONS)
     assert (result["best"]["epoch"], result["best"]["validation_top1"]) == (2, 70.0)
     assert load(Path(result["run_folder"]) / "checkpoints" / "best.pth")["step"] == 8
 
 
-def test_a_training_evaluated_seldom_resumes_bit_for_bit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the first epoch, in the third, behind it, and in the last."""
-    words = ("--config=ResNet8-cutmix-agmax", *TINY, *SELDOM, "train.save_every_steps=2")
+def test_a_training_with_few_evaluations_resumes_bit_for_bit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the first epoch, in the third, after it, and in the last."""
+    words = ("--config=ResNet8-cutmix-agmax", *TINY, *FEW_EVALUATIONS, "train.save_every_steps=2")
     assert_resumed_alike(run, monkeypatch, *words, steps=[3, 11, 12, 19])
 
 
 def assert_resumed_alike(run: Run, monkeypatch: pytest.MonkeyPatch, *words: str, steps: list[int]) -> None:
-    """Train in one go, and again with an end before each of the steps, and compare what is left."""
+    """Train without interruption, and again killed before each of the steps, and compare the run folders."""
     whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
     original = Trainer.train_step
     waiting = list(steps)
@@ -217,7 +217,7 @@ def assert_resumed_alike(run: Run, monkeypatch: pytest.MonkeyPatch, *words: str,
 def test_killed_between_a_step_and_the_row_of_an_epoch_without_evaluation(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("--config=ResNet8-cutout", *TINY, *SELDOM)
+    words = ("--config=ResNet8-cutout", *TINY, *FEW_EVALUATIONS)
     whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
     append = RunFolder.append
 
@@ -254,7 +254,7 @@ def batches(name: str, *, step: int, **settings: Any) -> Batch:
     """Return the training batch of a step, of 12 images of random pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
     sample = RawBatch(torch.from_numpy(pixels), torch.arange(12) % 10, torch.arange(12))
-    config = configured(name, "cifar10", augment__cutmix__probability=1.0, **settings)
+    config = configured(name, "cifar10", augment__cutmix__p=1.0, **settings)
     return builders.augmentation(config, steps_per_epoch=1)(sample, step=step)
 
 
@@ -279,7 +279,7 @@ def test_identical_views_agree_from_the_first_step_to_the_last(method: str) -> N
     assert all(row["agreement"] > 1e-4 for row in rows(train(name, "train.epochs=2")["run_folder"]))
 
 
-def test_views_of_a_class_are_images_of_the_label_that_they_are_trained_with() -> None:
+def test_same_class_views_are_images_of_the_label_that_they_are_trained_with() -> None:
     config = configured("ResNet8-agmax", augment__views="same_class", objective__num_views=3, train__seed=6)
     data = builders.split(config, "train")
     assert isinstance(data, InMemoryDataset)
@@ -301,7 +301,7 @@ def test_views_of_a_class_are_images_of_the_label_that_they_are_trained_with() -
         assert torch.equal(sample.images, everything.images[expected[chosen]])
 
 
-def test_views_of_a_class_are_augmented_each_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_class_views_are_augmented_independently(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[RawBatch, Batch]] = []
     original = trainers.augmentation
 
@@ -325,7 +325,7 @@ def test_views_of_a_class_are_augmented_each_in_its_own_way(monkeypatch: pytest.
     assert first.keys() != second.keys()  # the order of another epoch
 
 
-def test_the_seed_decides_the_partners_and_nothing_is_left_to_chance() -> None:
+def test_the_partners_of_same_class_views_depend_only_on_the_seed() -> None:
     words = ("augment.views=same_class", "train.epochs=1", "dataset.seed=0", "model.seed=0")
     one, again, other = (train("ResNet8-no_basic_augment-agmax", *words, f"train.seed={seed}") for seed in (0, 0, 1))
     assert rows(one["run_folder"]) == rows(again["run_folder"]) != rows(other["run_folder"])
@@ -334,21 +334,23 @@ def test_the_seed_decides_the_partners_and_nothing_is_left_to_chance() -> None:
 
 
 @pytest.mark.parametrize("views", ["identical", "same_class"])
-def test_views_of_other_kinds_resume_bit_for_bit(run: Run, monkeypatch: pytest.MonkeyPatch, views: str) -> None:
+def test_identical_and_same_class_views_resume_bit_for_bit(
+    run: Run, monkeypatch: pytest.MonkeyPatch, views: str
+) -> None:
     words = ("--config=ResNet8-cutmix-agmax", *TINY, "train.epochs=2", f"augment.views={views}")
     assert_resumed_alike(run, monkeypatch, *words, "train.save_every_steps=1", steps=[2, 6])
 
 
 @pytest.mark.parametrize("views", ["identical", "same_class"])
-def test_views_of_other_kinds_need_images_in_memory(run: Run, tmp_path: Path, views: str) -> None:
+def test_identical_and_same_class_views_need_images_in_memory(run: Run, tmp_path: Path, views: str) -> None:
     write_tree(tmp_path / "images", ["cat", "dog"], {"train": 4, "test": 2}, size=(16, 16))
     words = ("--config=ResNet8-agmax", "--dataset=folder", "dataset.root=images", "dataset.image_size=8")
     answer = run(*words, "--train", "train.num_workers=0", f"augment.views={views}")
     assert answer.status == 2
     [line] = [line for line in answer.err.splitlines() if line.startswith("error")]
     assert line == (
-        f"error: views not possible (augment.views={views}): folder is read from files as it is needed. "
-        "Write augment.views=independent, or take a data set that is held in memory"
+        f"error: views not possible (augment.views={views}): folder is read from files, not from memory. "
+        "Write augment.views=independent, or use a data set that is in memory"
     )
 
 

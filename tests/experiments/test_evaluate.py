@@ -1,4 +1,4 @@
-"""--eval: which checkpoint, which images, and what it writes."""
+"""--eval: which checkpoint and images it uses, and what it writes."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_evaluation_leaves_a_read_only_folder_as_it_is(run: Run, tmp_path: Path)
     assert "cannot write the output folder (runs)" in both.stderr
 
 
-def test_any_split_can_be_evaluated(run: Run) -> None:
+def test_every_split_can_be_evaluated(run: Run) -> None:
     trained = train(run, "ResNet8-standard", "dataset.validation=0.05", "train.epochs=1")
     for split, count in {"train": 100, "validation": 72, "test": 360}.items():
         answer = run("--eval", "--json", "--resume", trained["checkpoint"], f"--split={split}")
@@ -79,13 +79,13 @@ def test_any_split_can_be_evaluated(run: Run) -> None:
             assert answer.json["top1"] == rows(trained["run_folder"])[-1]["validation_top1"]
 
 
-def test_normalisation_travels_with_the_weights(run: Run) -> None:
+def test_normalization_is_saved_with_the_weights(run: Run) -> None:
     trained = train(run, "ResNet8-standard", "dataset.mean=[0.5]", "dataset.std=[0.25]")
     answer = run("--eval", "--json", "--config=ResNet8-standard", "--resume", trained["checkpoint"])
     assert answer.json["nll"] == trained["nll"]
 
 
-def test_a_split_is_the_one_that_was_trained_with_whatever_is_typed(run: Run) -> None:
+def test_an_evaluation_uses_the_split_of_the_training_whatever_is_typed(run: Run) -> None:
     trained = train(run, "ResNet8-standard", "dataset.validation=0.05", "--seed=3")
     expected = rows(trained["run_folder"])[-1]["validation_nll"]
     for words in ([], ["--config=ResNet8-standard"], ["--config=ResNet8-standard", "--dataset=digits"]):
@@ -93,7 +93,7 @@ def test_a_split_is_the_one_that_was_trained_with_whatever_is_typed(run: Run) ->
         assert (answer.json["nll"], answer.json["seed"], answer.json["epochs"]) == (expected, 3, 3)
 
 
-def test_a_file_of_the_user_is_obeyed_and_finds_its_runs(run: Run) -> None:
+def test_a_users_file_sets_the_evaluation_and_finds_its_runs(run: Run) -> None:
     Path("configs").mkdir()
     text = "base: ResNet8-standard\ndataset: {name: digits, image_size: 16}\ntrain: {runs_dir: out, epochs: 1}\n"
     for path in (Path("mine.yaml"), Path("configs/mine.yaml")):
@@ -106,7 +106,7 @@ def test_a_file_of_the_user_is_obeyed_and_finds_its_runs(run: Run) -> None:
         assert answer.json["nll"] == expected["nll"] != trained["nll"]
 
 
-def test_a_name_given_to_an_evaluation_may_leave_out_what_the_weights_know(run: Run) -> None:
+def test_the_name_given_to_an_evaluation_may_lack_what_the_checkpoint_holds(run: Run) -> None:
     trained = train(run, "ResNet8-standard-agmax", "model.channels=3", "train.epochs=1")
     answer = run("--eval", "--json", "--config=ResNet8-standard", "--resume", trained["checkpoint"])
     assert answer.status == 0, answer.err
@@ -121,7 +121,7 @@ def test_predictions_too_large_for_half_precision_are_written_as_its_largest_num
     assert np.load(tmp_path / "p.npz")["test_logits"].tolist() == [[65504.0, -65504.0, 2.0]]
 
 
-def test_another_data_set_is_seen_as_the_weights_have_learnt_it(run: Run) -> None:
+def test_another_data_set_gets_the_image_size_and_normalization_of_the_training(run: Run) -> None:
     trained = train(run, "ResNet8-standard", "dataset.mean=[0.4]", "train.epochs=1")
     for words in ((), ("--config=ResNet8-standard",)):
         request = parse(["--eval", "--dataset=fashion_mnist", "--resume", trained["checkpoint"], *words])
@@ -131,7 +131,7 @@ def test_another_data_set_is_seen_as_the_weights_have_learnt_it(run: Run) -> Non
     assert find_weights(request.config_request).resolved.config.dataset.mean == [0.7]
 
 
-def test_settings_of_the_evaluation_do_not_hide_the_run(run: Run) -> None:
+def test_a_run_is_found_whatever_the_settings_of_the_evaluation(run: Run) -> None:
     trained = train(run, "ResNet8-standard")
     answer = run("--config=ResNet8-standard", *TINY, "--eval", "--json", "--resume", "evaluation.batch_size=64")
     assert answer.json["checkpoint"] == trained["checkpoint"]
@@ -140,9 +140,7 @@ def test_settings_of_the_evaluation_do_not_hide_the_run(run: Run) -> None:
     assert "Give --resume RUN" in answer.err
 
 
-def test_no_pretrained_weights_are_fetched_where_a_checkpoint_has_them(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_pretrained_weights_are_downloaded_for_a_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
     make, asked = timm.create_model, []
@@ -160,7 +158,7 @@ def test_no_pretrained_weights_are_fetched_where_a_checkpoint_has_them(
 
 
 @pytest.mark.parametrize("mode", ["--eval", "--predict=digit.png"])
-def test_memory_is_kept_between_batches_where_nothing_is_trained_too(
+def test_memory_is_kept_between_batches_in_evaluations_and_predictions_too(
     run: Run, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     trained = train(run, "ResNet8-standard", "train.epochs=1")
@@ -171,7 +169,9 @@ def test_memory_is_kept_between_batches_where_nothing_is_trained_too(
     assert kept == [mode]
 
 
-def test_predictions_that_cannot_be_written_end_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_predictions_file_ends_the_evaluation_before_it_starts(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = train(run, "ResNet8-standard", "train.epochs=1")
     for path in ("no/such/x.npz", "runs"):
         answer = run("--eval", "--resume", trained["checkpoint"], f"--predictions={path}")
@@ -191,5 +191,5 @@ def test_checkpoints_are_found_as_typed_then_in_checkpoints_then_in_the_runs(run
     assert run("--eval", "--resume", str(source.resolve())).status == 0
     answer = run("--eval", "--resume", "nowhere.pth")
     assert answer.status == 4
-    for text in ("checkpoints/nowhere.pth", "runs/nowhere.pth", "There are mine.pth, checkpoints/mine.pth"):
+    for text in ("checkpoints/nowhere.pth", "runs/nowhere.pth", "Existing checkpoints: mine.pth, checkpoints/mine.pth"):
         assert text in answer.err

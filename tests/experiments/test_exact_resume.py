@@ -111,13 +111,13 @@ def test_the_row_of_an_epoch_holds_the_learning_rate_that_it_was_trained_with(
     def reduced(state: Plateau, loss: float, *, patience: int) -> Plateau:
         return state._replace(num_reductions=state.num_reductions + 1)
 
-    monkeypatch.setattr(module, "plateau_after", reduced)
+    monkeypatch.setattr(module, "update_plateau", reduced)
     result = train(run, "ResNet8-cutout", "schedule.name=plateau")
     assert [row["lr"] for row in rows(result["run_folder"])] == pytest.approx([0.1, 0.01, 0.001])
     assert load(Path(result["checkpoint"]))["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.001)
 
 
-def test_only_images_that_were_seen_are_counted(run: Run) -> None:
+def test_images_per_second_counts_the_short_last_batch_correctly(run: Run) -> None:
     for row in rows(train(run, "ResNet8-standard")["run_folder"]):  # 32, 32, 32 and 4
         assert row["timing"]["images_per_second"] * row["timing"]["train_seconds"] == pytest.approx(100)
 
@@ -161,7 +161,7 @@ def test_killed_between_the_last_step_of_an_epoch_and_its_row(run: Run, monkeypa
     assert resumed["best"] == whole["best"]
 
 
-def test_a_half_written_row_is_made_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_row_is_written_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("--config=ResNet8-standard", *TINY)
     whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
     with monkeypatch.context() as patch:

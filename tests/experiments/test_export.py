@@ -1,4 +1,4 @@
-"""Weights handed on: other programs find in the files what the model has, and the graph answers as it does."""
+"""--export: other programs read the model's weights from the files, and the graph gives the model's logits."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ def weights_of(run: Run, name: str = "ResNet8-cutout-agmax") -> str:
     return folder
 
 
-def test_safetensors_hold_the_backbone_and_say_what_it_is(run: Run, tmp_path: Path) -> None:
+def test_safetensors_hold_the_backbone_and_its_description(run: Run, tmp_path: Path) -> None:
     folder = weights_of(run)
     answer = run("--export", f"--resume={folder}", "--json")
     assert answer.status == 0, answer.err
@@ -43,7 +43,7 @@ def test_safetensors_hold_the_backbone_and_say_what_it_is(run: Run, tmp_path: Pa
     assert (about["backbone"], about["image_size"], about["dataset"]) == ("agmax_resnet8", "8", "digits")
 
 
-def test_timm_takes_the_weights_of_its_own_networks(run: Run, tmp_path: Path) -> None:
+def test_timm_loads_the_weights_of_its_own_networks(run: Run, tmp_path: Path) -> None:
     answer = run("--export=safetensors", "--config=RegNetX002", "--dataset=cifar10", "--output=w.safetensors", "--json")
     assert answer.status == 0, answer.err
     model = timm.create_model("regnetx_002", num_classes=10, checkpoint_path=str(tmp_path / "w.safetensors"))
@@ -65,17 +65,19 @@ def test_the_extractor_is_the_backbone_without_its_classifier(run: Run, tmp_path
     assert all(torch.equal(value, found[key]) for key, value in backbone.state_dict().items())
 
 
-def answer_of(path: Path, images: torch.Tensor) -> torch.Tensor:
+def onnx_logits(path: Path, images: torch.Tensor) -> torch.Tensor:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-@pytest.mark.parametrize("normalises", [False, True])
-def test_the_graph_answers_as_the_model_for_any_number_of_images(run: Run, tmp_path: Path, normalises: bool) -> None:
+@pytest.mark.parametrize("with_normalization", [False, True])
+def test_the_graph_gives_the_logits_of_the_model_for_any_batch_size(
+    run: Run, tmp_path: Path, with_normalization: bool
+) -> None:
     folder = weights_of(run)
-    more = ["--normalize"] if normalises else ["evaluation.precision=bf16"]  # of no matter to the graph
+    more = ["--normalize"] if with_normalization else ["evaluation.precision=bf16"]  # of no matter to the graph
     answer = run("--export", "onnx", f"--resume={folder}", "--output=a.onnx", *more, "--json")
     assert answer.status == 0, answer.err
     assert answer.json["largest_difference"] < 1e-4
@@ -87,7 +89,7 @@ def test_the_graph_answers_as_the_model_for_any_number_of_images(run: Run, tmp_p
     with torch.inference_mode():
         expected = model(normalized)
     for count in (1, 7):
-        found = answer_of(tmp_path / "a.onnx", (pixels if normalises else normalized)[:count])
+        found = onnx_logits(tmp_path / "a.onnx", (pixels if with_normalization else normalized)[:count])
         difference = (found - expected[:count]).abs().amax(1) / expected[:count].std(1)
         assert difference.max() < 1e-4
 
@@ -101,7 +103,7 @@ def unmade(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unmade")
-def test_a_graph_that_nothing_compares_is_said_to_be_that(
+def test_without_onnxruntime_the_graph_is_written_with_a_note_that_it_was_not_compared(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -112,18 +114,18 @@ def test_a_graph_that_nothing_compares_is_said_to_be_that(
 
 @pytest.mark.usefixtures("unmade")
 @pytest.mark.parametrize("difference", [2e-4, float("nan")])
-def test_a_graph_that_answers_otherwise_is_not_written(
+def test_a_graph_with_other_logits_is_not_written(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
 ) -> None:
     monkeypatch.setattr(export, "_difference", lambda *_: difference)
     answer = run("--export", "onnx", "--config=ResNet8", "--dataset=digits", "--output=a.onnx")
-    assert answer.status == 6 and f"its logits differ by {difference:.1e} of their deviation" in answer.err
+    assert answer.status == 6 and f"its logits differ by {difference:.1e} of their standard deviation" in answer.err
     assert not (tmp_path / "a.onnx").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "dataset"), [("WideResNet40-2-agmax", "cifar100"), ("ResNet50", "imagenet")])
-def test_graphs_of_published_networks_answer_as_they_do(run: Run, name: str, dataset: str) -> None:
+def test_graphs_of_published_networks_give_their_logits(run: Run, name: str, dataset: str) -> None:
     answer = run("--export", "onnx", f"--config={name}", f"--dataset={dataset}", "--output=a.onnx", "--json")
     assert answer.status == 0, answer.err
     assert answer.json["largest_difference"] < 1e-4
@@ -140,7 +142,7 @@ def test_graphs_of_published_networks_answer_as_they_do(run: Run, name: str, dat
         (["--train", "--config=ResNet8", "--normalize"], 2, "it belongs to --export"),
     ],
 )
-def test_mistakes_are_answered(run: Run, words: list[str], status: int, why: str) -> None:
+def test_mistakes_give_an_error_that_says_why(run: Run, words: list[str], status: int, why: str) -> None:
     answer = run(*words)
     assert answer.status == status
     assert why in answer.err
@@ -153,7 +155,7 @@ def test_a_missing_package_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert "pip install onnx onnxscript onnxruntime" in answer.err
 
 
-def test_half_precision_weights_and_numbers_survive(run: Run, tmp_path: Path) -> None:
+def test_exported_weights_are_not_rounded_to_the_precision_of_evaluations(run: Run, tmp_path: Path) -> None:
     """What is written is what the checkpoint holds: no rounding, whatever the evaluation's precision."""
     folder = weights_of(run)
     words = ("--export", f"--resume={folder}", "evaluation.precision=bf16", "--output=w.safetensors")

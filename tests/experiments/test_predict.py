@@ -1,4 +1,4 @@
-"""--predict: the files and folders that are named, the likeliest classes, and what is no image."""
+"""--predict: files and folders, the most probable classes, and files that are not images."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ FORMATS = {"png": "RGB", "jpg": "L", "bmp": "RGB", "webp": "RGBA", "tiff": "I;16
 
 
 def pictures(folder: Path, count: int = 47) -> list[Path]:
-    """Write images of mixed formats and colours, some of them in a folder inside."""
+    """Write images of mixed formats and color modes, some of them in a subfolder."""
     (folder / "inside").mkdir(parents=True)
     rng = np.random.default_rng(0)
     made = []
@@ -55,7 +55,7 @@ def weights(trained: Path, tmp_path: Path) -> str:
     return "trained"
 
 
-def test_a_folder_of_mixed_formats_is_classified_and_what_is_broken_is_named(
+def test_a_folder_of_mixed_formats_is_classified_and_broken_files_are_named(
     run: Run, weights: str, tmp_path: Path
 ) -> None:
     """Fifty files, three of them broken: cut short, a page, and empty."""
@@ -107,8 +107,8 @@ def test_the_classes_are_those_of_the_model(run: Run, weights: str, tmp_path: Pa
         assert [named[k] for k in range(10)] == pytest.approx(fractions.tolist(), abs=1e-5)
 
 
-def test_photographs_are_turned_once_and_odd_files_are_named(run: Run, tmp_path: Path) -> None:
-    """A photograph that lies on its side answers as the same upright; a very narrow one and a pipe answer nothing."""
+def test_photographs_are_rotated_once_and_odd_files_are_named(run: Run, tmp_path: Path) -> None:
+    """A photograph on its side is classified like the upright one; a very narrow one and a pipe are not classified."""
     write_tree(tmp_path / "photos", ["a", "b"], {"train": 4, "test": 2}, size=(60, 44))
     words = ("--dataset=folder", f"dataset.root={tmp_path / 'photos'}", "dataset.image_size=32", "train.num_workers=0")
     trained = run("--config=ResNet8", "--train", *words, "--epochs=1", "train.batch_size=4", "--json")
@@ -140,7 +140,7 @@ def test_classes_without_saved_names_are_imagenets_or_numbers(tmp_path: Path) ->
         assert len(found) == classes and expected in found[174]
 
 
-def test_more_classes_than_there_are_cannot_be_named(run: Run, weights: str, tmp_path: Path) -> None:
+def test_top_k_is_limited_to_the_number_of_classes(run: Run, weights: str, tmp_path: Path) -> None:
     write_tree(tmp_path / "photos", ["a"], {"x": 1})
     (item,) = run("--predict", "photos", f"--resume={weights}", "--top-k=99", "--json").json["predictions"]
     assert len(item["classes"]) == 10
@@ -158,7 +158,9 @@ def test_more_classes_than_there_are_cannot_be_named(run: Run, weights: str, tmp
         (["--eval", "--resume=RUN", "--top-k=3"], 2, "it belongs to --predict"),
     ],
 )
-def test_mistakes_are_answered(run: Run, weights: str, tmp_path: Path, words: list[str], status: int, why: str) -> None:
+def test_mistakes_give_an_error_that_says_why(
+    run: Run, weights: str, tmp_path: Path, words: list[str], status: int, why: str
+) -> None:
     (tmp_path / "empty").mkdir()
     answer = run(*(word.replace("RUN", weights) for word in words))
     assert answer.status == status

@@ -1,4 +1,4 @@
-"""What --resume means: the run that is continued, the weights that are taken, and what is refused."""
+"""--resume: which run is continued, which weights are used, and what is refused."""
 
 import json
 import os
@@ -30,13 +30,13 @@ def test_a_finished_run_prints_its_result_again(run: Run) -> None:
     assert tree(Path("runs")) == before
 
 
-def test_a_finished_run_whose_result_is_not_whole_is_said(run: Run) -> None:
+def test_an_incomplete_result_of_a_finished_run_is_an_error(run: Run) -> None:
     words = ("--config=ResNet8-standard", "--train", *TINY, "train.epochs=1")
     path = Path(train(run, "ResNet8-standard", "train.epochs=1")["run_folder"]) / "result.json"
     result = json.loads(path.read_text())
     path.write_text(json.dumps({key: value for key, value in result.items() if key != "steps"}))
     answer = run(*words, "--resume")
-    assert answer.status == 4 and "result.json): it lacks steps. Restore it" in answer.err
+    assert answer.status == 4 and "result.json): steps missing. Restore it" in answer.err
     path.write_text(json.dumps({**result, "brier": 0.5}))
     answer = run(*words, "--resume", "--json")
     assert answer.status == 0 and answer.json == {**result, "brier": 0.5}
@@ -49,13 +49,13 @@ def test_a_finished_run_needs_no_checkpoint(run: Run) -> None:
     assert answer.status == 0 and answer.json == result
 
 
-def test_what_is_typed_wrong_is_said_before_a_checkpoint_is_looked_for(run: Run) -> None:
+def test_typed_mistakes_are_reported_before_a_checkpoint_is_looked_for(run: Run) -> None:
     for words in (("--config=ResNet8-cutout", "--train"), ("--eval",), ("--predict", "a.png")):
         answer = run(*words, "optimizer.lrr=3", "--resume", "nowhere")
         assert answer.status == 2 and "unknown key optimizer.lrr" in answer.err, words
 
 
-def test_a_run_whose_weights_alone_are_taken_is_left_as_it_is(run: Run) -> None:
+def test_a_run_that_gives_only_its_weights_is_not_changed(run: Run) -> None:
     first = Path(train(run, "ResNet8-standard", "train.epochs=1")["run_folder"])
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
     (first / ".lock").chmod(0o400)
@@ -114,7 +114,7 @@ def test_weights_of_another_network_are_refused(run: Run) -> None:
     assert set(Path("runs").rglob("*")) == folders
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its epoch was evaluated already: the row is dropped and made again."""
     words = ("--config=ResNet8-standard", *TINY, "train.save_every_steps=3")
     whole = run(*words, "--train", "--json", "train.runs_dir=whole").json
@@ -133,7 +133,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run: Run, monkeypatc
     assert loss_log(answer.json["run_folder"]) == loss_log(whole["run_folder"])
 
 
-def test_changed_settings_of_the_optimizer_act(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_settings_of_the_optimizer_take_effect(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train(run, "ResNet8-standard")
     seen: list[Trainer] = []
     monkeypatch.setattr(Trainer, "fit", lambda trainer: seen.append(trainer) or pytest.skip("seen"))
@@ -149,7 +149,7 @@ def test_changed_settings_of_the_optimizer_act(run: Run, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("setting", ["optimizer.lr=0.01", "train.epochs=2"])
-def test_when_nothing_is_left_to_train_no_folder_is_made(run: Run, setting: str) -> None:
+def test_if_nothing_is_left_to_train_no_folder_is_created(run: Run, setting: str) -> None:
     first = train(run, "ResNet8-standard")
     answer = run("--train", "--resume", first["run_folder"], setting)
     assert answer.status == 2
@@ -157,7 +157,7 @@ def test_when_nothing_is_left_to_train_no_folder_is_made(run: Run, setting: str)
     assert len(list(Path("runs/ResNet8-standard").iterdir())) == 1
 
 
-def test_a_run_begun_from_weights_and_killed_at_once_still_knows_them(
+def test_a_run_started_from_weights_and_killed_at_once_can_be_resumed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = train(run, "ResNet8-standard")
@@ -173,7 +173,7 @@ def test_a_run_begun_from_weights_and_killed_at_once_still_knows_them(
     assert_same_weights(resumed["checkpoint"], whole["checkpoint"])
 
 
-def test_weights_are_trained_on_with_the_data_set_they_know(run: Run) -> None:
+def test_a_training_from_weights_uses_their_data_set(run: Run) -> None:
     first = train(run, "ResNet8-standard")
     words = ("train.epochs=4", "dataset.image_size=8", "dataset.train_limit=100", "train.batch_size=32")
     answer = run("--config=ResNet8-cutout", "--train", "--json", "--resume", first["checkpoint"], *words)
@@ -190,7 +190,7 @@ def on_folder(tmp_path: Path) -> tuple[str, ...]:
     return ("--config=ResNet8-standard", "--dataset=folder", f"dataset.root={root}", *sizes)
 
 
-def test_a_data_set_that_has_grown_is_not_trained_on_by_the_old_steps(
+def test_a_run_is_not_continued_on_a_data_set_that_has_grown(
     run: Run, monkeypatch: pytest.MonkeyPatch, on_folder: tuple[str, ...], tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patch:
@@ -200,17 +200,17 @@ def test_a_data_set_that_has_grown_is_not_trained_on_by_the_old_steps(
     write_images(tmp_path / "images" / "train" / "cat", 9)
     answer = run(*on_folder, "--train", "--resume")
     assert answer.status == 3
-    assert "15 images to train on, there were 12" in answer.err
+    assert "15 training images, 12 at the start of the run" in answer.err
 
 
-def test_classes_of_other_names_are_not_taken_for_those_that_the_weights_know(
+def test_other_class_names_in_the_same_data_set_are_an_error(
     run: Run, on_folder: tuple[str, ...], tmp_path: Path
 ) -> None:
     trained = run(*on_folder, "--train", "--json").json
     other = write_tree(tmp_path / "other", ["ant", "bee"], {"test": 2, "train": 2}, size=(16, 16))
     answer = run("--eval", "--resume", trained["checkpoint"], f"dataset.root={other}")
     assert answer.status == 3
-    assert "2 classes (ant, bee), the weights know 2 classes (cat, dog)" in answer.err
+    assert "the data set has 2 classes (ant, bee), the weights 2 classes (cat, dog)" in answer.err
     answer = run(*on_folder, "--train", "--resume", trained["checkpoint"], f"dataset.root={other}", "--epochs=9")
     assert answer.status == 3
     os.rename(other / "test", other / "val")
@@ -218,7 +218,7 @@ def test_classes_of_other_names_are_not_taken_for_those_that_the_weights_know(
     (other / "train").rename(other / "unused")
     answer = run("--eval", "--resume", trained["checkpoint"], *imagenet, "train.num_workers=0")
     assert answer.status == 0, answer.err
-    assert "note: classes are matched by their place" in answer.err
+    assert "note: classes are matched by their index" in answer.err
 
 
 def test_weights_keep_their_split_whatever_the_seed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +238,7 @@ def test_weights_keep_their_split_whatever_the_seed(run: Run, monkeypatch: pytes
     assert seeds == [(7, 3), (7, 3)]
 
 
-def test_an_unfinished_run_of_the_same_settings_is_pointed_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_run_of_the_same_configuration_is_noted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train(run, "ResNet8-standard")
     words = ("--train", "--resume", first["run_folder"], "train.epochs=5")
     with monkeypatch.context() as patch:
@@ -246,10 +246,10 @@ def test_an_unfinished_run_of_the_same_settings_is_pointed_out(run: Run, monkeyp
         with pytest.raises(Killed):
             run(*words)
     answer = run(*words)
-    assert "note: runs/ResNet8-standard/digits-s0-2 has these settings and is not finished" in answer.err
+    assert "note: runs/ResNet8-standard/digits-s0-2 has the same configuration and is not finished" in answer.err
 
 
-def test_a_folder_in_use_is_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_folder_in_use_is_not_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from agmax.experiments.run_folder import RunFolder as RunFolder
 
     with monkeypatch.context() as patch:
@@ -270,7 +270,9 @@ def test_a_folder_in_use_is_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch
     assert train(run, "ResNet8-standard", "--resume")["run_folder"] == str(folder)
 
 
-def test_another_number_of_threads_is_said_to_change_the_bits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_number_of_threads_gives_a_warning_that_bits_may_change(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         kill_at(patch, 5)
         with pytest.raises(Killed):

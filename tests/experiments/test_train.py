@@ -1,4 +1,4 @@
-"""--train: the run folder it leaves, what every method does, and runs of several seeds."""
+"""--train: the files of the run folder, every method, and runs of several seeds."""
 
 import dataclasses
 import json
@@ -59,7 +59,7 @@ def test_evaluation_of_the_saved_checkpoint_gives_exactly_the_same_numbers(run: 
         assert evaluated["mode"] == "eval"
 
 
-def test_predictions_hold_what_the_result_says(run: Run) -> None:
+def test_predictions_agree_with_the_result(run: Run) -> None:
     result = train(run, "ResNet8-standard", "dataset.validation=0.05")
     saved = np.load(Path(result["run_folder"]) / "predictions.npz")
     assert saved["test_logits"].dtype == np.float16
@@ -94,7 +94,7 @@ def test_the_saved_configuration_trains_the_same_model_again(run: Run) -> None:
     assert_same_weights(first["checkpoint"], answer.json["checkpoint"])
 
 
-def test_the_first_line_says_steps_and_sizes(run: Run) -> None:
+def test_the_first_line_has_steps_images_and_checkpoint_size(run: Run) -> None:
     answer = run("--config=ResNet8-standard", "--train", *TINY)
     first = answer.err.splitlines()[0]
     assert "3 epochs of 4 steps with 100 images" in first
@@ -108,7 +108,7 @@ def test_the_first_line_says_steps_and_sizes(run: Run) -> None:
 # --- methods -------------------------------------------------------------------------------------------------------
 
 
-def test_agmax_without_its_weights_is_two_views_bit_for_bit(run: Run) -> None:
+def test_agmax_with_zero_weights_is_two_views_bit_for_bit(run: Run) -> None:
     nothing = ("objective.agreement_weight=0", "objective.consistency_weight=0")
     silent = train(run, "ResNet8-cutmix-agmax", *nothing)
     control = train(run, "ResNet8-cutmix-two_views")
@@ -140,7 +140,7 @@ def test_seeds_change_the_result_and_equal_seeds_do_not(run: Run) -> None:
     assert loss_log(first["run_folder"]) != loss_log(second["run_folder"])
 
 
-def test_several_runs_are_summarised(run: Run) -> None:
+def test_several_runs_are_summarized(run: Run) -> None:
     answer = run("--config=ResNet8-standard", "--train", *TINY, "--n-runs=3", "--seed=4", "--json", "train.epochs=1")
     summary = answer.json
     scores = [result["top1"] for result in summary["runs"]]
@@ -153,7 +153,7 @@ def test_several_runs_are_summarised(run: Run) -> None:
     assert "3 runs: test top1 mean" in answer.err
 
 
-def test_runs_without_a_speed_are_summarised() -> None:
+def test_runs_without_a_speed_are_summarized() -> None:
     """A run that was killed after its last step has none."""
     about = {field.name: None for field in dataclasses.fields(Result)} | {"robustness": {}, "published": {}}
     scores, more = dict.fromkeys(computed_metrics(), 1.0), {"seed": 0, "seconds": 0.0}
@@ -176,7 +176,7 @@ def test_evaluating_more_often_does_not_change_the_training(run: Run, monkeypatc
     assert loss_log(quiet["run_folder"]) == loss_log(busy["run_folder"])
 
 
-def test_a_row_says_how_much_of_the_epoch_the_augmentation_took(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_has_the_seconds_of_augmentation_in_the_epoch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four steps an epoch, each slowed by a twentieth of a second; evaluations do not augment."""
     original = Pipeline.__call__
 

@@ -178,7 +178,9 @@ def test_a_model_returns_features_only_for_an_objective_that_needs_them(part: st
 def test_a_network_without_one_last_layer_cannot_tie_its_features() -> None:
     size = {"dataset__image_size": 32, "model__channels": 3}
     assert builders.model(config_of("deit_tiny_distilled_patch16_224-js", **size))
-    with pytest.raises(UsageError, match="deit_tiny_distilled_patch16_224 has no one linear layer") as caught:
+    with pytest.raises(
+        UsageError, match="the classifier of deit_tiny_distilled_patch16_224 is not one linear layer"
+    ) as caught:
         builders.model(config_of("deit_tiny_distilled_patch16_224-tied_features", **size))
     assert "objective.name=agmax_mse" in str(caught.value)
 

@@ -260,8 +260,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         SMALL + THIRD + "{parts: [}\n",
         ["not valid YAML (small.yaml:9): expected the node content, but found '}'"],
     ),
-    "a list": ("- a\n", ["configuration is no mapping (small.yaml). Write lines of the form `section:`"]),
-    "a key twice": (SMALL + "about: again\n", ["key about stands twice (small.yaml:9): first on line 1"]),
+    "a list": ("- a\n", ["configuration is not a mapping (small.yaml). Write lines of the form `section:`"]),
+    "a key twice": (SMALL + "about: again\n", ["duplicate key about (small.yaml:9): first on line 1"]),
     "several of one kind, wrong words": (
         SMALL + "  third: {seeds: x}\n  fourth: {like: 3}\nmargin: -1\nmetric: 3\n",
         [

@@ -1,4 +1,4 @@
-"""Trainings that meet faults or limits, what they keep, and the demo's accuracy."""
+"""Trainings that diverge, fail or have little data, and the checkpoints that they keep."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,8 +55,8 @@ def test_runs_that_start_in_the_same_instant_have_folders_of_their_own(tmp_path:
     from agmax.experiments.run_folder import RunFolder as RunFolder
 
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: RunFolder.create(str(tmp_path), "name", "digits-s0").path.name, range(24)))
-    assert sorted(made) == sorted(["digits-s0", *(f"digits-s0-{number}" for number in range(2, 25))])
+        names = list(pool.map(lambda _: RunFolder.create(str(tmp_path), "name", "digits-s0").path.name, range(24)))
+    assert sorted(names) == sorted(["digits-s0", *(f"digits-s0-{number}" for number in range(2, 25))])
 
 
 @pytest.mark.parametrize(("limit", "batch_size", "status"), [(1, 8, 3), (2, 8, 0), (5, 4, 0), (9, 4, 0)])

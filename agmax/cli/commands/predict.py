@@ -21,20 +21,20 @@ def run(request: Request) -> Result:
     paths = predict.image_files(request.options["names"])
     devices.keep_freed_memory()
     config = start.resolved.config
-    predictions = predict.predict_files(
+    result = predict.predict_files(
         model.from_checkpoint(start.checkpoint, config, devices.choose_device(config.train.device)),
         paths,
         top_k=request.options["top_k"] or 5,
         batch_size=config.evaluation.batch_size,
         num_workers=devices.num_workers(config.train.num_workers),
     )
-    for why in predictions.unreadable.values():
+    for why in result.unreadable.values():
         log.warning("warning: %s", why)
-    if not predictions.found:
+    if not result.predictions:
         why = "none is a readable image"
         raise DataError("no image classified", where=f"{len(paths)} files", why=why)
     if not request.as_json:
-        predict.write_csv(predictions, sys.stdout)
+        predict.write_csv(result, sys.stdout)
     path = start.checkpoint.path
-    log.info("%d of %d images classified with %s", len(predictions.found), len(paths), path)
-    return {"mode": "predict", "checkpoint": str(path), **predict.as_mapping(predictions)}
+    log.info("%d of %d images classified with %s", len(result.predictions), len(paths), path)
+    return {"mode": "predict", "checkpoint": str(path), **predict.as_mapping(result)}

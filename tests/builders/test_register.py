@@ -1,4 +1,4 @@
-"""What a user joins from a folder of their own works by name like ours: parts, settings, lists, messages, trainings."""
+"""Parts that a user registers work by name like ours: settings, lists, messages, trainings, studies."""
 
 import json
 import subprocess
@@ -30,15 +30,15 @@ print('a file may print')
 
 import agmax
 from agmax.augment.mixing import Mix
-from agmax.augment.transforms import Hiding
-from agmax.data.splits import Pixels
+from agmax.augment.transforms import OccludingTransform
+from agmax.data.splits import InMemoryDataset
 from agmax.losses.objectives import Objective, Term
 from agmax.models.blocks import ImageNetwork
 
 
-@agmax.register.transform("stripes", about="hide the first rows", softens=True)
+@agmax.register.transform("stripes", about="occlude the first rows", softens=True)
 @dataclass(frozen=True)
-class Stripes(Hiding):
+class Stripes(OccludingTransform):
     size: float = 0.25
     rows: tuple[int, int] = (1, 3)
 
@@ -59,7 +59,7 @@ class Stripes(Hiding):
 @agmax.register.transform("negative")
 @dataclass(frozen=True)
 class Negative(agmax.augment.Transform):
-    """Turn every level around."""
+    """Invert every level."""
 
     slot: ClassVar[str] = "policy"
     stream: ClassVar[str] = "negative"
@@ -107,10 +107,10 @@ def brier(logits, labels):
 @agmax.register.dataset(
     "stains", {"num_classes": 2, "channels": 1, "image_size": 8, "mean": [0.5], "std": [0.5]}, augment={"flip": False}
 )
-def stains(root, train):
-    labels = torch.arange(40 if train else 20) % 2
+def stains(root, is_training):
+    labels = torch.arange(40 if is_training else 20) % 2
     images = (labels * 200)[:, None, None, None].expand(-1, 1, 8, 8).to(torch.uint8).contiguous()
-    return Pixels(images, labels, ("dark", "light"))
+    return InMemoryDataset(images, labels, ("dark", "light"))
 
 
 class Tiny(ImageNetwork):
@@ -136,9 +136,9 @@ import torch
 import agmax
 from main import main
 flag = "--import=mine.py"
-with contextlib.redirect_stdout(io.StringIO()) as answer:  # in which nothing stands that the file prints
+with contextlib.redirect_stdout(io.StringIO()) as output:  # without what the file itself prints
     assert main([flag, "--list=parts", "--json"]) == 0
-assert "stripes" in json.loads(answer.getvalue())["parts"]
+assert "stripes" in json.loads(output.getvalue())["parts"]
 assert main(["--import=readme.py", "--config=ResNet8-blinds", "augment.blinds.most=2", "--print-config"]) == 0
 batch = agmax.augmentation("blinds")(torch.full((2, 3, 32, 32), 9, dtype=torch.uint8), torch.arange(2))
 assert batch.images.shape == (2, 1, 3, 32, 32)
@@ -166,8 +166,8 @@ assert main([flag, "--study", "./mine.yaml"]) == 0
 
 
 @pytest.fixture(scope="module")
-def used(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, str, str]":
-    """Use everything in a program of its own, so that no other test meets it; return the folder and what was said."""
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, str, str]":
+    """Use everything in a process of its own, so that nothing stays registered; return folder, stdout and stderr."""
     folder = tmp_path_factory.mktemp("mine")
     (folder / "mine.py").write_text(MINE)
     (example,) = [text for text in blocks("python") if "register" in text]
@@ -179,45 +179,47 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, str, str]":
     return folder, done.stdout, done.stderr
 
 
-def test_a_name_is_made_of_what_was_joined_and_settings_are_resolved(used: "tuple[Path, str, str]") -> None:
-    config = (used[0] / "runs/tiny_net-negative-stripes-halves-spreading/stains-s0/config.yaml").read_text()
+def test_registered_parts_form_a_name_and_their_settings_are_resolved(outputs: "tuple[Path, str, str]") -> None:
+    config = (outputs[0] / "runs/tiny_net-negative-stripes-halves-spreading/stains-s0/config.yaml").read_text()
     for line in ("size: 0.25", "rows: [2, 4]", "spread_weight: 0.25", "exponent: 3.0", "width: 6", "num_views: 2"):
         assert line in config, line
 
 
-def test_a_training_has_the_terms_and_metrics_that_were_joined(used: "tuple[Path, str, str]") -> None:
-    row = (used[0] / "runs/tiny_net-negative-stripes-halves-spreading/stains-s0/metrics.jsonl").read_text()
+def test_a_training_has_registered_terms_and_metrics(outputs: "tuple[Path, str, str]") -> None:
+    row = (outputs[0] / "runs/tiny_net-negative-stripes-halves-spreading/stains-s0/metrics.jsonl").read_text()
     assert '"spread": ' in row and '"test_brier": ' in row
-    assert '"brier": ' in used[1] and "brier" in used[2]
+    assert '"brier": ' in outputs[1] and "brier" in outputs[2]
 
 
-def test_what_was_joined_is_listed(used: "tuple[Path, str, str]") -> None:
-    for line in ("stripes", "augment: hide the first rows", "method: spread out", "augment: Turn every level around."):
-        assert line in used[1], line
-    assert "stains" in used[1]
+def test_registered_parts_are_listed(outputs: "tuple[Path, str, str]") -> None:
+    for line in ("stripes", "augment: occlude the first rows", "method: spread out", "augment: Invert every level."):
+        assert line in outputs[1], line
+    assert "stains" in outputs[1]
 
 
-def test_mistakes_in_joined_settings_are_answered_in_one_line(used: "tuple[Path, str, str]") -> None:
-    errors = [line for line in used[2].splitlines() if line.startswith("error: ")]
+def test_mistakes_in_registered_settings_give_one_line_each(outputs: "tuple[Path, str, str]") -> None:
+    errors = [line for line in outputs[2].splitlines() if line.startswith("error: ")]
     assert len(errors) == 4
     assert "augment.stripes.size" in errors[0] and "Did you mean 'augment.stripes.size'?" in errors[1]
     assert "schedule.exponent" in errors[2] and "Did you mean 'stripes'?" in errors[3]
 
 
-def test_a_checkpoint_with_joined_parts_says_what_it_needs(used: "tuple[Path, str, str]", run: Run) -> None:
-    folder = next((used[0] / "runs").glob("tiny_net-negative*/stains-s0"))
+def test_the_error_for_a_checkpoint_with_registered_parts_says_what_it_needs(
+    outputs: "tuple[Path, str, str]", run: Run
+) -> None:
+    folder = next((outputs[0] / "runs").glob("tiny_net-negative*/stains-s0"))
     answer = run("--eval", f"--resume={folder}")
     assert answer.status == 4 and "give --import FILE" in answer.err and answer.err.count("\n") == 1
 
 
-def test_a_study_imports_the_file_in_every_run_and_shows_the_metric(used: "tuple[Path, str, str]") -> None:
-    assert "brier" in (used[0] / "runs/studies/mine/study.md").read_text()
-    (record,) = map(json.loads, (used[0] / "results/mine.jsonl").read_text().splitlines())
+def test_a_study_imports_the_file_in_every_run_and_shows_the_metric(outputs: "tuple[Path, str, str]") -> None:
+    assert "brier" in (outputs[0] / "runs/studies/mine/study.md").read_text()
+    (record,) = map(json.loads, (outputs[0] / "results/mine.jsonl").read_text().splitlines())
     assert record["code"] != source_hash.fingerprint()  # the file is part of the code
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (None, "no such Python file"),
         ("import nothing_of_this_name", "mine.py:1): ModuleNotFoundError: No module named 'nothing_of_this_name'"),
@@ -232,17 +234,17 @@ def test_a_study_imports_the_file_in_every_run_and_shows_the_metric(used: "tuple
         ),
     ],
 )
-def test_a_file_that_cannot_be_imported_is_said_with_its_line(
-    tmp_path: Path, text: str | None, said: str, run: Run
+def test_the_error_for_a_file_that_cannot_be_imported_names_its_line(
+    tmp_path: Path, text: str | None, message: str, run: Run
 ) -> None:
     if text is not None:
         (tmp_path / "mine.py").write_text(text)
     answer = run("--import=mine.py", "--list")
-    assert answer.status == 2 and answer.err.count("\n") == 1 and said in answer.err
+    assert answer.status == 2 and answer.err.count("\n") == 1 and message in answer.err
     assert "mine" not in sys.modules
 
 
-def test_a_file_with_the_name_of_another_module_is_refused(tmp_path: Path, run: Run) -> None:
+def test_a_file_with_the_name_of_another_module_is_refoutputs(tmp_path: Path, run: Run) -> None:
     (tmp_path / "json.py").write_text("")
     answer = run("--import=json.py", "--list")
     assert answer.status == 2 and "another module has the name json. Rename the file" in answer.err
