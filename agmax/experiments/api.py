@@ -11,6 +11,7 @@ from agmax.augment.pipeline import Pipeline
 from agmax.config import names, resolve
 from agmax.config.resolve import ConfigRequest, Setting
 from agmax.config.schema import Config
+from agmax.core.errors import UsageError
 from agmax.experiments import evaluate as evaluation
 from agmax.experiments import model as models
 from agmax.experiments import saved as checkpoints
@@ -71,7 +72,11 @@ def evaluate(
     Raises:
         DataError: the images are missing, or their classes are not those of the model.
         CheckpointError: there is no such checkpoint, or its weights belong to another network.
+        UsageError: what is given is neither.
     """
+    if not isinstance(model_or_checkpoint, Model | str | Path):
+        why = f"it is a {type(model_or_checkpoint).__name__}"
+        raise UsageError("nothing to evaluate", why=why, remedy="Give what agmax.load_model returns, or a checkpoint")
     if not isinstance(model_or_checkpoint, Model):
         root_override = {} if root is None else {"dataset.root": str(root)}
         request = _request(None, dataset, {**root_override, **(overrides or {})}, str(model_or_checkpoint))

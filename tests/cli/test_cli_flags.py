@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agmax.cli import parser
+from agmax.core.errors import UsageError
 from helpers.command import Answer
 from helpers.command_line import printed
 
@@ -233,3 +234,18 @@ def test_a_number_out_of_range_names_its_flag(words: list[str], run: Run) -> Non
     answer = run("--config=ResNet8", "--print-config", *words)
     assert answer.status == 2
     assert words[0].partition("=")[0] in answer.err
+
+
+@pytest.mark.parametrize("mode", ["--eval", "--export", "--predict=a.png"])
+def test_checkpoint_is_another_name_of_resume_where_weights_are_used(mode: str) -> None:
+    same = [parser.parse([mode, f"--{flag}=some.pth"]).config_request for flag in ("checkpoint", "resume")]
+    assert same[0] == same[1] and same[0].resume == "some.pth"
+    with pytest.raises(UsageError, match=r"--checkpoint and --resume mean the same\. Keep one of them"):
+        parser.parse([mode, "--checkpoint=a.pth", "--resume=b.pth"])
+
+
+def test_a_training_is_resumed_not_given_a_checkpoint() -> None:
+    with pytest.raises(
+        UsageError, match=r"flag not supported \(--checkpoint\): it belongs to --eval, --export or --pred"
+    ):
+        parser.parse(["--config=ResNet8", "--train", "--checkpoint=a.pth"])

@@ -315,3 +315,21 @@ def test_continuing_a_run_reads_its_checkpoint_once_and_validates_the_configurat
 
 if __name__ == "__main__":
     (GOLDEN / "public_names.json").write_text(json.dumps(public_names(), indent=1, sort_keys=True) + "\n")
+
+
+def test_wrong_shapes_and_types_of_a_loop_of_ones_own_say_what_to_give() -> None:
+    model = agmax.model_from_config("ResNet8-agmax", dataset="digits")
+    augment = agmax.augmentation("cutmix", dataset="digits")
+    images, labels = torch.zeros(4, 1, 32, 32, dtype=torch.uint8), torch.arange(4)
+    outputs = model(torch.zeros(4, 2, 1, 32, 32))
+    assert outputs.joint_logits is not None
+    with pytest.raises(ValueError, match=r"Give \[N, V, C, H, W\]; for one view of each image, images\[:, None\]"):
+        model(torch.zeros(4, 1, 32, 32))
+    with pytest.raises(ValueError, match="Give a row of K probabilities for each row of logits"):
+        AgMaxLoss()(outputs.logits, outputs.joint_logits, labels)
+    with pytest.raises(ValueError, match="Give class numbers as int64"):
+        augment(images, labels.float())
+    with pytest.raises(UsageError, match=r"it is a Classifier. Give what agmax.load_model returns"):
+        agmax.evaluate(model, "digits")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"in Python overrides=\{'dataset.num_classes': 10\}"):
+        agmax.augmentation("cutmix", dataset="folder")
