@@ -199,7 +199,7 @@ def _caption_of_points(analysis: Analysis) -> str:
 
 def _caption_of_curves(analysis: Analysis) -> str:
     return (
-        f"{_title(analysis, 'curves')} over the epochs: mean of the seeds and its 95 % t interval as a band. {CUT_OFF}"
+        f"{_title(analysis, 'curves')} over the epochs: mean over seeds and its 95 % t interval as a band. {CUT_OFF}"
     )
 
 
@@ -214,7 +214,7 @@ def _caption_of_samples(analysis: Analysis) -> str:
 def _caption_of_robustness(analysis: Analysis, name: str) -> str:
     metric = capitalize(metric_name(accuracy_metric(analysis.metrics[0])))
     images = robustness_images(analysis, name)
-    return f"{metric} on {images}: mean of the seeds and its 95 % t interval as a band."
+    return f"{metric} on {images}: mean over seeds and its 95 % t interval as a band."
 
 
 def _title(analysis: Analysis, name: str) -> str:
