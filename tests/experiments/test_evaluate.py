@@ -26,7 +26,7 @@ from helpers.training import TINY, Run, rows, train, tree
 def test_evaluation_needs_a_checkpoint(run: Run) -> None:
     answer = run("--config=ResNet8-standard", "--eval", "--dataset=digits")
     assert answer.status == 2
-    assert "--resume" in answer.err
+    assert "--checkpoint" in answer.err
 
 
 def test_evaluation_writes_nothing_and_needs_no_training_images(run: Run, tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def test_a_released_file_is_downloaded_once_and_compared_with_its_published_numb
         assert answer.json["published_top1"] == 78.5
         assert answer.json["sha256"] == hashlib.sha256(body).hexdigest()
         last = answer.err.strip().splitlines()[-1]
-        assert last.startswith(f"published 78.50, here {answer.json['top1']:.2f}: top1 on 8 test images of imagenet")
+        top1 = answer.json["top1"]
+        assert last.startswith(f"top1 published 78.50, measured {top1:.2f} on 8 test images of imagenet")
         assert last.endswith(f"resized to 64 (Pillow, bilinear), center crop of 32; sha256 {answer.json['sha256']}")
     assert len(Server.asked) == 1
     assert (tmp_path / "checkpoints" / NAME).read_bytes() == body
@@ -116,7 +117,7 @@ def test_a_released_file_that_is_there_is_compared_with_its_record(
     monkeypatch.setitem(agmax_format.RELEASED, NAME, agmax_format.RELEASED[NAME]._replace(sha256=known))
     answer = run("--download", NAME)
     if digest == "as it is":
-        assert answer.status == 0 and answer.err.strip().endswith(f"sha256 {known}, as recorded")
+        assert answer.status == 0 and answer.err.strip().endswith(f"sha256 {known}, as expected")
         path.write_bytes(whole[:-30])
         answer = run("--download", NAME)
         assert answer.status == 4 and "damaged checkpoint" in answer.err
