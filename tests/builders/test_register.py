@@ -1,6 +1,7 @@
 """Parts that a user registers work by name like ours: settings, lists, messages, trainings, studies."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from agmax.experiments import source_hash
 from helpers.command import Answer
-from helpers.docs import blocks
+from helpers.docs import blocks, commands
 from helpers.places import REPOSITORY
 
 Run = Callable[..., Answer]
@@ -139,9 +140,6 @@ flag = "--import=mine.py"
 with contextlib.redirect_stdout(io.StringIO()) as output:  # without what the file itself prints
     assert main([flag, "--list=parts", "--json"]) == 0
 assert "stripes" in json.loads(output.getvalue())["parts"]
-assert main(["--import=readme.py", "--config=ResNet8-blinds", "augment.blinds.most=2", "--print-config"]) == 0
-batch = agmax.augmentation("blinds")(torch.full((2, 3, 32, 32), 9, dtype=torch.uint8), torch.arange(2))
-assert batch.images.shape == (2, 1, 3, 32, 32)
 name = "tiny_net-negative-stripes-halves-spreading"
 words = [flag, f"--config={name}", "--dataset=stains", "--epochs=2", "train.batch_size=10", "schedule.name=power"]
 words += ["augment.stripes.rows=[2, 4]", "objective.spread_weight=0.25", "schedule.exponent=3"]
@@ -164,18 +162,46 @@ metrics: [brier, error]
 assert main([flag, "--study", "./mine.yaml"]) == 0
 """
 
+USE_PAGE = """
+import torch
+import agmax
+from main import main
+assert main([*WORDS, "train.epochs=1", "dataset.train_limit=60"]) == 0
+batch = agmax.augmentation("blinds")(torch.full((2, 3, 32, 32), 9, dtype=torch.uint8), torch.arange(2))
+assert batch.images.shape == (2, 1, 3, 32, 32)
+"""
+
+USE_THREE = """
+import torch
+import agmax
+from main import main
+words = ["--import=three.py", "--config=ResNet8-curtain-spreading", "--dataset=stains", "--epochs=1"]
+assert main([*words, "--train", "objective.spread_weight=0.25"]) == 0
+batch = agmax.augmentation("curtain", dataset="stains")(torch.full((2, 1, 8, 8), 9, dtype=torch.uint8), torch.arange(2))
+assert torch.equal(batch.visible, torch.full((2, 1), 0.75))
+assert (batch.images[..., :2] == 0).all() and (batch.images[..., 2:] != 0).all()
+assert (batch.targets.amax(-1) < 1).all() and (batch.weights < 1).all()
+"""
+
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, str, str]":
     """Use everything in a process of its own, so that nothing stays registered; return folder, stdout and stderr."""
     folder = tmp_path_factory.mktemp("mine")
     (folder / "mine.py").write_text(MINE)
-    (example,) = [text for text in blocks("python") if "register" in text]
-    (folder / "readme.py").write_text(example)
-    done = subprocess.run(
-        [sys.executable, "-c", USE], cwd=folder, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True
+    first, second = (text for text in blocks("python", "docs/own_parts.md") if "register" in text)
+    (folder / "page").mkdir()
+    (folder / "page" / "mine.py").write_text(first)
+    (folder / "three.py").write_text(second)
+    environment = {"PYTHONPATH": str(REPOSITORY)}
+    (command,) = commands(with_import=True)  # of the page
+    use_page = f"WORDS = {shlex.split(command)[2:]}{USE_PAGE}"
+    done, *others = (
+        subprocess.run([sys.executable, "-c", code], cwd=place, env=environment, capture_output=True, text=True)
+        for code, place in ((USE, folder), (use_page, folder / "page"), (USE_THREE, folder))
     )
-    assert done.returncode == 0, done.stderr
+    for each in (done, *others):
+        assert each.returncode == 0, each.stderr
     return folder, done.stdout, done.stderr
 
 

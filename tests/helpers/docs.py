@@ -28,13 +28,16 @@ def blocks(language: str, page: str | None = None) -> list[str]:
     return [re.sub(rf"^{indent}", "", body, flags=re.MULTILINE) for indent, body in found]
 
 
-def commands() -> list[str]:
-    """Return every different `python3 main.py` or `agmax` line of all pages as the first, continued lines joined."""
+def commands(*, with_import: bool = False) -> list[str]:
+    """Return every different `python3 main.py` or `agmax` line of all pages as the first, continued lines joined.
+
+    Those with --import need a file beside them: they are listed alone.
+    """
     lines = [
         re.split("#| > ", line)[0].strip() for text in blocks("sh") for line in text.replace("\\\n", " ").splitlines()
     ]
     lines = [re.sub("^agmax ", "python3 main.py ", " ".join(line.split())) for line in lines]
-    return list(dict.fromkeys(line for line in lines if "main.py" in line))
+    return list(dict.fromkeys(line for line in lines if "main.py" in line and ("--import" in line) == with_import))
 
 
 def section(page: str, title: str) -> str:

@@ -1,5 +1,6 @@
 """What the README and the pages of docs/ show is true: commands run, tables are the program's own, numbers recorded."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -77,13 +78,13 @@ def test_every_yaml_example_resolves(text: str, tmp_path: Path) -> None:
     assert resolve.resolve(str(path)).config.model.backbone
 
 
-RUN_ELSEWHERE = ("AgMaxLoss", "load_model", "agmax.register")
-"""Words of the examples that other tests run, and look at more closely."""
+RUN_ELSEWHERE = {"AgMaxLoss": 1, "load_model": 1, "agmax.register": 2, "run_a": 1}
+"""Words of the examples that other tests run, and look at more closely, and how many examples have each."""
 
 
-def test_the_examples_that_others_run_are_one_each() -> None:
-    for word in RUN_ELSEWHERE:
-        assert len([text for text in blocks("python") if word in text]) == 1, word
+def test_the_examples_that_others_run_are_as_many_as_those_run() -> None:
+    for word, number in RUN_ELSEWHERE.items():
+        assert len([text for text in blocks("python") if word in text]) == number, word
 
 
 @pytest.mark.parametrize("text", [text for text in blocks("python") if not any(word in text for word in RUN_ELSEWHERE)])
@@ -100,6 +101,27 @@ def test_every_python_example_runs(text: str, tmp_path: Path, monkeypatch: pytes
         assert found["again"].shape == images.shape and found["visible"].shape == (8,)
     else:
         assert Path(found["result"].run_folder).is_dir()
+
+
+def test_the_recipe_that_compares_two_runs_tells_equal_weights_from_others(
+    run: Callable[..., Answer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (recipe,) = (text for text in blocks("python", "docs/runs.md") if "run_a" in text)
+    words = ["--config=ResNet8-cutout-agmax", "--train", "--dataset=digits", "--epochs=2", "dataset.train_limit=60"]
+    folders = [
+        Path(
+            run(*words, "dataset.image_size=8", f"train.seed={seed}", f"train.runs_dir={place}", "--json").json[
+                "run_folder"
+            ]
+        )
+        for seed, place in ((0, "first"), (0, "second"), (1, "third"))
+    ]
+    capsys.readouterr()
+    for other in folders[1:]:
+        exec(compile(recipe, "docs/runs.md", "exec"), {"run_a": folders[0], "run_b": other})
+    assert capsys.readouterr().out.split() == ["True", "False"]
+    first, second, third = (hashlib.sha256((path / "predictions.npz").read_bytes()).hexdigest() for path in folders)
+    assert first == second != third
 
 
 # --- names, settings, flags ------------------------------------------------------------------------------------------
@@ -121,7 +143,7 @@ def test_exit_codes_are_documented() -> None:
 def test_settings_in_the_text_exist(page: str) -> None:
     sections = "dataset|model|augment|objective|optimizer|schedule|train|evaluation"
     for key in re.findall(rf"`(?:[^`\n]* )?((?:{sections})\.[a-z_.]+)[=`]", WRITTEN[page]):
-        is_open = key.startswith((*resolve.OPEN_KEYS, "augment.blinds.", "augment.word"))
+        is_open = key.startswith((*resolve.OPEN_KEYS, "augment.blinds.", "augment.word", "objective.spread_weight"))
         assert is_open or key in resolve.KEYS | resolve.SECTIONS | {"train.log"}, key
 
 
