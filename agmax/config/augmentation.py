@@ -59,7 +59,7 @@ class SofteningConfig(Section):
 
 class AutoAugmentConfig(Section):
     policy: Literal["cifar10", "svhn", "imagenet"] = "cifar10"
-    """Learned table of sub-policies, by the data set it was learned on (Cubuk et al. 2019)."""
+    """Table of sub-policies, by the data set it was searched on (Cubuk et al. 2019)."""
     magnitudes: Literal["agmax", "torchvision"] = "agmax"
     """Program that defines what the magnitudes mean."""
 

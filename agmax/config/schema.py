@@ -106,13 +106,13 @@ class ObjectiveConfig(ExtensibleSection):
     num_views: Annotated[int, Field(ge=1, le=8)] = 1
     """Number of views of each image in a training batch."""
     hidden_units: Annotated[int, Field(ge=0)] = 0
-    """Width of the Q network; 0 follows the number of classes (128, 512, 4096)."""
+    """Width of the Q network; 0 is 128 below 100 classes, 512 from 100 on, 4096 from 1000 on."""
     classification_weight: NonNegative = 1.0
     """Weight of the cross-entropy with the target rows."""
     agreement_weight: NonNegative = 1.0
-    """Weight of the term that compares the views (agmax: of the entropy term). 0 disables it."""
+    """Weight of the term that compares the views; with agmax, of the negative marginal entropy. 0 disables it."""
     consistency_weight: NonNegative = 4.0
-    """Weight of the distance between the Q network's output and the views' (agmax). 0 disables it."""
+    """Weight of the difference between the Q network's probabilities and the views' (agmax). 0 disables it."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of every target that is spread evenly over classes."""
     smoothing_over: Literal["all", "others"] = "all"
@@ -153,7 +153,7 @@ class ScheduleConfig(ExtensibleSection):
     warmup_lr: NonNegative = 0.0
     """Learning rate from which the warm-up rises; the first step is already above it."""
     milestones: list[Positive] | None = None
-    """Epochs at which multistep multiplies by gamma; null follows the number of epochs (30, 60, 120 or more)."""
+    """Epochs at which multistep multiplies by gamma; null: e.g. 10, 20 of 30, 15, 30, 40 of 60, 30, 60, 80 of 90."""
     gamma: Positive = 0.1
     """Factor of multistep at each milestone."""
     decay_epochs: Positive = 2.4
