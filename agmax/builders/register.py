@@ -96,7 +96,7 @@ def objective(name: str, row: Objective, *, about: str = "") -> Objective:
 
 
 def schedule(name: str) -> Callable[[Function], Function]:
-    """Register a schedule: a function `(now: Moment, *, ...) -> factor of the base learning rate`.
+    """Register a schedule: a function `(now: TrainingProgress, *, ...) -> factor of the base learning rate`.
 
     Its keyword arguments are the settings `schedule.KEYWORD`.
 

@@ -198,9 +198,7 @@ def _caption_of_points(analysis: Analysis) -> str:
 
 
 def _caption_of_curves(analysis: Analysis) -> str:
-    return (
-        f"{_title(analysis, 'curves')} over the epochs: mean over seeds and its 95 % t interval as a band. {CUT_OFF}"
-    )
+    return f"{_title(analysis, 'curves')} over the epochs: mean over seeds and its 95 % t interval as a band. {CUT_OFF}"
 
 
 def _caption_of_samples(analysis: Analysis) -> str:

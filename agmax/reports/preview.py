@@ -146,7 +146,7 @@ def save(figure: Figure, path: Path, *, force: bool = False) -> None:
 
     Raises:
         OutputError: the file cannot be written, or must not be replaced.
-        TakenError: the file exists, and `force` is false.
+        AlreadyExistsError: the file exists, and `force` is false.
     """
     with output_file(path, force=force) as file:
         figure.savefig(file, format="png", metadata={"Software": None})  # equal figures give equal files

@@ -27,7 +27,7 @@ def save(result: Mapping[str, Any], path: Path, *, force: bool = False) -> None:
 
     Raises:
         OutputError: the file cannot be written, or must not be replaced.
-        TakenError: the file exists, and `force` is false.
+        AlreadyExistsError: the file exists, and `force` is false.
     """
     drawn = figure(result)
     with output_file(path, force=force) as file:

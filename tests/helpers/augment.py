@@ -24,8 +24,8 @@ class Augmentation:
         self.pipeline, self.seed = builders.pipeline(config), config.train.seed
         self.mean, self.std = self.pipeline.mean, self.pipeline.std
 
-    def __call__(self, sample: RawBatch, *, step: int) -> Batch:
-        return self.pipeline(sample.images, sample.labels, key=Key(self.seed, step))
+    def __call__(self, raw: RawBatch, *, step: int) -> Batch:
+        return self.pipeline(raw.images, raw.labels, key=Key(self.seed, step))
 
 
 def make_pipeline(name: str, dataset: str = "cifar10", **settings: Any) -> Augmentation:

@@ -1,4 +1,4 @@
-"""--preview: the pictures are those that training gets, and the curves those of the formula."""
+"""--preview: the images are those that training receives, and the curves those of the formula."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ from agmax.models.classifier import Classifier
 from agmax.reports import preview, softening
 from helpers.command import Answer
 from helpers.images import write_tree
-from helpers.preview import batch_of, pictures, sheet, texts_under
+from helpers.preview import batch_of, draw, shown_images, texts_under
 
 Run = Callable[..., Answer]
 
@@ -77,7 +77,7 @@ def test_the_preview_shows_what_the_model_receives_at_the_first_training_step(
     assert len(images) == 20 and answer.json["num_views"] == num_views
     mean, std = ([0.3057], [0.3235]) if num_views == 2 else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     wanted = (images.movedim(2, -1) * torch.tensor(std) + torch.tensor(mean)).clamp(0, 1)[:16].flatten(0, 1).squeeze(-1)
-    assert np.allclose(np.stack(pictures(drawn[0])), wanted, atol=1e-6)
+    assert np.allclose(np.stack(shown_images(drawn[0])), wanted, atol=1e-6)
     for place, row in enumerate(batch.targets[:16].flatten(0, 1).tolist()):
         lines = texts_under(drawn[0], place)[1:]
         fractions = {name: float(value[:-1]) / 100 for name, _, value in (line.partition(": ") for line in lines)}
@@ -137,10 +137,10 @@ def test_an_output_that_cannot_be_written_is_an_error_before_the_work(
 
 def test_a_figure_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
-        preview.save(sheet(*batch_of(2)), tmp_path / "nowhere" / "a.png")
+        preview.save(draw(*batch_of(2)), tmp_path / "nowhere" / "a.png")
     (tmp_path / "a.png").mkdir()
     with pytest.raises(OutputError, match="cannot write"):
-        preview.save(sheet(*batch_of(2)), tmp_path / "a.png")
+        preview.save(draw(*batch_of(2)), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]
 
 

@@ -23,8 +23,8 @@ Call = Callable[..., Answer]
 def keys(*words: str, text: str = TINY) -> list[str]:
     """Return the keys of the runs, with words typed beside."""
     Path("tiny.yaml").write_text(text)
-    ask = parser.parse(["--study", "./tiny.yaml", *words]).config_request
-    typed = TypedSettings(ask.dataset, ask.parts, ask.settings)
+    request = parser.parse(["--study", "./tiny.yaml", *words]).config_request
+    typed = TypedSettings(request.dataset, request.parts, request.settings)
     return [planned.key for planned in plan.results(files.read_study(Path("tiny.yaml")), typed, {})]
 
 
