@@ -131,16 +131,6 @@ def _metric_value(row: dict[str, Any], key: str) -> float:
     return -1.0 if math.isnan(value) else value
 
 
-def check_runs_dir(runs_dir: str) -> None:
-    """Check before a training that its results can be written.
-
-    Raises:
-        OutputError: the folder cannot be created or written.
-    """
-    folder, remedy = Path(runs_dir).expanduser(), "Set train.runs_dir to a folder you can write"
-    storage.check_writable(folder, is_folder=True, what="cannot write the output folder", remedy=remedy)
-
-
 def find_runs(runs_dir: str, name: str, stem: str) -> Iterator[RunFolder]:
     """Yield the run folders `<runs_dir>/<name>/<stem>[-n]`, the highest number first."""
     parent = Path(runs_dir).expanduser() / name

@@ -42,7 +42,7 @@ def compare_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
         assert config is not None, "a finished run has a configuration"
         try:
             record = records.record_of_run(run)
-        except (KeyError, OSError, ValueError) as error:
+        except (KeyError, OSError, TypeError, ValueError) as error:
             remedy = "Restore it, or train again: runs of early releases lack some files"
             raise CheckpointError("run folder is incomplete", where=run.path, why=str(error), remedy=remedy) from error
         if "test" not in record["metrics"]:
@@ -76,7 +76,7 @@ def compare_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
 def _finished_run(text: str, runs_dir: str) -> RunFolder:
     path = _find_run(text, runs_dir)
     run = RunFolder(path)
-    if not path.is_dir() or run.read_json("result.json") is None:
+    if not run.is_finished:
         why = "it has no result.json"
         remedy = "Give finished run folders; --train --resume finishes one"
         raise CheckpointError("not a finished run", where=path, why=why, remedy=remedy)
