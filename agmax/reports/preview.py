@@ -84,7 +84,7 @@ class Layout(NamedTuple):
         return MARGIN + column * (self.width + MARGIN), HEADER + row * (self.height + MARGIN)
 
 
-def figure(
+def draw(
     batch: Batch, labels: Tensor, class_names: Sequence[str], *, mean: list[float], std: list[float], title: str
 ) -> Figure:
     """Draw the first 16 images of a batch, one frame each, with its V views side by side.

@@ -32,7 +32,7 @@ def batch_of(
 def draw(batch: Batch, labels: Tensor, names: tuple[str, ...] = NAMES) -> Figure:
     channels = batch.images.shape[2]
     mean, std = [0.5, 0.4, 0.6][:channels], [0.25, 0.3, 0.2][:channels]
-    made: Figure = preview.figure(batch, labels, names, mean=mean, std=std, title="a title")
+    made: Figure = preview.draw(batch, labels, names, mean=mean, std=std, title="a title")
     return made
 
 

@@ -1,6 +1,8 @@
 """--preview: the images are those that training receives, and the curves those of the formula."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from agmax import builders
+from agmax.augment import Softening
 from agmax.core.batch import Batch, Outputs
 from agmax.core.errors import OutputError
 from agmax.models.classifier import Classifier
@@ -156,8 +159,9 @@ def test_output_is_refused_by_modes_that_write_no_file(mode: str, run: Run) -> N
 
 def test_the_curves_follow_the_formula_and_the_bars_the_sampled_fractions() -> None:
     """With 5 classes and at most 0.9, half an image keeps 0.9 - 0.7 / 2 ** k."""
-    curve, drawn = softening.Curve(5, 1.5, 0.9, "area"), torch.tensor([0.02, 0.03, 0.52, 1.0])
-    figure = softening.figure(curve, drawn, crop_size=4, title="a title")
+    draw_curve = partial(softening.draw, num_classes=5, title="a title")
+    curve, drawn = Softening(power=1.5, max_confidence=0.9), torch.tensor([0.02, 0.03, 0.52, 1.0])
+    figure = draw_curve(curve, drawn, crop_size=4)
     left, right = figure.axes[:2]
     powers = [1.0, 1.5, 2.0, 3.0, 4.0]
     assert [line.get_label() for line in left.lines] == [f"k = {power:g}" for power in powers]
@@ -172,11 +176,11 @@ def test_the_curves_follow_the_formula_and_the_bars_the_sampled_fractions() -> N
     assert shown[4, 4] == pytest.approx(0.9)  # nothing moved
     assert shown[0, 4] == pytest.approx(0.2)  # moved up by the whole side
     assert shown[6, 4] == pytest.approx(0.9 - 0.7 * 0.5**1.5)  # half of the side
-    left, right = softening.figure(curve._replace(visibility="iou"), drawn, crop_size=4, title="a title").axes[:2]
+    left, right = draw_curve(replace(curve, visibility="iou"), drawn, crop_size=4).axes[:2]
     by_union = pytest.approx(0.9 - 0.7 * (1 - 0.5 / 1.5) ** 1.5)
     assert np.asarray(right.images[0].get_array())[6, 4] == by_union
     assert np.asarray(left.lines[1].get_ydata())[100] == by_union
-    assert len(softening.figure(curve, drawn, crop_size=None, title="a title").axes) == 1
+    assert len(draw_curve(curve, drawn, crop_size=None).axes) == 1
 
 
 def test_the_preview_of_curves_draws_the_softening_of_the_configuration(run: Run, tmp_path: Path) -> None:

@@ -104,13 +104,13 @@ def test_the_interval_over_images_has_the_sign_of_its_difference() -> None:
     by_error, by_top1 = small(), small(metrics=("top1", "nll"))
     low, high = by_error.contrasts[0].bootstrap or (0, 0)
     assert entries(contents.contrasts(by_error), 0)["error over seeds and images"] == (
-        f"[{formatting.signed(low, 'error')}, {formatting.signed(high, 'error')}]"
+        f"[{formatting.signed_number(low, 'error')}, {formatting.signed_number(high, 'error')}]"
     )
     shown = entries(contents.contrasts(by_top1), 0)
     assert shown["difference"].startswith(f"{formatting.MINUS}0.88")
     assert (
         shown["top1 over seeds and images"]
-        == f"[{formatting.signed(-high, 'top1')}, {formatting.signed(-low, 'top1')}]"
+        == f"[{formatting.signed_number(-high, 'top1')}, {formatting.signed_number(-low, 'top1')}]"
     )
 
 
@@ -134,7 +134,8 @@ def test_unfinished_seeds_are_counted() -> None:
 
 
 def test_numbers_are_formatted_as_documented() -> None:
-    assert [formatting.signed(value, "error") for value in (-0.001, 0.004, -0.006)] == ["+0.00", "+0.00", "−0.01"]  # noqa: RUF001
+    shown = [formatting.signed_number(value, "error") for value in (-0.001, 0.004, -0.006)]
+    assert shown == ["+0.00", "+0.00", "−0.01"]  # noqa: RUF001
     assert [formatting.p_value(value) for value in (0.0004, 0.001, 0.0496, 1.0, None)] == [
         "< 0.001",
         "0.001",

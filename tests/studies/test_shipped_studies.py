@@ -227,9 +227,8 @@ def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
         "agmax_soft_crop": ("soft", "target_and_weight", "own"),
     }  # fmt: skip
     before = shipped("fashion_mnist_agmax")
-    chosen_before = plan.results(
-        before, TypedSettings(), tuning.chosen_settings(tuning.read_choices(tuning.tuning(before, TypedSettings())))
-    )
+    choices = tuning.read_choices(tuning.plan_tuning(before, TypedSettings()))
+    chosen_before = plan.result_runs(before, TypedSettings(), tuning.chosen_settings(choices))
     for variant, config in variants.items():
         has_agmax = config.objective.name == "agmax"
         assert has_agmax == (variant in ("agmax", "agmax_soft_crop"))

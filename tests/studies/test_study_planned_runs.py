@@ -53,7 +53,7 @@ def test_variants_with_an_offset_exist_to_be_tested() -> None:
 
 def test_results_are_ordered_by_seed_so_that_all_variants_progress_equally() -> None:
     several = shipped("digits_smoke")._replace(tune_seeds=(50, 51))
-    for planned_runs in (result_planned_runs("fashion_mnist_agmax"), plan.tuning(several, TypedSettings())):
+    for planned_runs in (result_planned_runs("fashion_mnist_agmax"), plan.tuning_runs(several, TypedSettings())):
         seeds = [planned.seed for planned in planned_runs]
         assert seeds == sorted(seeds) and len(set(seeds)) > 1
         assert len({planned.variant for planned in planned_runs if planned.seed == seeds[0]}) > 1
@@ -66,7 +66,7 @@ def test_a_trial_and_the_result_of_its_settings_differ_only_in_the_test_images(n
     everywhere = of._replace(variants={variant: each._replace(seeds=seeds) for variant, each in of.variants.items()})
     for trial in tuning_planned_runs(name):
         chosen = {trial.variant: of.trials[trial.variant][trial.trial or 0]}
-        result = planned_of(plan.results(everywhere, TypedSettings(), chosen), trial.variant, trial.seed)
+        result = planned_of(plan.result_runs(everywhere, TypedSettings(), chosen), trial.variant, trial.seed)
         assert result.key != trial.key
         tested = trial.config.evaluation.model_copy(update={"test": True})
         assert plan.key(trial.config.model_copy(update={"evaluation": tested})) == result.key

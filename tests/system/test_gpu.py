@@ -84,7 +84,7 @@ def some_images(count: int = 64, channels: int = 3, size: int = 32) -> Tensor:
 
 
 def assert_alike(found: Tensor, expected: Tensor, *, fraction: float = 0.0, level: float | Tensor = 1.0) -> None:
-    """Check that at most `fraction` of the values differ by more than one gray level, which is `level` in their scale."""
+    """Check that at most `fraction` of the values differ by more than a gray level, which is `level` in their scale."""
     assert found.dtype == expected.dtype and found.shape == expected.shape
     gaps = (found.cpu().double() - expected.double()).abs() / level
     apart = (gaps > 1.001).double().mean().item()

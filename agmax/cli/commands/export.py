@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from agmax.cli.commands.shared import Result, print_notes
+from agmax.cli.commands.shared import ModeResult, print_notes
 from agmax.cli.parser import Request
 from agmax.config import resolve
 from agmax.core.errors import UsageError
@@ -13,7 +13,7 @@ from agmax.experiments import export, model
 from agmax.experiments.start import Start, find_weights
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Write the weights of a checkpoint, or the initial weights of a configuration."""
     options = request.options
     word, normalizes = options["word"], options["normalize"]
