@@ -26,7 +26,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether the training is finished."""
+        """Return whether the training is finished."""
         return (self.path / "result.json").is_file()
 
     @classmethod
@@ -102,7 +102,7 @@ class RunFolder:
         storage.append(self.metrics_path, json.dumps(row) + "\n")
 
     def would_be_best(self, row: dict[str, Any]) -> bool:
-        """Tell whether a row is better than all rows in metrics.jsonl; of equal rows the first is the best."""
+        """Return whether a row is better than all rows in metrics.jsonl; of equal rows the first is the best."""
         key = best_key(row)
         return all(_metric_value(row, key) > _metric_value(other, key) for other in self.rows() if key in other)
 

@@ -22,7 +22,7 @@ def capitalize(text: str) -> str:
 
 
 def is_unequal(ratio: float) -> bool:
-    """Tell whether a ratio of samples seen differs from 1."""
+    """Return whether a ratio of samples seen differs from 1."""
     return abs(ratio - 1) > UNEQUAL_COMPUTE
 
 

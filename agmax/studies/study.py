@@ -166,7 +166,7 @@ def too_few_seeds(study: Study) -> list[str]:
 
 
 def _is_missing(planned: PlannedRun, record_of: Mapping[str, Record], *, fresh: bool) -> bool:
-    """Tell whether a run has no record; with `fresh`, records of other code do not count."""
+    """Return whether a run has no record; with `fresh`, records of other code do not count."""
     return planned.key not in record_of or (fresh and record_of[planned.key].get("code") != fingerprint())
 
 

@@ -33,7 +33,7 @@ def make_pipeline(name: str, dataset: str = "cifar10", **settings: Any) -> Augme
     return Augmentation(resolve(name, dataset=dataset, settings=typed).config)
 
 
-def sample_of(count: int = 12, channels: int = 3, size: int = 32, seed: int = 0) -> RawBatch:
+def raw_batch(count: int = 12, channels: int = 3, size: int = 32, seed: int = 0) -> RawBatch:
     return RawBatch(
         random_images(count, channels, size, size, seed=seed), torch.arange(count) % 10, torch.arange(count)
     )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from agmax.core.batch import Batch, RawBatch
-from helpers.augment import sample_of
+from helpers.augment import raw_batch
 
 
 def on_a_canvas(image: Tensor, down: int, right: int, color: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def on_a_canvas(image: Tensor, down: int, right: int, color: Tensor) -> Tensor:
 
 
 def white(count: int, size: int = 32) -> RawBatch:
-    return sample_of(count)._replace(images=torch.full((count, 3, size, size), 255, dtype=torch.uint8))
+    return raw_batch(count)._replace(images=torch.full((count, 3, size, size), 255, dtype=torch.uint8))
 
 
 def visible_pixels(batch: Batch) -> Tensor:
