@@ -192,4 +192,4 @@ def _first_line(kind: type) -> str:
 
 def _refuse(name: str, table: dict[str, Any], what: str) -> None:
     if name in table:
-        raise ValueError(f"there is a {what} {name} already")
+        raise ValueError(f"there is a {what} {name} already. Choose another name")

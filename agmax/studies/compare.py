@@ -46,9 +46,8 @@ def compare_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
             remedy = "Restore it, or train again: runs of early releases lack some files"
             raise CheckpointError("run folder is incomplete", where=run.path, why=str(error), remedy=remedy) from error
         if "test" not in record["metrics"]:
-            raise UsageError(
-                "run without test metrics", where=run.path, why="it was trained with evaluation.test=false"
-            )
+            why = "it was trained with evaluation.test=false"
+            raise UsageError("run without test metrics", where=run.path, why=why, remedy="Leave it out")
         for number, variant in enumerate(variants):
             if not resolve.differences(variant.config, config, ignore=(*IRRELEVANT_SETTINGS, *NOT_OF_THE_VARIANT)):
                 if record["seed"] in variant.records:

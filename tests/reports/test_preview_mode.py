@@ -205,5 +205,6 @@ def test_a_figure_is_a_png_file(name: str, run: Run) -> None:
 def test_preview_needs_a_configuration_two_images_and_a_known_word(run: Run) -> None:
     assert run("--preview").err == "error: no configuration. Give --config NAME; see --list\n"
     answer = run("--preview", *TINY, "dataset.train_limit=1")
-    assert (answer.status, answer.err) == (3, "error: too few training images (1 in the data set): a step needs 2\n")
+    why = "a step needs 2. Add images, or raise dataset.train_limit"
+    assert (answer.status, answer.err) == (3, f"error: too few training images (1 in the data set): {why}\n")
     assert "invalid choice: 'weights'" in run("--preview=weights", *TINY).err
