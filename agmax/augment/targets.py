@@ -52,17 +52,21 @@ class Softening:
         check_range(self, "power")
         check_range(self, "max_confidence", high=1)
 
+    def confidence(self, visible: Tensor, num_classes: int) -> Tensor:
+        """Return the confidence for visible fractions of any shape, before it is shuffled or averaged."""
+        return confidence(
+            visible_overlap(visible, self.visibility),
+            num_classes=num_classes,
+            power=self.power,
+            max_confidence=self.max_confidence,
+        )
+
     def __call__(self, targets: Tensor, visible: Tensor, *, key: Key | None = None) -> tuple[Tensor, Tensor]:
         """Return target rows [..., K] and weights [...] for the visible fractions [...] of a complete batch.
 
         Confidences are shuffled by the key, or by a fresh one.
         """
-        confidences = confidence(
-            visible_overlap(visible, self.visibility),
-            num_classes=targets.shape[-1],
-            power=self.power,
-            max_confidence=self.max_confidence,
-        )
+        confidences = self.confidence(visible, targets.shape[-1])
         if self.confidence_source == "shuffled":
             order = torch.from_numpy((key or Key.fresh()).rng("softening").permutation(confidences.numel()))
             confidences = confidences.flatten()[order.to(confidences.device)].view_as(confidences)

@@ -206,7 +206,7 @@ def _each(change: other_programs.Change, images: list[Any]) -> tuple[Work, int]:
 
 
 def _runs_on(program: torch.nn.Module, images: Tensor) -> bool:
-    """Tell whether another program runs on the images' device; log why not."""
+    """Return whether another program runs on the images' device; log why not."""
     try:
         program.to(images.device)(images)
     except (RuntimeError, TypeError, ValueError) as error:

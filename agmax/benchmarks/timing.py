@@ -62,11 +62,11 @@ def time_programs(
 
 
 def _on_one_thread(work: Work) -> Work:
-    def limited(step: int) -> None:
+    def run_limited(step: int) -> None:
         with one_thread():
             work(step)
 
-    return limited
+    return run_limited
 
 
 @contextmanager

@@ -99,7 +99,8 @@ def _parts(config: Config) -> _Parts:
     sizes = [len(positions) for positions in positions_of_parts]
     if sizes[0] == 0 or (data.validation and sizes[1] == 0) or (data.extra_test and sizes[2] == 0):
         why = f"{len(images.labels)} images are divided into {sizes[0]}, {sizes[1]} and {sizes[2]}"
-        raise DataError("training, validation or extra_test without images", where="dataset.validation", why=why)
+        what, remedy = "training, validation or extra_test without images", "Write sizes that leave each an image"
+        raise DataError(what, where="dataset.validation", why=why, remedy=remedy)
     train, validation, extra = (subset(images, positions) for positions in positions_of_parts)
     return _Parts(train, validation if data.validation else None, extra if data.extra_test else None)
 

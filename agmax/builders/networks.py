@@ -113,7 +113,7 @@ def _q_network(config: Config) -> QNetwork | None:
 
 
 def _returns_features(config: Config, backbone: nn.Module) -> bool:
-    """Tell whether the objective compares features.
+    """Return whether the objective compares features.
 
     Raises:
         UsageError: it does, and the backbone's classifier is not a linear layer.

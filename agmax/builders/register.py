@@ -96,7 +96,7 @@ def objective(name: str, row: Objective, *, about: str = "") -> Objective:
 
 
 def schedule(name: str) -> Callable[[Function], Function]:
-    """Register a schedule: a function `(now: Moment, *, ...) -> factor of the base learning rate`.
+    """Register a schedule: a function `(now: TrainingProgress, *, ...) -> factor of the base learning rate`.
 
     Its keyword arguments are the settings `schedule.KEYWORD`.
 
@@ -192,4 +192,4 @@ def _first_line(kind: type) -> str:
 
 def _refuse(name: str, table: dict[str, Any], what: str) -> None:
     if name in table:
-        raise ValueError(f"there is a {what} {name} already")
+        raise ValueError(f"there is a {what} {name} already. Choose another name")

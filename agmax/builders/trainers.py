@@ -140,7 +140,8 @@ def num_steps(config: Config, num_images: int) -> int:
     """
     steps = sampler.num_steps(num_images, config.train.batch_size)
     if steps == 0:
-        raise DataError("too few training images", where=f"{num_images} in the data set", why="a step needs 2")
+        where, remedy = f"{num_images} in the data set", "Add images, or raise dataset.train_limit"
+        raise DataError("too few training images", where=where, why="a step needs 2", remedy=remedy)
     return steps
 
 

@@ -82,7 +82,7 @@ def _import_file(path: Path) -> None:
 
 
 def _is_full_memory(error: Exception) -> bool:
-    """Tell whether an error reports a lack of memory, on CPU or GPU."""
+    """Return whether an error reports a lack of memory, on CPU or GPU."""
     import torch
 
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in FULL)

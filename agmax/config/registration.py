@@ -28,7 +28,7 @@ def refuse_known_part(part: str) -> None:
         ValueError: a part or data set of this name exists already.
     """
     if any(names.fragment(group, part) for group in ("dataset", "model", "augment", "method")):
-        raise ValueError(f"there is a part {part} already")
+        raise ValueError(f"there is a part {part} already. Choose another name")
 
 
 def register_part(group: str, part: str, settings: dict[str, Any], *, about: str) -> None:
@@ -49,7 +49,7 @@ def register_choice(slot: str, word: str, settings: Settings) -> None:
         ValueError: a word or a setting of this name exists already.
     """
     if any(word in words for words in CHOICES.values()) or word in AugmentConfig.model_fields:
-        raise ValueError(f"there is a word {word} of augment already")
+        raise ValueError(f"there is a word {word} of augment already. Choose another name")
     block = _block(word, settings)
     _register("augment", word, {word: RegisteredSetting(TypeAdapter(block), {})})
     CHOICES[slot][word] = None

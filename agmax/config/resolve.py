@@ -69,7 +69,7 @@ class LayeredConfig(NamedTuple):
 
     @property
     def names_data(self) -> bool:
-        """Tell whether the user named a data set, in a file, by a flag or by an override."""
+        """Return whether the user named a data set, in a file, by a flag or by an override."""
         return self.dataset is not None or "dataset.name" in self.typed
 
     def value(self, key: str) -> Any:
@@ -217,7 +217,7 @@ def _stack(source: str, seen: tuple[str, ...] = ()) -> _Stack:
 
 
 def is_path(source: str) -> bool:
-    """Tell whether a configuration is given as a path, not as a name."""
+    """Return whether a configuration is given as a path, not as a name."""
     return source.endswith((".yaml", ".yml")) or "/" in source
 
 

@@ -76,7 +76,8 @@ def partition(
     sizes = [round(size if size >= 1 else size * len(labels)) for size in (validation, extra_test)]
     if sum(sizes) + (limit or 0) > len(labels):
         why = f"{limit or 0} to train on and {sum(sizes)} to hold out are more than the {len(labels)} images"
-        raise DataError("too few images", where="dataset.train_limit", why=why)
+        remedy = "Lower dataset.train_limit, dataset.validation or dataset.extra_test"
+        raise DataError("too few images", where="dataset.train_limit", why=why, remedy=remedy)
     held_out = _take(labels, split_order.flip(0), _proportional_counts(labels, sizes[0]))
     is_free = torch.ones(len(labels), dtype=torch.bool)
     is_free[held_out] = False

@@ -28,9 +28,9 @@ ImageTransform = Callable[[Tensor, Tensor], Tensor]
 
 
 class OutputHandler(Protocol):
-    """Receives the output of a model: the index of the transform, logits [B, K] and the batch of samples."""
+    """Receives the output of a model: the index of the transform, logits [B, K] and the batch itself."""
 
-    def __call__(self, index: int, logits: Tensor, sample: RawBatch) -> None: ...
+    def __call__(self, index: int, logits: Tensor, raw: RawBatch) -> None: ...
 
 
 @torch.inference_mode()
@@ -53,12 +53,12 @@ def forward_batches(
     model.eval()
     center, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     batches = sequential_batches(len(data), batch_size)
-    samples = prefetch(data.batches(batches, epoch=0), device)
-    progress = tqdm(samples, "evaluate", len(batches), leave=False, disable=None)
-    for positions, sample in zip(batches, progress, strict=True):
-        images = normalize(sample.images, center, scale)
+    raw_batches = prefetch(data.batches(batches, epoch=0), device)
+    progress = tqdm(raw_batches, "evaluate", len(batches), leave=False, disable=None)
+    for positions, raw in zip(batches, progress, strict=True):
+        images = normalize(raw.images, center, scale)
         for index, transform in enumerate(transforms):
-            handle(index, model(transform(images, positions)[:, None]).logits[:, 0].float(), sample)
+            handle(index, model(transform(images, positions)[:, None]).logits[:, 0].float(), raw)
     model.train(was_training)
 
 
@@ -66,8 +66,8 @@ def predict(model: nn.Module, data: Loader, **options: Any) -> Predictions:
     """Return the logits of every image; `options` are the keyword arguments of `forward_batches`."""
     parts: list[Predictions] = []
 
-    def collect(index: int, logits: Tensor, sample: RawBatch) -> None:
-        parts.append(Predictions(logits.cpu(), sample.labels.cpu(), sample.indices))
+    def collect(index: int, logits: Tensor, raw: RawBatch) -> None:
+        parts.append(Predictions(logits.cpu(), raw.labels.cpu(), raw.indices))
 
     forward_batches(model, data, collect, **options)
     return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from agmax.augment.erasing import Boxes, erase_
 from agmax.augment.geometry import shifted_crop
 from agmax.augment.soft_crop import visible_fraction
+from agmax.core.batch import RawBatch
 from agmax.core.rng import generator
 from agmax.data.loader import Loader
 from agmax.evaluation.predict import ImageTransform, forward_batches
@@ -94,8 +95,8 @@ def _accuracy(
     """Return top1 in percent and nll in nats for each transform."""
     sums = torch.zeros(2, len(transforms), dtype=torch.float64, device=device)
 
-    def add(index: int, logits: Tensor, sample: Any) -> None:
-        labels = sample.labels.to(device)
+    def add(index: int, logits: Tensor, raw: RawBatch) -> None:
+        labels = raw.labels.to(device)
         sums[0, index] += (logits.argmax(-1) == labels).sum()
         sums[1, index] += nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
 

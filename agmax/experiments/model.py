@@ -86,7 +86,9 @@ def assemble(
     try:
         torch_device = torch.device(device)
     except RuntimeError as error:
-        raise UsageError("wrong device", where=device, why="torch has no device of this name") from error
+        raise UsageError(
+            "wrong device", where=device, why="torch has no device of this name", remedy="Give cpu or cuda"
+        ) from error
     if torch_device.type == "cuda":
         devices.choose_device("cuda")  # raises ResourceError if there is no GPU
     classifier.autocast = devices.autocast_dtype(config.evaluation.precision, torch_device)

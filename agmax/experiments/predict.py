@@ -31,7 +31,7 @@ class FilePrediction(NamedTuple):
 class FilePredictions(NamedTuple):
     """The predictions for all readable files, and the unreadable ones."""
 
-    predictions: list[FilePrediction]
+    readable: list[FilePrediction]
     unreadable: dict[str, str]  # path -> reason
 
 
@@ -92,7 +92,7 @@ def predict_files(
                 probabilities = model(torch.stack(list(good.values())).to(device)).softmax(-1)
                 top = probabilities.topk(min(top_k, len(names)))
                 for path, values, classes in zip(good, top.values.tolist(), top.indices.tolist(), strict=True):
-                    result.predictions.append(FilePrediction(str(path), [names[k] for k in classes], values))
+                    result.readable.append(FilePrediction(str(path), [names[k] for k in classes], values))
             bar.update(len(part))
     return result
 
@@ -119,7 +119,7 @@ def as_mapping(predictions: FilePredictions) -> dict[str, Any]:
                     for name, probability in zip(item.classes, item.probabilities, strict=True)
                 ],
             }
-            for item in predictions.predictions
+            for item in predictions.readable
         ],
         "unreadable": predictions.unreadable,
     }
@@ -127,10 +127,10 @@ def as_mapping(predictions: FilePredictions) -> dict[str, Any]:
 
 def write_csv(predictions: FilePredictions, file: TextIO) -> None:
     """Write a CSV line for each file: its path, then pairs of class and probability, the most probable first."""
-    num_classes = max((len(item.classes) for item in predictions.predictions), default=0)
+    num_classes = max((len(item.classes) for item in predictions.readable), default=0)
     writer = csv.writer(file, lineterminator="\n")
     columns = [f"{word}_{k}" for k in range(1, num_classes + 1) for word in ("class", "probability")]
     writer.writerow(["file", *columns])
-    for item in predictions.predictions:
+    for item in predictions.readable:
         pairs = zip(item.classes, item.probabilities, strict=True)
         writer.writerow([item.path, *(field for name, value in pairs for field in (name, f"{value:.6f}"))])

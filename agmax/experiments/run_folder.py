@@ -26,7 +26,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether the training is finished."""
+        """Return whether the training is finished."""
         return (self.path / "result.json").is_file()
 
     @classmethod
@@ -102,7 +102,7 @@ class RunFolder:
         storage.append(self.metrics_path, json.dumps(row) + "\n")
 
     def would_be_best(self, row: dict[str, Any]) -> bool:
-        """Tell whether a row is better than all rows in metrics.jsonl; of equal rows the first is the best."""
+        """Return whether a row is better than all rows in metrics.jsonl; of equal rows the first is the best."""
         key = best_key(row)
         return all(_metric_value(row, key) > _metric_value(other, key) for other in self.rows() if key in other)
 
@@ -129,16 +129,6 @@ def best_key(row: dict[str, Any]) -> str:
 def _metric_value(row: dict[str, Any], key: str) -> float:
     value = float(row[key])
     return -1.0 if math.isnan(value) else value
-
-
-def check_runs_dir(runs_dir: str) -> None:
-    """Check before a training that its results can be written.
-
-    Raises:
-        OutputError: the folder cannot be created or written.
-    """
-    folder, remedy = Path(runs_dir).expanduser(), "Set train.runs_dir to a folder you can write"
-    storage.check_writable(folder, is_folder=True, what="cannot write the output folder", remedy=remedy)
 
 
 def find_runs(runs_dir: str, name: str, stem: str) -> Iterator[RunFolder]:

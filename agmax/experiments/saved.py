@@ -157,7 +157,8 @@ def check_classes(config: Config, class_names: Sequence[str], *, known: Sequence
     data, weights = describe_classes(class_names), describe_classes(known)
     if config.dataset.name == dataset:
         why = f"the data set has {data}, the weights {weights}"
-        raise DataError("classes have changed", where=config.dataset.root, why=why)
+        remedy = "Restore them, or train a new model"
+        raise DataError("classes have changed", where=config.dataset.root, why=why, remedy=remedy)
     log.info("note: classes are matched by their index: the data set has %s, the weights %s", data, weights)
 
 

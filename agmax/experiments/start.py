@@ -9,10 +9,10 @@ from agmax import builders
 from agmax.config import resolve
 from agmax.config.resolve import ConfigRequest, LayeredConfig, Resolved, Setting
 from agmax.config.schema import Config
-from agmax.core import devices
+from agmax.core import devices, storage
 from agmax.core.errors import CheckpointError, UsageError
 from agmax.core.logs import log
-from agmax.experiments.run_folder import RunFolder, check_runs_dir, find_runs
+from agmax.experiments.run_folder import RunFolder, find_runs
 from agmax.experiments.saved import Checkpoint, load, locate, newest
 from agmax.training.checkpoint_folder import CheckpointFolder
 
@@ -117,7 +117,8 @@ def _prepare(resolved: Resolved) -> Resolved:
     config = resolved.config
     devices.choose_device(config.train.device)
     builders.check_optimizer(config)
-    check_runs_dir(config.train.runs_dir)
+    folder, remedy = Path(config.train.runs_dir).expanduser(), "Set train.runs_dir to a folder you can write"
+    storage.check_writable(folder, is_folder=True, what="cannot write the output folder", remedy=remedy)
     return resolved._replace(config=builders.with_num_classes(config, lambda: builders.split(config, "train")))
 
 
@@ -152,7 +153,7 @@ def find_unfinished(config: Config) -> Path | None:
     """Return the newest unfinished run folder of the same configuration, None if there is none."""
     for run in find_runs(config.train.runs_dir, config.name, stem(config)):
         run_config = settings_of(run)
-        if run_config is not None and not differences(run_config, config) and run.read_json("result.json") is None:
+        if run_config is not None and not differences(run_config, config) and not run.is_finished:
             return run.path
     return None
 

@@ -93,7 +93,7 @@ def _finished_result(run: RunFolder) -> Result:
     """Return the result of a finished run.
 
     Raises:
-        CheckpointError: result.json is incomplete.
+        CheckpointError: result.json is damaged or incomplete.
     """
     try:
         result = Result.from_dict(run.read_json("result.json"))

@@ -22,7 +22,7 @@ def capitalize(text: str) -> str:
 
 
 def is_unequal(ratio: float) -> bool:
-    """Tell whether a ratio of samples seen differs from 1."""
+    """Return whether a ratio of samples seen differs from 1."""
     return abs(ratio - 1) > UNEQUAL_COMPUTE
 
 
@@ -57,7 +57,7 @@ def number(value: float, metric: str) -> str:
     return f"{value:.{METRICS[metric].decimals}f}"
 
 
-def signed(value: float, metric: str) -> str:
+def signed_number(value: float, metric: str) -> str:
     """Format a difference with its sign; a difference that rounds to zero is positive."""
     decimals = METRICS[metric].decimals
     return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", MINUS)
@@ -73,7 +73,7 @@ def mean(value: Mean | None, metric: str) -> str:
 
 def interval(value: Interval | None, metric: str) -> str:
     """Format the ends of an interval of a difference; an empty string without one."""
-    return "" if value is None else f"[{signed(value.low, metric)}, {signed(value.high, metric)}]"
+    return "" if value is None else f"[{signed_number(value.low, metric)}, {signed_number(value.high, metric)}]"
 
 
 def over_images(item: Comparison, metric: str) -> str:
@@ -87,7 +87,7 @@ def over_images(item: Comparison, metric: str) -> str:
 
 def difference(item: Comparison, metric: str) -> str:
     """Format a difference and its interval."""
-    return f"{signed(item.difference.mean, metric)} {interval(item.difference.interval, metric)}".strip()
+    return f"{signed_number(item.difference.mean, metric)} {interval(item.difference.interval, metric)}".strip()
 
 
 def p_value(value: float | None) -> str:

@@ -33,7 +33,7 @@ def page(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         trim_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["breakable"] = breakable
+    environment.filters["allow_breaks"] = allow_breaks
     by_name = {drawing.name: drawing for drawing in drawings}
     return environment.get_template("page.html.j2").render(
         analysis=analysis,
@@ -85,7 +85,7 @@ def svg(drawing: Drawing) -> Markup:
     return Markup(f'<svg {box[0]} role="img" aria-label="{label}">{inside}')
 
 
-def breakable(text: str) -> Markup:
+def allow_breaks(text: str) -> Markup:
     """Escape a name, and allow line breaks after dots, underscores and slashes."""
     return Markup("<wbr>").join(re.split(r"(?<=[._/])(?=[^\W\d])", text))
 

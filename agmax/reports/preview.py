@@ -84,7 +84,7 @@ class Layout(NamedTuple):
         return MARGIN + column * (self.width + MARGIN), HEADER + row * (self.height + MARGIN)
 
 
-def figure(
+def draw(
     batch: Batch, labels: Tensor, class_names: Sequence[str], *, mean: list[float], std: list[float], title: str
 ) -> Figure:
     """Draw the first 16 images of a batch, one frame each, with its V views side by side.
@@ -146,7 +146,7 @@ def save(figure: Figure, path: Path, *, force: bool = False) -> None:
 
     Raises:
         OutputError: the file cannot be written, or must not be replaced.
-        TakenError: the file exists, and `force` is false.
+        AlreadyExistsError: the file exists, and `force` is false.
     """
     with output_file(path, force=force) as file:
         figure.savefig(file, format="png", metadata={"Software": None})  # equal figures give equal files

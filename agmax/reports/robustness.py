@@ -11,15 +11,15 @@ from agmax.core.storage import output_file
 from agmax.reports import style
 
 
-def figure(result: Mapping[str, Any]) -> Figure:
+def draw(result: Mapping[str, Any]) -> Figure:
     """Draw accuracy over the occluded fraction, or over the offset of the crop, or both side by side."""
     panels = [name for name in PANELS if name in result]
-    with style.figures(4.2, len(panels)) as (drawn, axes):
+    with style.figures(4.2, len(panels)) as (figure, axes):
         num_images = result[panels[0]]["num_images"]
-        drawn.suptitle(f"{result['config']} on {result['dataset']}, {num_images:,} images", wrap=True)
+        figure.suptitle(f"{result['config']} on {result['dataset']}, {num_images:,} images", wrap=True)
         for name, panel in zip(panels, axes, strict=True):
             PANELS[name](panel, result[name])
-    return drawn
+    return figure
 
 
 def save(result: Mapping[str, Any], path: Path, *, force: bool = False) -> None:
@@ -27,11 +27,11 @@ def save(result: Mapping[str, Any], path: Path, *, force: bool = False) -> None:
 
     Raises:
         OutputError: the file cannot be written, or must not be replaced.
-        TakenError: the file exists, and `force` is false.
+        AlreadyExistsError: the file exists, and `force` is false.
     """
-    drawn = figure(result)
+    figure = draw(result)
     with output_file(path, force=force) as file:
-        style.save(drawn, file)
+        style.save(figure, file)
 
 
 def _draw_occlusion(axes: Axes, table: Mapping[str, Any]) -> None:

@@ -364,7 +364,7 @@ def _verdict(difference: PairedDifference, equivalence: Equivalence, metric: str
 
 
 def _holds(difference: PairedDifference, expect: str, *, lower_is_better: bool) -> bool | None:
-    """Tell whether the result of a check is as expected; None with too few seeds."""
+    """Return whether the result of a check is as expected; None with too few seeds."""
     if not expect or difference.interval is None:
         return None
     low, high = difference.interval

@@ -42,13 +42,12 @@ def compare_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
         assert config is not None, "a finished run has a configuration"
         try:
             record = records.record_of_run(run)
-        except (KeyError, OSError, ValueError) as error:
+        except (KeyError, OSError, TypeError, ValueError) as error:
             remedy = "Restore it, or train again: runs of early releases lack some files"
             raise CheckpointError("run folder is incomplete", where=run.path, why=str(error), remedy=remedy) from error
         if "test" not in record["metrics"]:
-            raise UsageError(
-                "run without test metrics", where=run.path, why="it was trained with evaluation.test=false"
-            )
+            why = "it was trained with evaluation.test=false"
+            raise UsageError("run without test metrics", where=run.path, why=why, remedy="Leave it out")
         for number, variant in enumerate(variants):
             if not resolve.differences(variant.config, config, ignore=(*IRRELEVANT_SETTINGS, *NOT_OF_THE_VARIANT)):
                 if record["seed"] in variant.records:
@@ -76,7 +75,7 @@ def compare_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
 def _finished_run(text: str, runs_dir: str) -> RunFolder:
     path = _find_run(text, runs_dir)
     run = RunFolder(path)
-    if not path.is_dir() or run.read_json("result.json") is None:
+    if not run.is_finished:
         why = "it has no result.json"
         remedy = "Give finished run folders; --train --resume finishes one"
         raise CheckpointError("not a finished run", where=path, why=why, remedy=remedy)

@@ -56,7 +56,7 @@ def key(config: Config) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def tuning(study: Study, typed: TypedSettings) -> list[PlannedRun]:
+def tuning_runs(study: Study, typed: TypedSettings) -> list[PlannedRun]:
     """Return the runs of the tuning, seed by seed, so that all variants progress equally."""
     without_test = Setting("evaluation.test", False, "the tuning, which never reads the test images")
     return [
@@ -67,7 +67,7 @@ def tuning(study: Study, typed: TypedSettings) -> list[PlannedRun]:
     ]
 
 
-def results(study: Study, typed: TypedSettings, chosen: dict[str, Sequence[Setting]]) -> list[PlannedRun]:
+def result_runs(study: Study, typed: TypedSettings, chosen: dict[str, Sequence[Setting]]) -> list[PlannedRun]:
     """Return the runs evaluated on the test images, seed by seed, each variant with its chosen settings."""
     seeds = sorted({seed for variant in study.variants.values() for seed in variant.seeds})
     return [

@@ -22,6 +22,7 @@ ENVIRONMENT_KEYS = ("torch", "device_name", "num_gpus", "threads", "precision", 
 CURVES = ("train_loss", "validation_top1", "test_top1")
 
 WHAT, REMEDY = "cannot write the results", "Copy the study file to a writable folder, and give its path"
+"""The texts of an error when records cannot be written."""
 
 
 def record_of_run(run: RunFolder) -> Record:
@@ -177,12 +178,3 @@ def append_record(path: Path, record: Record) -> None:
             file.truncate(len(content) - len(last_line))
         file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         storage.sync(file)
-
-
-def check_writable(path: Path) -> None:
-    """Check before the first training that records can be written.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    storage.check_writable(path, what=WHAT, remedy=REMEDY)

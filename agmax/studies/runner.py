@@ -235,7 +235,9 @@ def num_jobs(typed: int | None, gpus: Sequence[str]) -> int:
         ResourceError: there are fewer GPUs than jobs.
     """
     if typed and gpus and typed > len(gpus):
-        raise ResourceError("fewer GPUs than jobs", where=f"--jobs={typed}", why=f"{len(gpus)} GPUs are visible")
+        raise ResourceError(
+            "fewer GPUs than jobs", where=f"--jobs={typed}", why=f"{len(gpus)} GPUs are visible", remedy="Lower it"
+        )
     return typed or max(1, len(gpus))
 
 

@@ -53,11 +53,11 @@ class Study(NamedTuple):
     unequal_trials: str  # why some variants have fewer trials
 
     @property
-    def results(self) -> Path:
+    def records_path(self) -> Path:
         """Return the path of the records of finished runs (JSON lines)."""
         return self.path.parent / "results" / f"{self.name}.jsonl"
 
-    def chosen(self, suffix: str = "") -> Path:
+    def choices_path(self, suffix: str = "") -> Path:
         """Return the path of the settings that the tuning chose; `suffix` distinguishes overridden studies."""
         return self.path.parent / "results" / f"{self.name}{suffix}.chosen.yaml"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+from agmax.core import storage
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
 from agmax.experiments.source_hash import fingerprint
@@ -16,8 +17,6 @@ from agmax.studies.plan import PlannedRun, TypedSettings
 from agmax.studies.records import Record
 from agmax.studies.spec import Study
 from agmax.studies.tuning import Choice, Tuning
-
-Result = dict[str, Any]
 
 
 class Phase(NamedTuple):
@@ -44,7 +43,7 @@ class Options(NamedTuple):
 class StudyOutcome(NamedTuple):
     """The outcome of one call of a study."""
 
-    result: Result
+    result: dict[str, Any]  # for --json
     analysis: Analysis | None  # where all runs are finished
     folder: Path  # of tables and figures
 
@@ -63,7 +62,7 @@ def run(study_file: Path, typed: TypedSettings = TypedSettings(), options: Optio
             remedy = spec.SET_BY_THE_STUDY[setting.key]
             raise UsageError(f"{setting.key} is the study's to set", where=setting.origin, remedy=remedy)
     phase = phase_of(study, typed)
-    record_of = records.read_records(study.results)
+    record_of = records.read_records(study.records_path)
     missing = [planned for planned in phase.planned_runs if _is_missing(planned, record_of, fresh=options.fresh)]
     to_train = missing
     if options.run_number is not None:
@@ -92,9 +91,9 @@ def run(study_file: Path, typed: TypedSettings = TypedSettings(), options: Optio
     if options.dry_run:
         return StudyOutcome({**_result(study, phase, to_train), "estimated_seconds": seconds}, None, folder)
     if to_train:
-        records.check_writable(study.results)
+        storage.check_writable(study.records_path, what=records.WHAT, remedy=records.REMEDY)
         _train(study, phase, to_train, folder, num_done=num_done, jobs=jobs, gpus=gpus, options=options)
-        record_of = records.read_records(study.results)
+        record_of = records.read_records(study.records_path)
     result = _result(study, phase, [])
     if options.run_number is not None:
         return StudyOutcome(result, None, folder)
@@ -107,16 +106,16 @@ def run(study_file: Path, typed: TypedSettings = TypedSettings(), options: Optio
 
 def phase_of(study: Study, typed: TypedSettings) -> Phase:
     """Return the tuning until its choices are written, then the runs evaluated on the test images."""
-    tune = tuning.tuning(study, typed)
+    tune = tuning.plan_tuning(study, typed)
     choices = tuning.read_choices(tune)
     if study.trials and choices is None:
         return Phase("tuning", tune.planned_runs, tune, None)
-    return Phase("results", plan.results(study, typed, tuning.chosen_settings(choices)), tune, choices)
+    return Phase("results", plan.result_runs(study, typed, tuning.chosen_settings(choices)), tune, choices)
 
 
 def analyze_study(study: Study, phase: Phase, record_of: Mapping[str, Record]) -> Analysis:
     """Analyze the finished runs of a study; `record_of` maps keys of runs to records."""
-    without_overrides = plan.results(study, TypedSettings(), tuning.chosen_settings(phase.choices))
+    without_overrides = plan.result_runs(study, TypedSettings(), tuning.chosen_settings(phase.choices))
     published = {planned.key for planned in without_overrides}
     variants = []
     for variant in study.variants.values():
@@ -167,7 +166,7 @@ def too_few_seeds(study: Study) -> list[str]:
 
 
 def _is_missing(planned: PlannedRun, record_of: Mapping[str, Record], *, fresh: bool) -> bool:
-    """Tell whether a run has no record; with `fresh`, records of other code do not count."""
+    """Return whether a run has no record; with `fresh`, records of other code do not count."""
     return planned.key not in record_of or (fresh and record_of[planned.key].get("code") != fingerprint())
 
 
@@ -271,7 +270,7 @@ class _Progress:
             **records.record_of_run(outcome.run),
         }
         record["seed"] = planned.seed  # without the variant's offset, which is part of the settings
-        records.append_record(self.study.results, record)
+        records.append_record(self.study.records_path, record)
         self.num_done += 1
         self.num_added += 1
         seconds = (time.monotonic() - self._started) / self.num_added
@@ -298,7 +297,7 @@ def _freeze(tune: Tuning, record_of: Mapping[str, Record]) -> None:
     log.info("chosen settings: %s. Commit the file; the next --study measures on the test images", tune.path)
 
 
-def _result(study: Study, phase: Phase, missing: Sequence[PlannedRun]) -> Result:
+def _result(study: Study, phase: Phase, missing: Sequence[PlannedRun]) -> dict[str, Any]:
     return {
         "mode": "study",
         "study": study.name,

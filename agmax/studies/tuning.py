@@ -35,11 +35,11 @@ class Tuning(NamedTuple):
     path: Path
 
 
-def tuning(study: Study, typed: TypedSettings) -> Tuning:
-    """Return the tuning of a study; with overrides that change its runs, its choices go to a separate file."""
-    planned_runs = plan.tuning(study, typed)
-    digest, digest_of_file = _digest(planned_runs), _digest(plan.tuning(study, TypedSettings()))
-    return Tuning(study, planned_runs, digest, study.chosen("" if digest == digest_of_file else f"-{digest}"))
+def plan_tuning(study: Study, typed: TypedSettings) -> Tuning:
+    """Plan the tuning of a study; with overrides that change its runs, its choices go to a separate file."""
+    planned_runs = plan.tuning_runs(study, typed)
+    digest, digest_of_file = _digest(planned_runs), _digest(plan.tuning_runs(study, TypedSettings()))
+    return Tuning(study, planned_runs, digest, study.choices_path("" if digest == digest_of_file else f"-{digest}"))
 
 
 def _digest(planned_runs: Sequence[PlannedRun]) -> str:

@@ -176,10 +176,10 @@ class Trainer:
             len(self.data), self.plan.batch_size, seed=self.plan.seed, epoch=epoch, start=start
         )
         num_images = 0
-        with closing(prefetch(self.data.batches(batches, epoch=epoch), self.make_step.device)) as samples:
-            for sample in self._progress(samples, epoch, start):
-                self._add(self.train_step(sample), len(sample.labels))
-                num_images += len(sample.labels)
+        with closing(prefetch(self.data.batches(batches, epoch=epoch), self.make_step.device)) as raw_batches:
+            for raw in self._progress(raw_batches, epoch, start):
+                self._add(self.train_step(raw), len(raw.labels))
+                num_images += len(raw.labels)
                 self.step += 1
                 is_last = self.step % self.plan.steps_per_epoch == 0
                 if self.step % self.plan.log_every_steps == 0:
@@ -295,11 +295,11 @@ class Trainer:
 
     # --- text ------------------------------------------------------------------------------------------------
 
-    def _progress(self, samples: Iterable[RawBatch], epoch: int, start: int) -> Iterator[RawBatch]:
+    def _progress(self, raw_batches: Iterable[RawBatch], epoch: int, start: int) -> Iterator[RawBatch]:
         title = f"epoch {epoch + 1}/{self.plan.epochs}"
-        bar = tqdm(samples, title, self.plan.steps_per_epoch, initial=start, leave=False, disable=None)
-        for num_steps, sample in enumerate(bar, start=start + 1):
-            yield sample
+        bar = tqdm(raw_batches, title, self.plan.steps_per_epoch, initial=start, leave=False, disable=None)
+        for num_steps, raw in enumerate(bar, start=start + 1):
+            yield raw
             self._log_remaining_time()
             if bar.disable and num_steps % self.plan.log_every_steps == 0:
                 log.info("%s step %d/%d", title, num_steps, self.plan.steps_per_epoch)

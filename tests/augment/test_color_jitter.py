@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 from agmax.augment import color, policies
 from agmax.augment.operations import CODES, NAMES
 from agmax.core.rng import generator
-from helpers.augment import make_pipeline, sample_of
+from helpers.augment import make_pipeline, raw_batch
 from helpers.operations import torchvision_answer
 from helpers.policies import NUM_DRAWS, assert_drawn_from, assert_independent, normalized, policy_rng
 
@@ -53,31 +53,31 @@ ADJUST = {
 
 
 def test_color_jitter_equals_torchvisions_adjustments_in_the_drawn_order() -> None:
-    sample = sample_of(60)
+    raw = raw_batch(60)
     make = make_pipeline("ResNet8-no_basic_augment", **JITTER)
-    batch = make(sample, step=2)
+    batch = make(raw, step=2)
     codes, factors = policies.color_jitter(
         60, brightness=0.4, contrast=0.4, saturation=0.4, rng=generator(0, "augment", 2, "color jitter", 0)
     )
     expected = []
-    for place, image in enumerate(sample.images):
+    for place, image in enumerate(raw.images):
         for code, factor in zip(codes[place].tolist(), factors[place].tolist(), strict=True):
             image = ADJUST[NAMES[code]](image, factor)
         expected.append(image)
     levels = (batch.images[:, 0] * make.std[:, None, None] + make.mean[:, None, None]) * 255
     assert torch.equal(levels.round(), torch.stack(expected).float())
-    assert (levels.round() != sample.images).float().mean() > 0.5
+    assert (levels.round() != raw.images).float().mean() > 0.5
 
 
 def test_color_jitter_follows_the_policy() -> None:
-    sample = sample_of(16)
+    raw = raw_batch(16)
     make = make_pipeline("ResNet8-no_basic_augment-trivial_augment", augment__color_jitter__brightness=0.4)
     codes, values = policies.trivial_augment(16, 32, 32, rng=policy_rng(0, 0))
     jitters, factors = policies.color_jitter(
         16, brightness=0.4, contrast=0.0, saturation=0.0, rng=generator(0, "augment", 0, "color jitter", 0)
     )
-    batch = make(sample, step=0)
-    for place, image in enumerate(sample.images):
+    batch = make(raw, step=0)
+    for place, image in enumerate(raw.images):
         factor = float(factors[place][jitters[place] == CODES["Brightness"]][0])
         changed = torchvision_answer(image, NAMES[codes[place, 0]], float(values[place, 0]))
         expected = normalized(functional.adjust_brightness(changed, factor), make)
@@ -90,12 +90,12 @@ DEVIATIONS = (0.2175, 0.0188, 0.0045)
 
 def test_pca_lighting_equals_adding_principal_components_before_normalization() -> None:
     """Channel c of the image on the scale 0 to 1 gets the sum over k of V[c][k] * alpha_k * lambda_k."""
-    sample = sample_of(20)
+    raw = raw_batch(20)
     make = make_pipeline("ResNet8-no_basic_augment-agmax", augment__pca_lighting__std=0.1)
-    batch = make(sample, step=4)
+    batch = make(raw, step=4)
     for view in (0, 1):
         amounts = generator(0, "augment", 4, "lighting", view).normal(0, 0.1, (20, 3))
-        for place, image in enumerate(sample.images):
+        for place, image in enumerate(raw.images):
             shifted = image.double() / 255
             for channel in range(3):
                 shift = sum(PRINCIPAL[channel][k] * amounts[place, k] * DEVIATIONS[k] for k in range(3))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agmax.augment import operations
 from agmax.augment.operations import CODES, NAMES, OPERATIONS
-from helpers.operations import FACTORS, KINDS, apply_one, assert_same, picture
+from helpers.operations import FACTORS, KINDS, apply_one, assert_same, random_image
 
 # --- every operation, value and kind of image ------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def cases(draw: st.DrawFn) -> Case:
     values = [draw(allowed_values(name, height, width)) for name in names]
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=len(names), max_size=len(names)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    return Case(torch.stack([picture(kind, (channels, height, width), rng) for kind in kinds]), names, values)
+    return Case(torch.stack([random_image(kind, (channels, height, width), rng) for kind in kinds]), names, values)
 
 
 @settings(deadline=None, max_examples=150)
@@ -84,7 +84,7 @@ def test_a_hundred_strengths_of_one_operation_equal_torchvision(name: str) -> No
     values = np.linspace(low, high, 101)
     values = values.round() if name.startswith("Translate") or name == "Posterize" else values
     rng = np.random.default_rng(0)
-    images = torch.stack([picture("any levels", (3, height, width), rng) for _ in values])
+    images = torch.stack([random_image("any levels", (3, height, width), rng) for _ in values])
     results = operations.apply_operations(images, np.full(101, CODES[name]), values)
     for result, image, value in zip(results, images, values.tolist(), strict=True):
         assert_same(result, image, name, value)
@@ -94,7 +94,7 @@ def test_a_hundred_strengths_of_one_operation_equal_torchvision(name: str) -> No
 def test_right_angles_equal_torchvision_whatever_the_shape(shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(0)
     for degrees in (-270.0, -180.0, -90.0, 90.0, 180.0, 270.0):
-        image = picture("any levels", shape, rng)
+        image = random_image("any levels", shape, rng)
         assert_same(apply_one(image, "Rotate", degrees), image, "Rotate", degrees)
 
 
@@ -120,7 +120,7 @@ def sample_images(seed: int) -> list[Tensor]:
     """Make images of every kind, gray and coloured, of few pixels and many: Equalize depends on their number."""
     rng = np.random.default_rng(seed)
     shapes = [(1, 8, 8), (3, 9, 12), (3, 32, 32), (1, 28, 28), (3, 64, 48)]
-    return [picture(kind, shape, rng) for kind in KINDS for shape in shapes for _ in range(4)]
+    return [random_image(kind, shape, rng) for kind in KINDS for shape in shapes for _ in range(4)]
 
 
 @pytest.mark.parametrize("name", EXACT_IN_PILLOW)
@@ -175,7 +175,7 @@ def random_case(count: int, shape: tuple[int, int, int], seed: int = 0) -> tuple
         "ShearY": lambda: rng.uniform(-1, 1),
     }
     values = np.array([float(draw.get(NAMES[code], lambda: rng.uniform(0, 2))()) for code in codes])
-    images = torch.stack([picture(str(rng.choice(KINDS)), shape, rng) for _ in range(count)])
+    images = torch.stack([random_image(str(rng.choice(KINDS)), shape, rng) for _ in range(count)])
     return images, codes, values
 
 
@@ -339,7 +339,7 @@ def test_shear_turns_about_the_top_left_corner(amount: float) -> None:
     With 0.5 that is 0.25, 0.75, 1.25, 1.75: 0, 1, 1, 2 pixels. ShearY does the same to columns.
     """
     height, width = 6, 9
-    image = picture("any levels", (1, height, width), np.random.default_rng(0))
+    image = random_image("any levels", (1, height, width), np.random.default_rng(0))
     expected = torch.zeros_like(image)
     for y in range(height):
         for x in range(width):
@@ -359,10 +359,10 @@ def test_rotate_turns_counter_clockwise_about_the_center() -> None:
 
 @pytest.mark.parametrize("name", ["Brightness", "Contrast", "Color", "Sharpness"])
 def test_a_factor_of_one_changes_nothing(name: str) -> None:
-    image = picture("any levels", (3, 17, 22), np.random.default_rng(0))
+    image = random_image("any levels", (3, 17, 22), np.random.default_rng(0))
     assert torch.equal(apply_one(image, name, 1.0), image)
 
 
 def test_gray_images_have_no_color_to_change() -> None:
-    image = picture("any levels", (1, 17, 22), np.random.default_rng(0))
+    image = random_image("any levels", (1, 17, 22), np.random.default_rng(0))
     assert torch.equal(apply_one(image, "Color", 0.1), image)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from agmax.augment import geometry, soft_crop, targets
 from agmax.core.batch import Batch
-from helpers.augment import make_pipeline, random_images, sample_of
+from helpers.augment import make_pipeline, random_images, raw_batch
 from helpers.places import golden
 from helpers.soft_crop import expected_rows, on_a_canvas, visible_pixels, white
 
@@ -290,15 +290,15 @@ def test_targets_and_weights_follow_from_what_is_visible(power: float, highest: 
         "augment__softening__power": power,
         "augment__softening__max_confidence": highest,
     }
-    sample = white(60)
-    batch = make_pipeline("ResNet8-soft_crop-agmax", **settings)(sample, step=1)
+    raw = white(60)
+    batch = make_pipeline("ResNet8-soft_crop-agmax", **settings)(raw, step=1)
     confidence = highest - (highest - 0.1) * (1 - visible_pixels(batch)) ** power
     torch.testing.assert_close(batch.weights, confidence, atol=1e-6, rtol=0)
-    torch.testing.assert_close(batch.targets, expected_rows(sample.labels, confidence), atol=1e-6, rtol=0)
+    torch.testing.assert_close(batch.targets, expected_rows(raw.labels, confidence), atol=1e-6, rtol=0)
 
 
 def test_the_two_views_of_an_image_have_different_crops() -> None:
-    batch = make_pipeline("ResNet8-soft_crop-agmax")(sample_of(200), step=0)
+    batch = make_pipeline("ResNet8-soft_crop-agmax")(raw_batch(200), step=0)
     assert batch.visible is not None
     first, second = batch.visible.unbind(1)
     assert (first != second).float().mean() > 0.9
@@ -312,10 +312,10 @@ def test_smoothed_rows_are_softened_too() -> None:
 
     s = (confidence - 0.1) / 0.9 is what a certain row would keep of itself.
     """
-    sample = sample_of(60)
-    batch = make_pipeline("ResNet8-soft_crop-label_smoothing-agmax")(sample, step=0)
+    raw = raw_batch(60)
+    batch = make_pipeline("ResNet8-soft_crop-label_smoothing-agmax")(raw, step=0)
     torch.testing.assert_close(batch.targets.sum(-1), torch.ones(60, 2))
-    for place, label in enumerate(sample.labels.tolist()):
+    for place, label in enumerate(raw.labels.tolist()):
         for view in (0, 1):
             kept = (float(batch.weights[place, view]) - 0.1) / 0.9
             for column in range(10):
@@ -325,27 +325,27 @@ def test_smoothed_rows_are_softened_too() -> None:
 
 
 def test_wide_crop_has_the_images_of_soft_crop_with_hard_targets() -> None:
-    sample = sample_of(40)
-    soft, wide = (make_pipeline(f"ResNet8-{part}-agmax")(sample, step=2) for part in ("soft_crop", "wide_crop"))
+    raw = raw_batch(40)
+    soft, wide = (make_pipeline(f"ResNet8-{part}-agmax")(raw, step=2) for part in ("soft_crop", "wide_crop"))
     assert torch.equal(wide.images, soft.images)
     assert wide.visible is not None and soft.visible is not None
     assert torch.equal(wide.visible, soft.visible)
-    assert torch.equal(wide.targets, torch.eye(10)[sample.labels][:, None].expand(-1, 2, -1))
+    assert torch.equal(wide.targets, torch.eye(10)[raw.labels][:, None].expand(-1, 2, -1))
     assert torch.equal(wide.weights, torch.ones(40, 2))
     assert (soft.weights < 1).float().mean() > 0.9
 
 
 def test_without_occlusion_a_batch_has_no_visible_fractions() -> None:
-    assert make_pipeline("ResNet8-cutmix")(sample_of(), step=0).visible is None
+    assert make_pipeline("ResNet8-cutmix")(raw_batch(), step=0).visible is None
 
 
 def test_soft_crop_comes_after_erasing() -> None:
     """The square of cutout moves with its image, by the offsets that the white image without it shows."""
     settings: dict[str, Any] = {"augment__soft__background": 0.0, "train__seed": 3}
-    sample = white(100)
-    erased = make_pipeline("ResNet8-cutout", augment__crop="none", train__seed=3)(sample, step=0)
-    batch = make_pipeline("ResNet8-soft_crop-cutout", **settings)(sample, step=0)
-    plain = make_pipeline("ResNet8-soft_crop", **settings)(sample, step=0)
+    raw = white(100)
+    erased = make_pipeline("ResNet8-cutout", augment__crop="none", train__seed=3)(raw, step=0)
+    batch = make_pipeline("ResNet8-soft_crop-cutout", **settings)(raw, step=0)
+    plain = make_pipeline("ResNet8-soft_crop", **settings)(raw, step=0)
     for place in range(100):
         image, moved, shown = erased.images[place, 0], batch.images[place, 0], plain.images[place, 0]
         rows, columns = ((shown != 0).all(0).any(axis).nonzero().flatten() for axis in (1, 0))
@@ -385,16 +385,16 @@ def assert_mixed(mixed: Batch, plain: Batch) -> None:
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_mixed_soft_crops_mix_rows_and_weights_by_one_ratio(mix: str) -> None:
-    sample = sample_of(10)._replace(labels=torch.arange(10))
+    raw = raw_batch(10)._replace(labels=torch.arange(10))
     settings: dict[str, Any] = {"augment__cutmix__p": 1.0}
-    plain = make_pipeline("ResNet8-soft_crop-agmax")(sample, step=1)
-    mixed = make_pipeline(f"ResNet8-soft_crop-{mix}-agmax", **settings)(sample, step=1)
+    plain = make_pipeline("ResNet8-soft_crop-agmax")(raw, step=1)
+    mixed = make_pipeline(f"ResNet8-soft_crop-{mix}-agmax", **settings)(raw, step=1)
     torch.testing.assert_close(mixed.targets.sum(-1), torch.ones(10, 2))
     assert_mixed(mixed, plain)
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_mixed_wide_crops_keep_weights_of_one(mix: str) -> None:
-    batch = make_pipeline(f"ResNet8-wide_crop-{mix}-agmax", augment__cutmix__p=1.0)(sample_of(), step=1)
+    batch = make_pipeline(f"ResNet8-wide_crop-{mix}-agmax", augment__cutmix__p=1.0)(raw_batch(), step=1)
     assert torch.equal(batch.weights, torch.ones(12, 2))
     torch.testing.assert_close(batch.targets.sum(-1), torch.ones(12, 2))

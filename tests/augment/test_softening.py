@@ -16,7 +16,7 @@ from agmax.config import names
 from agmax.config.resolve import Setting, resolve
 from agmax.core.batch import Batch, Outputs
 from agmax.losses import objective, soft_cross_entropy, target_entropy
-from helpers.augment import Augmentation, make_pipeline, sample_of
+from helpers.augment import Augmentation, make_pipeline, raw_batch
 from helpers.places import golden
 from helpers.soft_crop import expected_rows, visible_pixels, white
 
@@ -111,7 +111,7 @@ def test_the_focal_loss_has_finite_gradients_at_exact_predictions(gamma: float) 
 
 def test_smoothing_over_the_other_classes_leaves_1_minus_smoothing_on_the_class() -> None:
     """0.1 over 9 others: 0.9 and 0.0111; the authors' rows, where torch's would be 0.91 and 0.01."""
-    rows = make_pipeline("ResNet8-label_smoothing_others")(sample_of(), step=0).targets[:, 0]
+    rows = make_pipeline("ResNet8-label_smoothing_others")(raw_batch(), step=0).targets[:, 0]
     assert rows.max(-1).values.tolist() == pytest.approx([0.9] * 12)
     assert rows.min(-1).values.tolist() == pytest.approx([0.1 / 9] * 12)
 
@@ -132,14 +132,14 @@ def test_the_visible_fraction_of_boxes_equals_counting_pixels() -> None:
 @pytest.mark.parametrize("parts", ["no_basic_augment-soft_cutout", "no_basic_augment-soft_random_erasing", "soft_crop"])
 @pytest.mark.parametrize("method", ["", "-agmax"])
 def test_targets_soften_by_the_occlusion_of_each_view(parts: str, method: str) -> None:
-    sample = white(80)
-    batch = make_pipeline(f"ResNet8-{parts}{method}", **NO_BACKGROUND)(sample, step=1)
+    raw = white(80)
+    batch = make_pipeline(f"ResNet8-{parts}{method}", **NO_BACKGROUND)(raw, step=1)
     visible = visible_pixels(batch)
     assert batch.visible is not None
     torch.testing.assert_close(batch.visible, visible, atol=1e-6, rtol=0)
     confidence = 1 - 0.9 * (1 - visible) ** 2
     torch.testing.assert_close(batch.weights, confidence, atol=1e-6, rtol=0)
-    torch.testing.assert_close(batch.targets, expected_rows(sample.labels, confidence), atol=1e-6, rtol=0)
+    torch.testing.assert_close(batch.targets, expected_rows(raw.labels, confidence), atol=1e-6, rtol=0)
     assert (visible < 1).float().mean() > 0.3
 
 
@@ -173,7 +173,7 @@ def test_hard_boxes_and_wide_crops_occlude_without_softening() -> None:
 def test_the_variants_change_the_target_the_weight_or_both(method: str) -> None:
     batches = {
         variant: make_pipeline(f"ResNet8-soft_crop{method}", augment__softening__applies_to=variant)(
-            sample_of(60), step=0
+            raw_batch(60), step=0
         )
         for variant in ("target_and_weight", "target", "weight")
     }
@@ -189,7 +189,7 @@ def test_the_variants_change_the_target_the_weight_or_both(method: str) -> None:
 
 def test_batch_mean_gives_all_views_the_same_weight() -> None:
     own, mean = (
-        make_pipeline("ResNet8-soft_crop-agmax", augment__softening__reweight=reweight)(sample_of(60), step=0)
+        make_pipeline("ResNet8-soft_crop-agmax", augment__softening__reweight=reweight)(raw_batch(60), step=0)
         for reweight in ("image", "batch_mean")
     )
     torch.testing.assert_close(mean.weights, own.weights.mean().expand(60, 2))
@@ -197,32 +197,32 @@ def test_batch_mean_gives_all_views_the_same_weight() -> None:
 
 
 def test_shuffled_confidences_are_those_of_other_views() -> None:
-    sample = white(200)
+    raw = white(200)
     own, shuffled = (
         make_pipeline("ResNet8-soft_crop-agmax", augment__softening__confidence_source=source, **NO_BACKGROUND)(
-            sample, step=0
+            raw, step=0
         )
         for source in ("own", "shuffled")
     )
     assert torch.equal(shuffled.images, own.images)
     assert torch.equal(shuffled.weights.flatten().sort().values, own.weights.flatten().sort().values)
     assert abs(np.corrcoef(shuffled.weights.flatten(), visible_pixels(own).flatten())[0, 1]) < 4 / np.sqrt(400)
-    torch.testing.assert_close(shuffled.targets, expected_rows(sample.labels, shuffled.weights), atol=1e-6, rtol=0)
+    torch.testing.assert_close(shuffled.targets, expected_rows(raw.labels, shuffled.weights), atol=1e-6, rtol=0)
     again = make_pipeline("ResNet8-soft_crop-agmax", augment__softening__confidence_source="shuffled", **NO_BACKGROUND)(
-        sample, step=1
+        raw, step=1
     )
     assert not torch.equal(again.weights.argsort(0), shuffled.weights.argsort(0))
 
 
 def test_the_mean_confidence_smooths_every_target_alike() -> None:
-    sample = white(200)
+    raw = white(200)
     own, mean = (
-        make_pipeline("ResNet8-soft_crop", augment__softening__confidence_source=source)(sample, step=0)
+        make_pipeline("ResNet8-soft_crop", augment__softening__confidence_source=source)(raw, step=0)
         for source in ("own", "mean")
     )
     confidence = own.weights.mean().expand(200, 1)
     torch.testing.assert_close(mean.weights, confidence)
-    torch.testing.assert_close(mean.targets, expected_rows(sample.labels, confidence))
+    torch.testing.assert_close(mean.targets, expected_rows(raw.labels, confidence))
 
 
 # --- every combination -----------------------------------------------------------------------------------------------
@@ -259,11 +259,11 @@ class Linear(torch.nn.Module):
 @pytest.mark.parametrize("part", range(8))
 def test_every_combination_gives_valid_rows_and_weights_and_lowers_the_loss(part: int) -> None:
     """Rows sum to 1, weights lie in (0, 1], every parameter has a gradient, and a small step lowers the loss."""
-    sample = sample_of(12, size=8)
+    raw = raw_batch(12, size=8)
     for words in EVERY[part::8]:
         name = "-".join(["ResNet8", *filter(None, words)])
         config = config_of(name, dataset__image_size=8, augment__standard__padding=1, augment__cutmix__p=1.0)
-        batch = Augmentation(config)(sample, step=1)
+        batch = Augmentation(config)(raw, step=1)
         torch.testing.assert_close(batch.targets.sum(-1), torch.ones(12, config.objective.num_views))
         assert (batch.targets >= 0).all(), name
         assert (batch.weights > 0).all() and (batch.weights <= 1 + 1e-6).all(), name
@@ -323,11 +323,11 @@ def test_in_the_weak_augmentation_epochs_nothing_is_occluded_or_mixed(occlusion:
 
 
 def test_in_the_weak_augmentation_epochs_flips_crops_and_policies_stay() -> None:
-    sample = sample_of(20)
+    raw = raw_batch(20)
     for name in ("standard-auto_augment-cutmix", "standard-rand_augment-mixup"):
         config = config_of(f"ResNet8-{name}", **WEAK)
         plain = make_pipeline(f"ResNet8-{name.rpartition('-')[0]}")
-        assert torch.equal(builders.augmentation(config, 3)(sample, step=6).images, plain(sample, step=6).images)
+        assert torch.equal(builders.augmentation(config, 3)(raw, step=6).images, plain(raw, step=6).images)
 
 
 def test_weak_divisor_divides_the_strength() -> None:

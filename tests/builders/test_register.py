@@ -270,7 +270,7 @@ def test_the_error_for_a_file_that_cannot_be_imported_names_its_line(
     assert "mine" not in sys.modules
 
 
-def test_a_file_with_the_name_of_another_module_is_refoutputs(tmp_path: Path, run: Run) -> None:
+def test_a_file_with_the_name_of_another_module_is_refused(tmp_path: Path, run: Run) -> None:
     (tmp_path / "json.py").write_text("")
     answer = run("--import=json.py", "--list")
     assert answer.status == 2 and "another module has the name json. Rename the file" in answer.err

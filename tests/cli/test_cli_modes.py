@@ -1,4 +1,4 @@
-"""Modes: each has its function, its flags and its printed answer."""
+"""Modes: each has its function, its flags and its printed result."""
 
 import importlib
 import json

@@ -70,7 +70,7 @@ def user_of(path: Path, key: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def may_stand(key: str, old: Any, new: Any) -> bool:
-    """Tell whether `new` may be valid in place of `old`: a word for a word, null where null is allowed."""
+    """Return whether `new` may be valid in place of `old`: a word for a word, null where null is allowed."""
     if isinstance(old, dict):
         return new in ({}, None) or (key == "model.arguments" and isinstance(new, dict))
     if key.startswith("model.arguments."):  # the network's own: any word, any value

@@ -47,13 +47,13 @@ def test_skipped_images_are_left_out_and_named_once(
 ) -> None:
     bad = bad_files(tmp_path, 2)
     data = mixed(good, bad, total=250)
-    source = stream(data, num_workers=num_workers, skip_bad_images=True, **CROPS)
+    loader = stream(data, num_workers=num_workers, skip_bad_images=True, **CROPS)
     alone = stream(data, skip_bad_images=True, **CROPS)
     full = stream(data._replace(paths=(str(good),) * 250), **CROPS)
     with caplog.at_level(logging.WARNING, "agmax"):
-        found = epoch_of(source, batch_size=60)
+        found = epoch_of(loader, batch_size=60)
         messages = [record.getMessage() for record in caplog.records]
-        again = epoch_of(source, epoch=1, batch_size=60)
+        again = epoch_of(loader, epoch=1, batch_size=60)
     assert len(messages) == 2 == len(caplog.records)
     assert all(sum(str(path) in message for message in messages) == 1 for path in bad)
     assert same(found, epoch_of(alone, batch_size=60))
@@ -70,12 +70,12 @@ def test_more_than_one_percent_of_bad_images_ends_a_training(
     tmp_path: Path, good: Path, num_bad: int, total: int, is_refused: bool
 ) -> None:
     bad = bad_files(tmp_path, num_bad)
-    source = stream(mixed(good, bad, total=total), skip_bad_images=True)
+    loader = stream(mixed(good, bad, total=total), skip_bad_images=True)
     batches = sampler.sequential_batches(total, 50)
     if not is_refused:
-        assert sum(len(batch.labels) for batch in source.batches(batches, epoch=0)) == total - num_bad
+        assert sum(len(batch.labels) for batch in loader.batches(batches, epoch=0)) == total - num_bad
         return
-    message = str(error_of(source.batches(batches, epoch=0)))
+    message = str(error_of(loader.batches(batches, epoch=0)))
     assert f"too many images cannot be read ({num_bad} of {total}" in message
     assert all(str(path) in message for path in bad)
 
@@ -84,8 +84,8 @@ def test_more_than_one_percent_of_bad_images_ends_a_training(
 def test_a_single_readable_image_is_returned_twice_and_none_is_an_error(
     tmp_path: Path, good: Path, positions: list[int], left: int
 ) -> None:
-    source = stream(mixed(good, bad_files(tmp_path, 1), total=20), skip_bad_images=True)
-    batches = source.batches([torch.tensor(positions)], epoch=0)
+    loader = stream(mixed(good, bad_files(tmp_path, 1), total=20), skip_bad_images=True)
+    batches = loader.batches([torch.tensor(positions)], epoch=0)
     if left:
         batch = next(batches)
         expected = [5, 5] if positions == [0, 5] else [position for position in positions if position]
@@ -99,12 +99,12 @@ def test_without_skipping_and_in_evaluations_a_bad_image_is_an_error(tmp_path: P
     data = mixed(good, bad_files(tmp_path, 1), total=20)
     skipping = configured("folder", train__num_workers=0, dataset__on_bad_image="skip", dataset__image_size=16)
     assert configured("folder").dataset.on_bad_image == "error"
-    for source in (
+    for loader in (
         builders.training_loader(configured("folder", train__num_workers=0, dataset__image_size=16), data, CPU),
         builders.test_loader(skipping, data, CPU),
     ):
         with pytest.raises(DataError, match=r"image cannot be read .*bad0\.jpg"):
-            list(source.batches([torch.arange(20)], epoch=0))
+            list(loader.batches([torch.arange(20)], epoch=0))
     (batch,) = builders.training_loader(skipping, data, CPU).batches([torch.arange(20)], epoch=0)
     assert len(batch.labels) == 19
 
@@ -143,9 +143,9 @@ def test_a_small_file_of_a_huge_image_is_refused_by_its_header(tmp_path: Path, s
     )
     assert len(content) < 200
     (tmp_path / "bomb.png").write_bytes(content)
-    source = stream(files_of(tmp_path / "bomb.png"), **CROPS, scaled_decoding=True)
+    loader = stream(files_of(tmp_path / "bomb.png"), **CROPS, scaled_decoding=True)
     with pytest.raises(DataError, match=r"bomb\.png.*decompression bomb"):
-        next(source.batches([torch.tensor([0])], epoch=0))
+        next(loader.batches([torch.tensor([0])], epoch=0))
 
 
 def test_the_shadow_files_of_a_mac_are_not_listed(tmp_path: Path) -> None:

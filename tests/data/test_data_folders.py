@@ -120,8 +120,8 @@ def test_images_of_a_subset_keep_their_indices(tmp_path: Path) -> None:
     full, data = builders.split(configured("digits"), "train"), builders.splits(config)
     assert data.validation is not None
     for part in (data.train, data.validation):
-        source = builders.test_loader(config, part, CPU)
-        (batch,) = source.batches([torch.arange(30)], epoch=0)
+        loader = builders.test_loader(config, part, CPU)
+        (batch,) = loader.batches([torch.arange(30)], epoch=0)
         assert torch.equal(batch.labels, full.labels[batch.indices])
         assert batch.indices.tolist() != list(range(30))
 
@@ -218,8 +218,8 @@ def test_names_with_spaces_quotes_newlines_and_umlauts_are_read(tmp_path: Path) 
     config = configured("folder", dataset__root=str(root / "train"), dataset__test_fraction=0.5, train__num_workers=0)
     data = builders.splits(config)
     assert data.train.class_names == tuple(sorted(ODD_NAMES))
-    source = builders.test_loader(config, data.train, CPU)
-    assert sum(len(batch.labels) for batch in source.batches(sampler.sequential_batches(len(source), 2), epoch=0)) == 2
+    loader = builders.test_loader(config, data.train, CPU)
+    assert sum(len(batch.labels) for batch in loader.batches(sampler.sequential_batches(len(loader), 2), epoch=0)) == 2
     (root / "train" / ODD_NAMES[2] / "0.png").write_bytes(b"")
     with pytest.raises(DataError) as failure:
         decode_image(str(root / "train" / ODD_NAMES[2] / "0.png"), 3)

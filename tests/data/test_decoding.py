@@ -181,6 +181,6 @@ def test_a_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name, scaled in (("0.png", False), ("1.png", True), ("2.tif", False), ("3.webp", True)):
         path = saved(tmp_path / name, Image.fromarray(scene(50, 40)))
         loads.clear()
-        source = stream(files_of(Path(path)), **CROPS, scaled_decoding=scaled)
-        next(source.batches([torch.tensor([0])], epoch=0))
+        loader = stream(files_of(Path(path)), **CROPS, scaled_decoding=scaled)
+        next(loader.batches([torch.tensor([0])], epoch=0))
         assert len(loads) == 1, name

@@ -78,8 +78,8 @@ def test_evaluated_pixels_of_odd_jpegs_are_torchvisions_rows_first_bit_for_bit(t
             augment__random_resized__scaled_decoding=True,
             **statistics,
         )
-        source = builders.test_loader(config, files_of(*paths), CPU)
-        (batch,) = source.batches([torch.arange(len(paths))], epoch=0)
+        loader = builders.test_loader(config, files_of(*paths), CPU)
+        (batch,) = loader.batches([torch.arange(len(paths))], epoch=0)
         for path, found in zip(paths, batch.images, strict=True):
             with Image.open(path) as image:
                 upright = ImageOps.exif_transpose(image) if turned else image

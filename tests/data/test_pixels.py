@@ -63,8 +63,8 @@ def test_streamed_test_images_are_torchvisions_bit_for_bit(tmp_path: Path) -> No
     config = configured(
         "folder", dataset__root=str(tmp_path), dataset__image_size=16, dataset__test_image_size=24, train__num_workers=0
     )
-    source = builders.test_loader(config, data, CPU)
-    (batch,) = source.batches(sampler.sequential_batches(len(data.paths), 10), epoch=0)
+    loader = builders.test_loader(config, data, CPU)
+    (batch,) = loader.batches(sampler.sequential_batches(len(data.paths), 10), epoch=0)
     to_image = transforms.Compose([transforms.Resize(24 + 32), transforms.CenterCrop(24)])
     to_input = transforms.Compose([to_image, transforms.ToTensor(), transforms.Normalize(*IMAGENET)])
     originals = []
@@ -83,8 +83,8 @@ def test_images_of_every_mode_get_the_channels_of_the_data_set(tmp_path: Path, m
     original = Image.fromarray(random_pixels(48, 48, 3)).convert(mode)
     path = tmp_path / ("image.tiff" if mode == "CMYK" else "image.png")
     original.save(path)
-    source = stream(FileDataset((str(path),) * 2, torch.tensor([0, 1]), ("a", "b")), channels=channels)
-    (batch,) = source.batches([torch.tensor([1, 0])], epoch=0)
+    loader = stream(FileDataset((str(path),) * 2, torch.tensor([0, 1]), ("a", "b")), channels=channels)
+    (batch,) = loader.batches([torch.tensor([1, 0])], epoch=0)
     expected = np.asarray(original.convert("RGB" if channels == 3 else "L"))[16:32, 16:32].reshape(16, 16, channels)
     assert batch.images.shape == (2, channels, 16, 16)
     assert np.array_equal(batch.images[0].permute(1, 2, 0).numpy(), expected)  # 48 = 16 + 32: nothing is resized
@@ -97,10 +97,10 @@ def test_batches_in_memory_hold_the_chosen_images_at_the_configured_size() -> No
     config = configured("digits", objective__num_views=2)
     data = builders.split(config, "train")
     assert isinstance(data, InMemoryDataset)
-    source = builders.training_loader(config, data, CPU)
-    assert isinstance(source, InMemoryLoader) and len(source) == 1437
+    loader = builders.training_loader(config, data, CPU)
+    assert isinstance(loader, InMemoryLoader) and len(loader) == 1437
     chosen = torch.tensor([5, 1436, 0])
-    (batch,) = source.batches([chosen], epoch=3)
+    (batch,) = loader.batches([chosen], epoch=3)
     assert batch.images.shape == (3, 1, 32, 32) and batch.images.dtype == torch.uint8
     assert torch.equal(batch.images, v2.functional.resize(data.images[chosen], [32, 32], antialias=True))
     assert torch.equal(batch.labels, data.labels[chosen]) and batch.labels.dtype == torch.int64
@@ -127,11 +127,11 @@ def test_training_crops_equal_torchvisions_with_the_seed_of_each_view(six_files:
         train__seed=11,
         augment__crop="random_resized",
     )
-    source = builders.training_loader(config, six_files, CPU)
-    assert isinstance(source, FileLoader)
+    loader = builders.training_loader(config, six_files, CPU)
+    assert isinstance(loader, FileLoader)
     crop = v2.RandomResizedCrop(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
     for epoch in (0, 5):
-        for batch in epoch_of(source, epoch):
+        for batch in epoch_of(loader, epoch):
             assert batch.images.shape == (2, 2, 3, 16, 16) and batch.images.dtype == torch.uint8
             assert batch.labels.dtype == batch.indices.dtype == torch.int64
             for views, label, index in zip(batch.images, batch.labels.tolist(), batch.indices.tolist(), strict=True):
@@ -145,9 +145,9 @@ def test_training_crops_equal_torchvisions_with_the_seed_of_each_view(six_files:
 def test_training_crops_differ_between_views_epochs_and_seeds(six_files: FileDataset) -> None:
     first = epoch_of(stream(six_files, **CROPS), 0)
     assert not any(torch.equal(views[0], views[1]) for batch in first for views in batch.images)
-    source, other_seed = stream(six_files, **CROPS), stream(six_files, **{**CROPS, "seed": 12})
+    loader, other_seed = stream(six_files, **CROPS), stream(six_files, **{**CROPS, "seed": 12})
     everything = torch.arange(6)
-    (zero,), (one,) = (list(source.batches([everything], epoch=epoch)) for epoch in (0, 1))
+    (zero,), (one,) = (list(loader.batches([everything], epoch=epoch)) for epoch in (0, 1))
     (other,) = other_seed.batches([everything], epoch=0)
     for changed in (one, other):
         assert not any(torch.equal(a, b) for a, b in zip(zero.images, changed.images, strict=True))
@@ -165,12 +165,12 @@ def test_persistent_workers_give_the_batches_of_the_main_process_from_any_step_o
 
 
 def test_workers_ignore_an_interrupt_and_end_with_the_main_process(six_files: FileDataset) -> None:
-    source, alone = stream(six_files, num_workers=2), stream(six_files)
-    epoch_of(source, 0)
-    workers = source._loader._iterator._workers
+    loader, alone = stream(six_files, num_workers=2), stream(six_files)
+    epoch_of(loader, 0)
+    workers = loader._loader._iterator._workers
     for worker in workers:
         os.kill(worker.pid, signal.SIGINT)
-    assert same(epoch_of(source, 1), epoch_of(alone, 1))
+    assert same(epoch_of(loader, 1), epoch_of(alone, 1))
     for worker in workers:
         assert worker.is_alive()
         worker.terminate()
@@ -180,9 +180,9 @@ def test_workers_ignore_an_interrupt_and_end_with_the_main_process(six_files: Fi
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_all_views_share_one_center_crop_without_random_resized_crop(six_files: FileDataset, num_workers: int) -> None:
-    source = stream(six_files, num_workers=num_workers, num_views=2)
+    loader = stream(six_files, num_workers=num_workers, num_views=2)
     for epoch in (0, 1):
-        (batch,) = source.batches([torch.arange(6)], epoch=epoch)
+        (batch,) = loader.batches([torch.arange(6)], epoch=epoch)
         with Image.open(six_files.paths[5]) as image:
             center = transforms.CenterCrop(16)(transforms.Resize(48)(image))
         assert batch.images.shape == (6, 3, 16, 16)
@@ -191,14 +191,14 @@ def test_all_views_share_one_center_crop_without_random_resized_crop(six_files: 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_unreadable_image_is_named_and_the_next_epoch_still_works(six_files: FileDataset, num_workers: int) -> None:
-    source = stream(six_files, num_workers=num_workers)
+    loader = stream(six_files, num_workers=num_workers)
     path = Path(six_files.paths[4])
     full = path.read_bytes()
     path.write_bytes(full[:-30])
     with pytest.raises(DataError, match=re.escape(f"image cannot be read ({path})")):
-        epoch_of(source, 0)
+        epoch_of(loader, 0)
     path.write_bytes(full)
-    assert sorted(index for batch in epoch_of(source, 0) for index in batch.indices.tolist()) == list(range(6))
+    assert sorted(index for batch in epoch_of(loader, 0) for index in batch.indices.tolist()) == list(range(6))
 
 
 def truncated(path: Path) -> None:

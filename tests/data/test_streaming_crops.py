@@ -37,8 +37,8 @@ def test_a_resized_crop_differs_from_pillows_by_at_most_a_gray_level(box: tuple[
 def test_each_view_is_torchvisions_random_crop_of_the_upright_photograph(
     photographs: FileDataset, turned: bool
 ) -> None:
-    source = stream(photographs, **CROPS, exif_rotation=turned)
-    (batch,) = source.batches([torch.arange(5)], epoch=7)
+    loader = stream(photographs, **CROPS, exif_rotation=turned)
+    (batch,) = loader.batches([torch.arange(5)], epoch=7)
     crop = v2.RandomResizedCrop(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
     for position, path in enumerate(photographs.paths):
         with Image.open(path) as image:

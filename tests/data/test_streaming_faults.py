@@ -25,8 +25,8 @@ def test_a_bug_in_the_cropping_names_the_file_and_the_operation_and_is_never_ski
     photographs: FileDataset, monkeypatch: pytest.MonkeyPatch, num_workers: int, skip: bool
 ) -> None:
     monkeypatch.setattr(from_files, "resized_crop", raising(ZeroDivisionError("by\nzero")))
-    source = stream(photographs, num_workers=num_workers, skip_bad_images=skip, **CROPS)
-    error = error_of(source.batches([torch.tensor([3, 1])], epoch=0))
+    loader = stream(photographs, num_workers=num_workers, skip_bad_images=skip, **CROPS)
+    error = error_of(loader.batches([torch.tensor([3, 1])], epoch=0))
     why = r"crop raised ZeroDivisionError: by\nzero"
     assert str(error) == f"image cannot be cropped ({photographs.paths[3]}): {why}"
     assert error.__notes__ == [
@@ -39,8 +39,8 @@ def test_a_bug_in_the_decoding_names_the_file_and_the_operation(
     photographs: FileDataset, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
     monkeypatch.setattr(decode, "_to_8_bits", raising(KeyError("plug-in")))
-    source = stream(photographs, num_workers=num_workers)
-    error = error_of(source.batches([torch.tensor([2])], epoch=0))
+    loader = stream(photographs, num_workers=num_workers)
+    error = error_of(loader.batches([torch.tensor([2])], epoch=0))
     why = "decode raised KeyError: 'plug-in'"
     assert str(error).startswith(f"image cannot be read ({photographs.paths[2]}): {why}. Replace or remove it")
     assert error.__notes__ == [
@@ -79,15 +79,15 @@ def test_a_full_memory_and_an_interrupt_are_not_taken_for_bad_images(
     module, name = (decode, "decode_jpeg") if operation == "decode" else (from_files, "resized_crop")
     monkeypatch.setattr(module, name, raising(raised()))
     for num_workers in (0, 1) if raised is MemoryError else (0,):
-        source = stream(photographs, num_workers=num_workers, skip_bad_images=True, **CROPS)
-        assert type(error_of(source.batches([torch.tensor([0])], epoch=0), seen)) is seen
+        loader = stream(photographs, num_workers=num_workers, skip_bad_images=True, **CROPS)
+        assert type(error_of(loader.batches([torch.tensor([0])], epoch=0), seen)) is seen
 
 
 def test_too_many_open_files_are_named(photographs: FileDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     message = "Too many open files. Communication with the workers is no longer possible."
     monkeypatch.setattr(from_files, "_collate", raising(RuntimeError(message)))
-    source = stream(photographs, **CROPS)
-    assert "ulimit -n" in str(error_of(source.batches([torch.tensor([0])], epoch=0), ResourceError))
+    loader = stream(photographs, **CROPS)
+    assert "ulimit -n" in str(error_of(loader.batches([torch.tensor([0])], epoch=0), ResourceError))
 
 
 @pytest.fixture
@@ -117,10 +117,10 @@ def test_an_image_that_kills_its_worker_ends_with_8(
 
 @pytest.mark.usefixtures("soon_noticed")
 def test_a_dead_worker_is_reported_only_when_a_batch_is_fetched(photographs: FileDataset) -> None:
-    source = stream(photographs, num_workers=1)
-    batches = source.batches([torch.arange(5)] * 9, epoch=0)
+    loader = stream(photographs, num_workers=1)
+    batches = loader.batches([torch.arange(5)] * 9, epoch=0)
     next(batches)
-    (worker,) = source._loader._iterator._workers
+    (worker,) = loader._loader._iterator._workers
     os.kill(worker.pid, signal.SIGKILL)
     time.sleep(0.2)  # here the main process computes or saves
     with pytest.raises(ResourceError, match=rf"a data worker was killed.*{worker.pid}"):

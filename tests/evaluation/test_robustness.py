@@ -138,12 +138,12 @@ def test_the_figure_shows_the_numbers() -> None:
         "occlusion": table,
         "offsets": {"num_images": 5, "pixels": pixels, "top1": rows},
     }
-    curve, heat = robustness_report.figure(result).axes
+    curve, heat = robustness_report.draw(result).axes
     (line,) = curve.lines
     assert list(line.get_xdata()) == [0, 25] and list(line.get_ydata()) == [90, 40]
     assert [text.get_text() for text in heat.texts] == ["1", "2", "3", "4", "99", "6", "7", "8", "9"]
     assert np.asarray(heat.images[0].get_array()).tolist() == rows
-    assert len(robustness_report.figure({key: result[key] for key in ("config", "dataset", "offsets")}).axes) == 1
+    assert len(robustness_report.draw({key: result[key] for key in ("config", "dataset", "offsets")}).axes) == 1
 
 
 # --- CIFAR-100, end to end -------------------------------------------------------------------------------------------

@@ -54,9 +54,9 @@ def test_a_loaded_model_gives_the_logits_and_metrics_of_the_evaluation(run: Run)
     assert model.class_names == tuple("0123456789")
     assert model.config.objective.name == "agmax"
     digits = datasets.load("digits", "data", split="test")
-    pictures = [Image.fromarray(pixels[0].numpy()) for pixels in digits.images[:40]]
+    photos = [Image.fromarray(pixels[0].numpy()) for pixels in digits.images[:40]]
     with torch.inference_mode():
-        logits = model(torch.stack([model.preprocess(picture) for picture in pictures]))
+        logits = model(torch.stack([model.preprocess(photo) for photo in photos]))
     expected = np.load(f"{result['run_folder']}/predictions.npz")["test_logits"][:40]
     assert logits.shape == (40, 10)
     np.testing.assert_allclose(logits.numpy(), expected, rtol=2e-3, atol=2e-3)  # they are kept in half precision

@@ -22,7 +22,7 @@ from agmax.data.splits import InMemoryDataset
 from agmax.evaluation.metrics import num_correct
 from agmax.evaluation.predict import Predictions
 from agmax.experiments import results
-from agmax.experiments.run_folder import RunFolder as RunFolder
+from agmax.experiments.run_folder import RunFolder
 from agmax.training.loop import Trainer
 from helpers.command import Answer
 from helpers.images import write_tree

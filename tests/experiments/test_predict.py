@@ -25,7 +25,7 @@ Run = Callable[..., Answer]
 FORMATS = {"png": "RGB", "jpg": "L", "bmp": "RGB", "webp": "RGBA", "tiff": "I;16", "ppm": "RGB", "jpeg": "CMYK"}
 
 
-def pictures(folder: Path, count: int = 47) -> list[Path]:
+def write_photos(folder: Path, count: int = 47) -> list[Path]:
     """Write images of mixed formats and color modes, some of them in a subfolder."""
     (folder / "inside").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def test_a_folder_of_mixed_formats_is_classified_and_broken_files_are_named(
     run: Run, weights: str, tmp_path: Path
 ) -> None:
     """Fifty files, three of them broken: cut short, a page, and empty."""
-    made = pictures(tmp_path / "mixed")
+    made = write_photos(tmp_path / "mixed")
     broken = [tmp_path / "mixed" / name for name in ("cut.png", "page.jpg", "inside/empty.bmp")]
     broken[0].write_bytes(made[0].read_bytes()[:300])
     broken[1].write_text("<!doctype html>")
@@ -86,7 +86,7 @@ def test_a_folder_of_mixed_formats_is_classified_and_broken_files_are_named(
 
 
 def test_the_classes_are_those_of_the_model(run: Run, weights: str, tmp_path: Path) -> None:
-    made = pictures(tmp_path / "few", count=6)
+    made = write_photos(tmp_path / "few", count=6)
     words = (
         "--predict",
         *map(str, made),

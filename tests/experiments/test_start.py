@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ def test_an_incomplete_result_of_a_finished_run_is_an_error(run: Run) -> None:
     path.write_text(json.dumps({key: value for key, value in result.items() if key != "steps"}))
     answer = run(*words, "--resume")
     assert answer.status == 4 and "result.json): steps missing. Restore it" in answer.err
+    for damaged in ("null", '{"top1": 9'):
+        path.write_text(damaged)
+        answer = run(*words, "--resume")
+        assert answer.status == 4 and "incomplete result" in answer.err and path.read_text() == damaged
+    assert run(*words).status == 0  # a new run beside it is trained
+    shutil.rmtree(f"{path.parent}-2")
     path.write_text(json.dumps({**result, "brier": 0.5}))
     answer = run(*words, "--resume", "--json")
     assert answer.status == 0 and answer.json == {**result, "brier": 0.5}
@@ -250,7 +257,7 @@ def test_an_unfinished_run_of_the_same_configuration_is_noted(run: Run, monkeypa
 
 
 def test_a_run_folder_in_use_is_not_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agmax.experiments.run_folder import RunFolder as RunFolder
+    from agmax.experiments.run_folder import RunFolder
 
     with monkeypatch.context() as patch:
         kill_at(patch, 5)

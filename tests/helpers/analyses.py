@@ -32,7 +32,7 @@ HOSTILE = (
 
 
 def config(**settings: Any) -> Config:
-    """Return the settings of a cell."""
+    """Return the settings of a run."""
     listed = [Setting(key.replace("__", "."), value, "test") for key, value in settings.items()]
     return resolve.resolve("ResNet8-standard", dataset="digits", settings=listed).config
 
@@ -41,7 +41,7 @@ PLAIN = config()
 
 
 def record(seed: int, error: float, *, of: Config = PLAIN, samples_seen: int = BUDGET, epochs: int = 4) -> Record:
-    """Make what a finished cell leaves, as records.of_run does; error in percent, a multiple of 0.25."""
+    """Make the record of a finished run, as records.record_of_run does; error in percent, a multiple of 0.25."""
     labels = np.arange(NUM_TEST_IMAGES) % 10
     right = np.random.default_rng(seed).permutation(NUM_TEST_IMAGES) >= error * NUM_TEST_IMAGES / 100
     listed = list(range(1, epochs + 1))
@@ -109,7 +109,7 @@ def small(**options: Any) -> Analysis:
 
 
 @functools.cache
-def many(num_variants: int, num_seeds: int, *, name: str = "arm_number_{}") -> Analysis:
+def many(num_variants: int, num_seeds: int, *, name: str = "variant_number_{}") -> Analysis:
     """Variants with names of their own, the last with one seed, every fourth with a published number."""
     rng = np.random.default_rng(0)
     variants = [
@@ -144,5 +144,5 @@ def hostile() -> Analysis:
     return made._replace(title=HOSTILE[0], about=HOSTILE[1], environment=environment)
 
 
-def cells(table: contents.Table, row: int) -> dict[str, str]:
+def entries(table: contents.Table, row: int) -> dict[str, str]:
     return {column.title: cell for column, cell in zip(table.columns, table.rows[row], strict=True)}

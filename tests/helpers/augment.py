@@ -24,8 +24,8 @@ class Augmentation:
         self.pipeline, self.seed = builders.pipeline(config), config.train.seed
         self.mean, self.std = self.pipeline.mean, self.pipeline.std
 
-    def __call__(self, sample: RawBatch, *, step: int) -> Batch:
-        return self.pipeline(sample.images, sample.labels, key=Key(self.seed, step))
+    def __call__(self, raw: RawBatch, *, step: int) -> Batch:
+        return self.pipeline(raw.images, raw.labels, key=Key(self.seed, step))
 
 
 def make_pipeline(name: str, dataset: str = "cifar10", **settings: Any) -> Augmentation:
@@ -33,7 +33,7 @@ def make_pipeline(name: str, dataset: str = "cifar10", **settings: Any) -> Augme
     return Augmentation(resolve(name, dataset=dataset, settings=typed).config)
 
 
-def sample_of(count: int = 12, channels: int = 3, size: int = 32, seed: int = 0) -> RawBatch:
+def raw_batch(count: int = 12, channels: int = 3, size: int = 32, seed: int = 0) -> RawBatch:
     return RawBatch(
         random_images(count, channels, size, size, seed=seed), torch.arange(count) % 10, torch.arange(count)
     )

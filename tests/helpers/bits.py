@@ -33,7 +33,7 @@ MIXTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ResNet8-auto_augment-cutout": ("imagenet", "", {"dataset.image_size": 64}),
     "ResNet8-rand_augment-cutmix-agmax imagenet": ("imagenet", "", {"dataset.image_size": 48}),
 }
-"""Name -> data set, what more there is to say, and settings."""
+"""Name -> data set, a remark that distinguishes the case, and settings."""
 
 
 def cases() -> dict[str, tuple[str, str, dict[str, Any]]]:
@@ -60,7 +60,7 @@ def configured(name: str, dataset: str, settings: dict[str, Any]) -> Config:
 
 
 def samples(config: Config) -> Iterator[RawBatch]:
-    """Make the same images at all times: slopes with grain, views of their own where files are cut."""
+    """Make the same images at all times: slopes with grain, and separate views for crops from files."""
     rng, size = np.random.default_rng(7), config.dataset.image_size
     views = (config.objective.num_views,) if config.augment.crop == "random_resized" else ()
     for count in SIZES:

@@ -55,7 +55,7 @@ def value_of(config: Config, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), config)
 
 
-CONSTANTS = {  # crop, padding, flip, CutOut's share, MixUp's alpha, CutMix's probability
+CONSTANTS = {  # crop, padding, flip, CutOut's size, MixUp's alpha, CutMix's probability
     "digits": ("standard", 4, False, 0.5, 1.0, 0.5),
     "fashion_mnist": ("standard", 2, True, 0.5, 1.0, 0.5),
     "cifar10": ("standard", 4, True, 0.5, 1.0, 0.5),

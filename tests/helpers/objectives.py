@@ -1,4 +1,4 @@
-"""Random answers of a model, and the terms that compare its views."""
+"""Random outputs of a model, and the terms that compare its views."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def some(value: Tensor | None) -> Tensor:
 
 
 def random_outputs(num_views: int = 2, *, seed: int = 0) -> Outputs:
-    """Make answers of a model in float64, their gradients asked for."""
+    """Make outputs of a model in float64 that require gradients."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [
         (NUM_IMAGES, num_views, NUM_CLASSES),

@@ -45,7 +45,7 @@ def assert_same(result: Tensor, image: Tensor, name: str, value: float) -> None:
     assert not wrong.any(), f"{where}: {len(gaps)} values differ, by up to {gaps.max()}"
 
 
-def picture(kind: str, shape: tuple[int, int, int], rng: np.random.Generator) -> Tensor:
+def random_image(kind: str, shape: tuple[int, int, int], rng: np.random.Generator) -> Tensor:
     levels = {
         "any levels": np.arange(256),
         "one level": rng.integers(0, 256, 1),

@@ -1,4 +1,4 @@
-"""Read a picture of a batch: its images, frames, bars and texts."""
+"""Read the preview of a batch: its images, frames, bars and texts."""
 
 from typing import Any, cast
 
@@ -29,14 +29,14 @@ def batch_of(
     return Batch(images, rows[:, None].repeat(1, num_views, 1), torch.ones(num_images, num_views)), labels
 
 
-def sheet(batch: Batch, labels: Tensor, names: tuple[str, ...] = NAMES) -> Figure:
+def draw(batch: Batch, labels: Tensor, names: tuple[str, ...] = NAMES) -> Figure:
     channels = batch.images.shape[2]
     mean, std = [0.5, 0.4, 0.6][:channels], [0.25, 0.3, 0.2][:channels]
-    made: Figure = preview.figure(batch, labels, names, mean=mean, std=std, title="a title")
+    made: Figure = preview.draw(batch, labels, names, mean=mean, std=std, title="a title")
     return made
 
 
-def pictures(figure: Figure) -> list[Array]:
+def shown_images(figure: Figure) -> list[Array]:
     return [np.asarray(image.get_array()) for image in figure.axes[0].images]
 
 
@@ -49,7 +49,7 @@ def frames(figure: Figure) -> list[Rectangle]:
 
 
 def texts_under(figure: Figure, view: int) -> list[str]:
-    """Return the lines that stand under a view, from the top, down to the end of the frame in which it is."""
+    """Return the lines below a view, from the top to the end of its frame."""
     left, right, bottom, top = figure.axes[0].images[view].get_extent()
     (frame,) = [
         frame
@@ -65,7 +65,7 @@ def texts_under(figure: Figure, view: int) -> list[str]:
 
 
 def bars_under(figure: Figure, view: int) -> list[tuple[float, str]]:
-    """Return length, as a share of the view's width, and colour of each bar under a view, from the top."""
+    """Return length, as a fraction of the view's width, and colour of each bar under a view, from the top."""
     left, right, bottom, _ = figure.axes[0].images[view].get_extent()
     colored = [bar for group in cast(list[BarContainer], figure.axes[0].containers)[1::2] for bar in group.patches]
     below = [bar for bar in colored if abs(bar.get_x() - left) < 1e-6 and 0 < bar.get_y() - bottom < 1]

@@ -1,14 +1,14 @@
-"""What a soft crop shows and means, worked out pixel by pixel."""
+"""Pixels and targets of a soft crop, worked out pixel by pixel."""
 
 import torch
 from torch import Tensor
 
 from agmax.core.batch import Batch, RawBatch
-from helpers.augment import sample_of
+from helpers.augment import raw_batch
 
 
 def on_a_canvas(image: Tensor, down: int, right: int, color: Tensor) -> Tensor:
-    """Lay an image in the middle of a canvas of three times its sides, and cut the window out."""
+    """Paste an image into the middle of a canvas of three times its sides, and crop at the offset."""
     _, height, width = image.shape
     canvas = color[:, None, None].expand(-1, 3 * height, 3 * width).clone()
     canvas[:, height : 2 * height, width : 2 * width] = image
@@ -16,11 +16,11 @@ def on_a_canvas(image: Tensor, down: int, right: int, color: Tensor) -> Tensor:
 
 
 def white(count: int, size: int = 32) -> RawBatch:
-    return sample_of(count)._replace(images=torch.full((count, 3, size, size), 255, dtype=torch.uint8))
+    return raw_batch(count)._replace(images=torch.full((count, 3, size, size), 255, dtype=torch.uint8))
 
 
 def visible_pixels(batch: Batch) -> Tensor:
-    """Return the share [N, V] of pixels that are not background, which is 0 where its deviation is."""
+    """Return the fraction [N, V] of pixels that are not background, which is 0 if its std is 0."""
     return (batch.images != 0).all(dim=2).float().mean(dim=(-2, -1))
 
 

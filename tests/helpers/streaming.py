@@ -37,9 +37,9 @@ def stream(data: FileDataset, *, num_workers: int = 0, **options: Any) -> FileLo
     return FileLoader(data, num_workers=num_workers, **given)
 
 
-def epoch_of(source: FileLoader, epoch: int = 0, start: int = 0, *, batch_size: int = 2) -> list[RawBatch]:
-    batches = sampler.shuffle_batches(len(source), batch_size, seed=3, epoch=epoch, start=start)
-    return list(source.batches(batches, epoch=epoch))
+def epoch_of(loader: FileLoader, epoch: int = 0, start: int = 0, *, batch_size: int = 2) -> list[RawBatch]:
+    batches = sampler.shuffle_batches(len(loader), batch_size, seed=3, epoch=epoch, start=start)
+    return list(loader.batches(batches, epoch=epoch))
 
 
 def same(one: list[RawBatch], other: list[RawBatch]) -> bool:

@@ -102,8 +102,8 @@ class InThisProcess:
         finally:
             log.handlers = handlers
 
-    def train(self, ask: ConfigRequest) -> dict[str, Any]:
-        with find_start(ask) as start:
+    def train(self, request: ConfigRequest) -> dict[str, Any]:
+        with find_start(request) as start:
             return train(start).to_dict()
 
     def terminate(self) -> None: ...
@@ -129,8 +129,8 @@ def make_up(monkeypatch: pytest.MonkeyPatch, finished: Path) -> Any:
     top1: dict[tuple[str, float, int], float] = {}
 
     class MadeUp(InThisProcess):
-        def train(self, ask: ConfigRequest) -> dict[str, Any]:
-            resolved = resolve.resolve(str(ask.source))
+        def train(self, request: ConfigRequest) -> dict[str, Any]:
+            resolved = resolve.resolve(str(request.source))
             config = resolved.config
             path = RunFolder.create(config.train.runs_dir, config.name, f"digits-s{config.train.seed}").path
             time.sleep(0.02)

@@ -24,15 +24,15 @@ def first_trials(of: Study) -> dict[str, Any]:
 
 
 @functools.lru_cache
-def result_planned_runs(name: str, *, dataset: str | None = None, typed: tuple[str, ...] = ()) -> list[PlannedRun]:
+def runs_of_results(name: str, *, dataset: str | None = None, typed: tuple[str, ...] = ()) -> list[PlannedRun]:
     """Return the runs of a shipped study that read the test images, under settings written as on the command line."""
     given = [Setting(key, reader.parse_value(value), "typed") for key, _, value in (t.partition("=") for t in typed)]
     of = shipped(name)
-    return plan.results(of, TypedSettings(dataset, (), tuple(given)), first_trials(of))
+    return plan.result_runs(of, TypedSettings(dataset, (), tuple(given)), first_trials(of))
 
 
-def tuning_planned_runs(name: str) -> list[PlannedRun]:
-    return plan.tuning(shipped(name), TypedSettings())
+def runs_of_tuning(name: str) -> list[PlannedRun]:
+    return plan.tuning_runs(shipped(name), TypedSettings())
 
 
 def leaves(config: Config, *, without: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The picture of a batch: its pixels, targets, weights and texts."""
+"""The preview of a batch: its pixels, targets, weights and texts."""
 
 from pathlib import Path
 
@@ -8,28 +8,28 @@ import torch
 from PIL import Image
 
 from agmax.reports import preview
-from helpers.preview import NAMES, bars_under, batch_of, frames, pictures, sheet, texts, texts_under
+from helpers.preview import NAMES, bars_under, batch_of, draw, frames, shown_images, texts, texts_under
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("num_views", [1, 2, 3])
 def test_the_images_are_the_denormalized_views(num_views: int, channels: int) -> None:
     batch, labels = batch_of(3, num_views, channels=channels)
-    drawn = pictures(sheet(batch, labels))
+    drawn = shown_images(draw(batch, labels))
     assert len(drawn) == 3 * num_views
-    for place, picture in enumerate(drawn):
+    for place, image in enumerate(drawn):
         pixels = batch.images[place // num_views, place % num_views].numpy()
         mean, std = (0.5, 0.4, 0.6), (0.25, 0.3, 0.2)
         wanted = [np.clip(pixels[c] * std[c] + mean[c], 0, 1) for c in range(channels)]
-        assert np.allclose(picture, wanted[0] if channels == 1 else np.stack(wanted, axis=-1), atol=1e-6)
+        assert np.allclose(image, wanted[0] if channels == 1 else np.stack(wanted, axis=-1), atol=1e-6)
 
 
 def test_the_file_shows_each_pixel_at_its_place_in_its_gray(tmp_path: Path) -> None:
-    figure = sheet(*batch_of(2))
+    figure = draw(*batch_of(2))
     preview.save(figure, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         shown = np.asarray(image.convert("RGB")).astype(int)
-    for view, pixels in enumerate(pictures(figure)):
+    for view, pixels in enumerate(shown_images(figure)):
         left, right, _, top = figure.axes[0].images[view].get_extent()
         planned = (right - left) / 8
         for row in range(8):
@@ -44,9 +44,9 @@ def test_the_file_shows_each_pixel_at_its_place_in_its_gray(tmp_path: Path) -> N
 @pytest.mark.parametrize(("num_images", "shown"), [(40, 16), (16, 16), (5, 5), (2, 2)])
 def test_the_first_16_images_are_shown_or_all_of_a_smaller_batch(num_images: int, shown: int) -> None:
     batch, labels = batch_of(num_images)
-    figure = sheet(batch, labels)
+    figure = draw(batch, labels)
     assert len(frames(figure)) == shown
-    assert len(pictures(figure)) == 2 * shown
+    assert len(shown_images(figure)) == 2 * shown
     titles = [text for text in texts(figure) if text.startswith("image ")]
     assert titles == [f"image {n + 1}, label {NAMES[n % 5]}" for n in range(shown)]
     assert any(text.startswith(f"The first {shown} of the {num_images} images") for text in texts(figure))
@@ -54,7 +54,7 @@ def test_the_first_16_images_are_shown_or_all_of_a_smaller_batch(num_images: int
 
 @pytest.mark.parametrize(("num_views", "across"), [(1, 8), (2, 4), (3, 3)])
 def test_the_views_of_an_image_are_side_by_side_in_a_frame(num_views: int, across: int) -> None:
-    figure = sheet(*batch_of(16, num_views))
+    figure = draw(*batch_of(16, num_views))
     places = [image.get_extent() for image in figure.axes[0].images]
     for n, frame in enumerate(frames(figure)):
         own = places[n * num_views : (n + 1) * num_views]
@@ -68,7 +68,7 @@ def test_the_views_of_an_image_are_side_by_side_in_a_frame(num_views: int, acros
 def test_bars_and_their_texts_show_the_target() -> None:
     batch, labels = batch_of(4)
     batch.targets[1, 1] = torch.tensor([0.25, 0.5, 0.0, 0.25, 0.0])
-    figure = sheet(batch, labels)
+    figure = draw(batch, labels)
     assert texts_under(figure, 0) == ["weight 1.00", "a: 70.0 %", "b: 30.0 %"]
     assert texts_under(figure, 3) == ["weight 1.00", "b: 50.0 %", "a: 25.0 %", "d: 25.0 %"]
     for view in range(8):
@@ -82,7 +82,7 @@ def test_bars_and_their_texts_show_the_target() -> None:
 def test_the_label_has_its_own_color_even_if_another_class_is_more_likely() -> None:
     batch, labels = batch_of(2, 1)
     batch.targets[1, 0] = torch.tensor([0.9, 0.1, 0.0, 0.0, 0.0])  # label b
-    figure = sheet(batch, labels)
+    figure = draw(batch, labels)
     assert [color for _, color in bars_under(figure, 0)] == [preview.OWN, preview.ANOTHER]
     assert [color for _, color in bars_under(figure, 1)] == [preview.ANOTHER, preview.OWN]
 
@@ -115,7 +115,7 @@ def test_weight_and_visible_fraction_are_below_their_view() -> None:
     batch, labels = batch_of(2, 3)
     weights = torch.tensor([[1.0, 0.5, 0.25], [0.125, 0.0, 0.875]])
     visible = torch.tensor([[1.0, 0.99, 0.4], [0.123, 0.0, 0.505]])
-    figure = sheet(batch._replace(weights=weights, visible=visible), labels)
+    figure = draw(batch._replace(weights=weights, visible=visible), labels)
     wanted = [(1.0, 100), (0.5, 99), (0.25, 40), (0.12, 12), (0.0, 0), (0.88, 50)]
     for view, (weight, percent) in enumerate(wanted):
         assert texts_under(figure, view)[0] == f"weight {weight:.2f}, visible {percent} %"
@@ -123,7 +123,7 @@ def test_weight_and_visible_fraction_are_below_their_view() -> None:
 
 
 def test_an_unknown_visible_fraction_is_not_mentioned() -> None:
-    assert not any("isible" in text for text in texts(sheet(*batch_of(2))))
+    assert not any("isible" in text for text in texts(draw(*batch_of(2))))
 
 
 @pytest.mark.parametrize("num_views", [1, 2, 3])
@@ -131,7 +131,7 @@ def test_no_text_touches_another_or_leaves_its_frame_however_long_the_names(num_
     names = tuple(letter * 150 for letter in "WimMg")
     batch, labels = batch_of(5, num_views)
     batch.targets[:, :, :] = torch.tensor([0.4, 0.3, 0.2, 0.07, 0.03])
-    figure = sheet(batch._replace(visible=torch.ones(5, num_views)), labels, names)
+    figure = draw(batch._replace(visible=torch.ones(5, num_views)), labels, names)
     boxes = np.array([text.get_window_extent().extents for text in figure.axes[0].texts])
     assert boxes[:, :2].min() >= 0 and (boxes[:, 2:] <= figure.bbox.size).all()
     low, high = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
@@ -157,6 +157,6 @@ def test_names_that_cannot_be_drawn_are_replaced_by_their_number() -> None:
 def test_a_name_is_not_read_as_a_formula(tmp_path: Path) -> None:
     batch, labels = batch_of(2)
     names = ("$\\foo$", "$5", "_^{", "\\", "%")
-    preview.save(sheet(batch, labels, names), tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.width == 1800
+    preview.save(draw(batch, labels, names), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width == 1800

@@ -1,6 +1,8 @@
-"""--preview: the pictures are those that training gets, and the curves those of the formula."""
+"""--preview: the images are those that training receives, and the curves those of the formula."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from agmax import builders
+from agmax.augment import Softening
 from agmax.core.batch import Batch, Outputs
 from agmax.core.errors import OutputError
 from agmax.models.classifier import Classifier
 from agmax.reports import preview, softening
 from helpers.command import Answer
 from helpers.images import write_tree
-from helpers.preview import batch_of, pictures, sheet, texts_under
+from helpers.preview import batch_of, draw, shown_images, texts_under
 
 Run = Callable[..., Answer]
 
@@ -77,7 +80,7 @@ def test_the_preview_shows_what_the_model_receives_at_the_first_training_step(
     assert len(images) == 20 and answer.json["num_views"] == num_views
     mean, std = ([0.3057], [0.3235]) if num_views == 2 else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     wanted = (images.movedim(2, -1) * torch.tensor(std) + torch.tensor(mean)).clamp(0, 1)[:16].flatten(0, 1).squeeze(-1)
-    assert np.allclose(np.stack(pictures(drawn[0])), wanted, atol=1e-6)
+    assert np.allclose(np.stack(shown_images(drawn[0])), wanted, atol=1e-6)
     for place, row in enumerate(batch.targets[:16].flatten(0, 1).tolist()):
         lines = texts_under(drawn[0], place)[1:]
         fractions = {name: float(value[:-1]) / 100 for name, _, value in (line.partition(": ") for line in lines)}
@@ -137,10 +140,10 @@ def test_an_output_that_cannot_be_written_is_an_error_before_the_work(
 
 def test_a_figure_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
-        preview.save(sheet(*batch_of(2)), tmp_path / "nowhere" / "a.png")
+        preview.save(draw(*batch_of(2)), tmp_path / "nowhere" / "a.png")
     (tmp_path / "a.png").mkdir()
     with pytest.raises(OutputError, match="cannot write"):
-        preview.save(sheet(*batch_of(2)), tmp_path / "a.png")
+        preview.save(draw(*batch_of(2)), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]
 
 
@@ -156,8 +159,9 @@ def test_output_is_refused_by_modes_that_write_no_file(mode: str, run: Run) -> N
 
 def test_the_curves_follow_the_formula_and_the_bars_the_sampled_fractions() -> None:
     """With 5 classes and at most 0.9, half an image keeps 0.9 - 0.7 / 2 ** k."""
-    curve, drawn = softening.Curve(5, 1.5, 0.9, "area"), torch.tensor([0.02, 0.03, 0.52, 1.0])
-    figure = softening.figure(curve, drawn, crop_size=4, title="a title")
+    draw_curve = partial(softening.draw, num_classes=5, title="a title")
+    curve, drawn = Softening(power=1.5, max_confidence=0.9), torch.tensor([0.02, 0.03, 0.52, 1.0])
+    figure = draw_curve(curve, drawn, crop_size=4)
     left, right = figure.axes[:2]
     powers = [1.0, 1.5, 2.0, 3.0, 4.0]
     assert [line.get_label() for line in left.lines] == [f"k = {power:g}" for power in powers]
@@ -172,11 +176,11 @@ def test_the_curves_follow_the_formula_and_the_bars_the_sampled_fractions() -> N
     assert shown[4, 4] == pytest.approx(0.9)  # nothing moved
     assert shown[0, 4] == pytest.approx(0.2)  # moved up by the whole side
     assert shown[6, 4] == pytest.approx(0.9 - 0.7 * 0.5**1.5)  # half of the side
-    left, right = softening.figure(curve._replace(visibility="iou"), drawn, crop_size=4, title="a title").axes[:2]
+    left, right = draw_curve(replace(curve, visibility="iou"), drawn, crop_size=4).axes[:2]
     by_union = pytest.approx(0.9 - 0.7 * (1 - 0.5 / 1.5) ** 1.5)
     assert np.asarray(right.images[0].get_array())[6, 4] == by_union
     assert np.asarray(left.lines[1].get_ydata())[100] == by_union
-    assert len(softening.figure(curve, drawn, crop_size=None, title="a title").axes) == 1
+    assert len(draw_curve(curve, drawn, crop_size=None).axes) == 1
 
 
 def test_the_preview_of_curves_draws_the_softening_of_the_configuration(run: Run, tmp_path: Path) -> None:
@@ -201,5 +205,6 @@ def test_a_figure_is_a_png_file(name: str, run: Run) -> None:
 def test_preview_needs_a_configuration_two_images_and_a_known_word(run: Run) -> None:
     assert run("--preview").err == "error: no configuration. Give --config NAME; see --list\n"
     answer = run("--preview", *TINY, "dataset.train_limit=1")
-    assert (answer.status, answer.err) == (3, "error: too few training images (1 in the data set): a step needs 2\n")
+    why = "a step needs 2. Add images, or raise dataset.train_limit"
+    assert (answer.status, answer.err) == (3, f"error: too few training images (1 in the data set): {why}\n")
     assert "invalid choice: 'weights'" in run("--preview=weights", *TINY).err

@@ -11,11 +11,11 @@ from scipy import stats
 from agmax.reports import formatting, page, writers
 from agmax.reports import tables as contents
 from agmax.studies.analysis import Analysis, Pair
-from helpers.analyses import AROUND, HOSTILE, RISING, STEADY, analyzed, cells, config, hostile, small, variant
+from helpers.analyses import AROUND, HOSTILE, RISING, STEADY, analyzed, config, entries, hostile, small, variant
 
 
 def test_the_main_table_has_the_numbers_worked_by_hand() -> None:
-    shown = cells(contents.variants(small()), 1)
+    shown = entries(contents.variants(small()), 1)
     assert shown == {
         "variant": "rising",
         "what it controls": "what rising is for",
@@ -34,7 +34,7 @@ def test_the_main_table_has_the_numbers_worked_by_hand() -> None:
 
 
 def test_a_contrast_has_the_numbers_worked_by_hand() -> None:
-    shown = cells(contents.contrasts(small()), 0)
+    shown = entries(contents.contrasts(small()), 0)
     assert shown["contrast"] == "rising against steady"
     assert shown["chosen as"] == "the best on validation"
     assert shown["difference"] == "+0.88 [+0.38, +1.37]"
@@ -46,7 +46,7 @@ def test_a_contrast_has_the_numbers_worked_by_hand() -> None:
 
 
 def test_a_difference_whose_interval_includes_zero_is_called_not_distinguishable() -> None:
-    assert cells(contents.contrasts(small()), 1)["verdict"] == "not distinguishable"
+    assert entries(contents.contrasts(small()), 1)["verdict"] == "not distinguishable"
     assert "not distinguishable" in writers.markdown(small()) and "not distinguishable" in writers.latex(small())
 
 
@@ -62,7 +62,7 @@ def test_variants_and_pairs_that_are_not_at_equal_compute_are_marked() -> None:
 
 
 def test_checks_show_expected_and_found_results_and_whether_they_hold() -> None:
-    first, second = (cells(contents.checks(small()), row) for row in (0, 1))
+    first, second = (entries(contents.checks(small()), row) for row in (0, 1))
     assert (first["expected"], first["found"], first["holds?"]) == ("no difference", "better", "NO")
     assert (second["expected"], second["found"], second["holds?"]) == ("a difference", "worse", "yes")
     assert second["difference"] == "+1.00 [+1.00, +1.00]"
@@ -71,7 +71,7 @@ def test_checks_show_expected_and_found_results_and_whether_they_hold() -> None:
 def test_other_variants_are_compared_with_the_reference_without_p_values() -> None:
     table = contents.others(small())
     assert [row[0] for row in table.rows] == ["alone against steady"]
-    assert cells(table, 0)["difference"] == f"{formatting.MINUS}1.00"  # one seed: no interval
+    assert entries(table, 0)["difference"] == f"{formatting.MINUS}1.00"  # one seed: no interval
     assert not any(column.title.startswith("p") for column in table.columns)
 
 
@@ -79,7 +79,7 @@ def test_below_six_seeds_p_is_a_dash_with_one_footnote() -> None:
     variants = [variant("a", STEADY[:5]), variant("b", RISING[:5]), variant("c", AROUND[:5])]
     made = analyzed(variants, contrasts=[Pair("b", "a"), Pair("c", "a")])
     for row in (0, 1):
-        shown = cells(contents.contrasts(made), row)
+        shown = entries(contents.contrasts(made), row)
         assert shown["p, sign flips"] == shown["p after Holm"] == formatting.DASH
         assert "p " not in shown["equivalent within 0.2"]
     assert writers.markdown(made).count(contents.NO_P_VALUE) == 1
@@ -87,7 +87,7 @@ def test_below_six_seeds_p_is_a_dash_with_one_footnote() -> None:
 
 
 def test_a_single_seed_has_a_mean_and_nothing_else() -> None:
-    shown = cells(contents.variants(small()), 4)
+    shown = entries(contents.variants(small()), 4)
     assert shown["error (%)"] == "9.00"
     assert "without ±: one seed" in contents.variants(small()).notes
 
@@ -103,14 +103,14 @@ def test_every_caption_names_images_unit_interval_and_protocol() -> None:
 def test_the_interval_over_images_has_the_sign_of_its_difference() -> None:
     by_error, by_top1 = small(), small(metrics=("top1", "nll"))
     low, high = by_error.contrasts[0].bootstrap or (0, 0)
-    assert cells(contents.contrasts(by_error), 0)["error over seeds and images"] == (
-        f"[{formatting.signed(low, 'error')}, {formatting.signed(high, 'error')}]"
+    assert entries(contents.contrasts(by_error), 0)["error over seeds and images"] == (
+        f"[{formatting.signed_number(low, 'error')}, {formatting.signed_number(high, 'error')}]"
     )
-    shown = cells(contents.contrasts(by_top1), 0)
+    shown = entries(contents.contrasts(by_top1), 0)
     assert shown["difference"].startswith(f"{formatting.MINUS}0.88")
     assert (
         shown["top1 over seeds and images"]
-        == f"[{formatting.signed(-high, 'top1')}, {formatting.signed(-low, 'top1')}]"
+        == f"[{formatting.signed_number(-high, 'top1')}, {formatting.signed_number(-low, 'top1')}]"
     )
 
 
@@ -123,18 +123,19 @@ def test_a_published_top1_is_shown_as_error_beside_a_measured_error() -> None:
 def test_two_single_models_are_compared_by_the_images_that_only_one_classifies_correctly() -> None:
     made = analyzed([variant("a", [10.0]), variant("b", [9.0])], contrasts=[Pair("b", "a")])
     table = contents.contrasts(made)
-    assert cells(table, 0)["McNemar of these two models"] == "4 against 0 (p 0.125)"  # 2 / 2^4
+    assert entries(table, 0)["McNemar of these two models"] == "4 against 0 (p 0.125)"  # 2 / 2^4
     assert "McNemar" in table.caption and "McNemar" not in contents.contrasts(small()).caption
-    assert "McNemar of these two models" not in cells(contents.contrasts(small()), 0)
+    assert "McNemar of these two models" not in entries(contents.contrasts(small()), 0)
 
 
 def test_unfinished_seeds_are_counted() -> None:
     made = analyzed([variant("a", STEADY)._replace(num_planned=8)])
-    assert cells(contents.variants(made), 0)["seeds"] == "6 of 8"
+    assert entries(contents.variants(made), 0)["seeds"] == "6 of 8"
 
 
 def test_numbers_are_formatted_as_documented() -> None:
-    assert [formatting.signed(value, "error") for value in (-0.001, 0.004, -0.006)] == ["+0.00", "+0.00", "−0.01"]  # noqa: RUF001
+    shown = [formatting.signed_number(value, "error") for value in (-0.001, 0.004, -0.006)]
+    assert shown == ["+0.00", "+0.00", "−0.01"]  # noqa: RUF001
     assert [formatting.p_value(value) for value in (0.0004, 0.001, 0.0496, 1.0, None)] == [
         "< 0.001",
         "0.001",

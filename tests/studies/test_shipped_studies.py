@@ -15,9 +15,9 @@ from helpers.study_runs import (
     first_trials,
     leaves,
     planned_of,
-    result_planned_runs,
+    runs_of_results,
+    runs_of_tuning,
     shipped,
-    tuning_planned_runs,
 )
 
 DATASETS = {"agmax_imagenet_resnet50": "imagenet", "agmax_cifar": "cifar10", "soft_augmentation_cifar100": "cifar100"}
@@ -32,13 +32,13 @@ AUGMENTS = [
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_run_of_a_shipped_study_is_a_valid_configuration(name: str) -> None:
     of, raw = shipped(name), yaml.safe_load(spec.find_study(name).read_text())
-    assert len(result_planned_runs(name)) == sum(
+    assert len(runs_of_results(name)) == sum(
         (variant or {}).get("seeds", raw["seeds"]) for variant in raw["variants"].values()
     )
     tune = raw.get("tune", {"seeds": [], "trials": {}})
-    assert len(tuning_planned_runs(name)) == len(tune["seeds"]) * sum(map(len, tune["trials"].values()))
-    assert {planned.variant for planned in result_planned_runs(name)} == set(of.variants)
-    for planned in (*result_planned_runs(name), *tuning_planned_runs(name)):
+    assert len(runs_of_tuning(name)) == len(tune["seeds"]) * sum(map(len, tune["trials"].values()))
+    assert {planned.variant for planned in runs_of_results(name)} == set(of.variants)
+    for planned in (*runs_of_results(name), *runs_of_tuning(name)):
         trial = "" if planned.trial is None else f"-trial{planned.trial}"
         assert planned.config.name == f"{name}-{planned.variant}{trial}"
         assert planned.config.dataset.name == of.dataset
@@ -47,13 +47,13 @@ def test_every_run_of_a_shipped_study_is_a_valid_configuration(name: str) -> Non
 def test_the_published_studies_have_the_runs_of_their_tables() -> None:
     assert set(SHIPPED) == {*DATASETS, "digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"}
     assert len(AUGMENTS) == len(set(AUGMENTS)) == 8
-    assert [len(result_planned_runs(name)) for name in DATASETS] == [8 * 3, 8 * 2, 4]
+    assert [len(runs_of_results(name)) for name in DATASETS] == [8 * 3, 8 * 2, 4]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_runs_of_a_variant_have_the_settings_that_its_lines_say(name: str) -> None:
     of, chosen = shipped(name), first_trials(shipped(name))
-    for planned in result_planned_runs(name):
+    for planned in runs_of_results(name):
         variant = of.variants[planned.variant]
         like = of.variants.get(variant.like or "")
         layers = [*of.settings, *(like.settings if like else ()), *chosen.get(variant.like, ()), *variant.settings]
@@ -78,18 +78,18 @@ def test_variants_that_are_compared_spend_the_budget_and_others_say_that_they_do
     assert compared
     exceptions = {
         planned.variant
-        for planned in result_planned_runs(name)
+        for planned in runs_of_results(name)
         if abs(samples_seen(planned.config) / (of.budget or 0) - 1) > 0.01
     }
     assert not exceptions & compared
     for variant in exceptions:
         assert re.search("compute|training images", of.variants[variant].about), variant
-    for planned in tuning_planned_runs(name):
+    for planned in runs_of_tuning(name):
         assert samples_seen(planned.config) == pytest.approx(of.budget, rel=0.01)
 
 
 def test_the_exceptions_of_fashion_mnist_are_the_two_that_its_plan_names() -> None:
-    passes = {planned.variant: samples_seen(planned.config) for planned in result_planned_runs("fashion_mnist_agmax")}
+    passes = {planned.variant: samples_seen(planned.config) for planned in runs_of_results("fashion_mnist_agmax")}
     assert {variant: number for variant, number in passes.items() if number != 400_000} == {
         "baseline_half": 200_000,
         "two_views_13000_images": 520_000,
@@ -104,7 +104,7 @@ def test_published_studies_keep_the_published_epochs_where_agmax_passes_every_im
     name: str, num_images: int
 ) -> None:
     epochs = {"agmax_imagenet_resnet50": 90, "agmax_cifar": 200, "soft_augmentation_cifar100": 500}[name]
-    for planned in result_planned_runs(name):
+    for planned in runs_of_results(name):
         views = 2 if planned.variant.endswith("agmax") else 1
         assert samples_seen(planned.config, num_images) == epochs * num_images * views
         assert planned.config.dataset.train_limit is None and not planned.config.dataset.validation
@@ -125,7 +125,7 @@ def test_the_runs_of_the_published_tables_are_the_published_configurations(
         for method in methods:
             words = "-".join(word for word in (augment, method) if word)
             expected[words.replace("-", "_")] = resolve.resolve(f"{model}-{words}", dataset=DATASETS[name]).config
-    found = {planned.variant: planned.config for planned in result_planned_runs(name)}
+    found = {planned.variant: planned.config for planned in runs_of_results(name)}
     assert found.keys() == expected.keys()
     for variant, config in expected.items():
         assert leaves(found[variant], without=("name",)) == leaves(config, without=("name",)), variant
@@ -143,11 +143,11 @@ def test_the_other_tables_of_cifar_are_overrides_of_the_study(
 ) -> None:
     text = spec.find_study("agmax_cifar").read_text()
     assert all(word in text for word in (f"--dataset {dataset}" if dataset else "--study agmax_cifar", *typed))
-    planned_runs = result_planned_runs("agmax_cifar", dataset=dataset, typed=typed)
+    planned_runs = runs_of_results("agmax_cifar", dataset=dataset, typed=typed)
     config = planned_of(planned_runs, "auto_augment_cutmix_agmax").config
     published = resolve.resolve(f"{model}-auto_augment-cutmix-agmax", dataset=dataset or "cifar10").config
     assert leaves(config, without=("name",)) == leaves(published, without=("name",))
-    own = {planned.key for planned in result_planned_runs("agmax_cifar")}
+    own = {planned.key for planned in runs_of_results("agmax_cifar")}
     assert not own & {planned.key for planned in planned_runs}
 
 
@@ -193,7 +193,7 @@ def test_published_numbers_are_those_of_the_papers() -> None:
 
 
 def test_the_crops_of_soft_augmentation_reach_as_far_as_its_figure_says() -> None:
-    config = {planned.variant: planned.config for planned in result_planned_runs("soft_augmentation_cifar100")}
+    config = {planned.variant: planned.config for planned in runs_of_results("soft_augmentation_cifar100")}
     assert [config[variant].augment.crop for variant in config] == ["standard", "standard", "wide", "soft"]
     assert [config[variant].augment.standard.padding for variant in ("standard_crop", "far_crop")] == [4, 16]
     for key in ("sigma", "background"):  # the control has exactly the crops of the method
@@ -211,7 +211,7 @@ def test_the_crops_of_soft_augmentation_reach_as_far_as_its_figure_says() -> Non
 def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
     """Variants of equal compute, the last epoch final in all, at most six trials a variant, AgMax as chosen before."""
     of = shipped("fashion_mnist_soft")
-    variants = {planned.variant: planned.config for planned in result_planned_runs("fashion_mnist_soft")}
+    variants = {planned.variant: planned.config for planned in runs_of_results("fashion_mnist_soft")}
     assert {variant: (each.augment.crop, each.augment.softening.applies_to, each.augment.softening.confidence_source)
             for variant, each in variants.items()} == {
         "standard_crop": ("standard", "target_and_weight", "own"),
@@ -227,9 +227,8 @@ def test_the_study_of_soft_augmentation_is_as_it_was_fixed() -> None:
         "agmax_soft_crop": ("soft", "target_and_weight", "own"),
     }  # fmt: skip
     before = shipped("fashion_mnist_agmax")
-    chosen_before = plan.results(
-        before, TypedSettings(), tuning.chosen_settings(tuning.read_choices(tuning.tuning(before, TypedSettings())))
-    )
+    choices = tuning.read_choices(tuning.plan_tuning(before, TypedSettings()))
+    chosen_before = plan.result_runs(before, TypedSettings(), tuning.chosen_settings(choices))
     for variant, config in variants.items():
         has_agmax = config.objective.name == "agmax"
         assert has_agmax == (variant in ("agmax", "agmax_soft_crop"))
@@ -267,7 +266,7 @@ def test_the_lines_above_a_shipped_study_name_the_command_that_runs_it(name: str
 
 @pytest.mark.parametrize("name", ["digits_smoke", "fashion_mnist_agmax", "fashion_mnist_soft"])
 def test_all_runs_hold_out_the_same_images(name: str) -> None:
-    planned_runs = [planned.config for planned in (*result_planned_runs(name), *tuning_planned_runs(name))]
+    planned_runs = [planned.config for planned in (*runs_of_results(name), *runs_of_tuning(name))]
     kept = {(each.dataset.validation, each.dataset.extra_test, each.split_seed) for each in planned_runs}
     assert len(kept) == 1 and len({each.dataset_seed for each in planned_runs}) > 1
 
@@ -276,7 +275,7 @@ def test_all_runs_hold_out_the_same_images(name: str) -> None:
 def test_the_variants_of_a_tuned_study_start_from_one_rule(name: str) -> None:
     """In a study of variants with and without a Q network, that network alone may have a rule of its own."""
     rules: dict[bool, set[str]] = {}
-    for config in (planned.config for planned in result_planned_runs(name)):
+    for config in (planned.config for planned in runs_of_results(name)):
         assert config.model.initialization.scope in ("none", "q_network")
         rules.setdefault(config.objective.name == "agmax", set()).add(config.model.initialization.model_dump_json())
     assert all(len(alike) == 1 for alike in rules.values())

@@ -27,7 +27,7 @@ def test_a_minimal_study_has_one_seed_and_the_usual_metrics(write: Write) -> Non
         "plain": Variant("plain", "", (), (), None, (0,), 0, {}),
         "cutout": Variant("cutout", "", ("cutout",), (), None, (0,), 0, {}),
     }
-    assert found.results == found.path.parent / "results" / "small.jsonl"
+    assert found.records_path == found.path.parent / "results" / "small.jsonl"
 
 
 @pytest.mark.parametrize(("seeds", "third", "expected"), [("3", 2, (0, 1)), ("[7, 5, 6]", 2, (7, 5)), ("[4]", 1, (4,))])
@@ -37,7 +37,7 @@ def test_seeds_are_counted_or_listed_and_a_variant_may_have_fewer(
     text = SMALL.replace("seeds: 2", f"seeds: {seeds}") + f"  third: {{seeds: {third}}}\n"
     found = spec.read_study(write(text))
     assert found.variants["third"].seeds == expected
-    planned_runs = plan.results(found, TypedSettings(), {})
+    planned_runs = plan.result_runs(found, TypedSettings(), {})
     assert {planned.seed for planned in planned_runs if planned.variant == "third"} == set(expected)
     assert {planned.seed for planned in planned_runs} == set(found.variants["plain"].seeds)
 
@@ -51,7 +51,7 @@ def test_a_variant_like_another_takes_its_parts_settings_and_chosen_trial_and_it
         "      - {optimizer.lr: 0.3}\n"
     )
     found = spec.read_study(write(text))
-    planned_runs = plan.results(found, TypedSettings(), {"tuned": found.trials["tuned"][0]})
+    planned_runs = plan.result_runs(found, TypedSettings(), {"tuned": found.trials["tuned"][0]})
     tuned, alike = planned_of(planned_runs, "tuned").config, planned_of(planned_runs, "alike").config
     assert (tuned.augment.erase, tuned.augment.mix) == ("cutout", "none")
     assert (alike.augment.erase, alike.augment.mix) == ("cutout", "mixup")
@@ -64,7 +64,7 @@ def test_a_variant_like_another_takes_its_parts_settings_and_chosen_trial_and_it
         ("train.epochs", 2, 2),
     ):
         assert (value_of(tuned, key), value_of(alike, key)) == (of_tuned, of_alike), key
-    trials = plan.tuning(found, TypedSettings())
+    trials = plan.tuning_runs(found, TypedSettings())
     assert [(planned.trial, planned.config.optimizer.lr) for planned in trials] == [(0, 0.2), (1, 0.3)]
     assert trials[1].config.optimizer.momentum == 0.5  # a trial lies on the variant's own settings
 
@@ -73,7 +73,7 @@ def test_overrides_of_a_study_apply_to_every_run(write: Write) -> None:
     text = SMALL + "  slow: {optimizer.lr: 0.01}\ntune: {seeds: [50], trials: {slow: [{optimizer.lr: 0.2}, {}]}}\n"
     found = spec.read_study(write(text))
     typed = TypedSettings("fashion_mnist", ("cutout",), (Setting("optimizer.lr", 0.7, "typed"),))
-    for planned in (*plan.results(found, typed, {}), *plan.tuning(found, typed)):
+    for planned in (*plan.result_runs(found, typed, {}), *plan.tuning_runs(found, typed)):
         config = planned.config
         assert (config.dataset.name, config.augment.erase, config.optimizer.lr) == ("fashion_mnist", "cutout", 0.7)
         assert config.train.epochs == 2 and config.train.seed == planned.seed
@@ -83,7 +83,7 @@ def test_the_base_may_be_a_file_beside_the_study(write: Write, tmp_path: Path, m
     (tmp_path / "mine.yaml").write_text("base: ResNet20-cutout\ntrain: {epochs: 7}\n")
     path = write(SMALL.replace("ResNet8", "mine.yaml").replace("train.epochs: 2, ", ""))
     monkeypatch.chdir("/")
-    config = planned_of(plan.results(spec.read_study(path), TypedSettings(), {}), "agmax").config
+    config = planned_of(plan.result_runs(spec.read_study(path), TypedSettings(), {}), "agmax").config
     assert (config.model.backbone, config.augment.erase, config.train.epochs) == ("agmax_resnet20", "cutout", 7)
     assert config.objective.name == "agmax"
 

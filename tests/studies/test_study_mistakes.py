@@ -361,4 +361,4 @@ def test_any_value_of_a_key_is_read_or_refused_with_its_line(tmp_path: Path, val
     except UsageError as error:
         assert all(str(path) in line for line in error.lines)
     else:
-        assert plan.results(found, TypedSettings(), {})
+        assert plan.result_runs(found, TypedSettings(), {})

@@ -14,28 +14,28 @@ from agmax.config.schema import Config, DatasetConfig, ModelConfig, TrainConfig,
 from agmax.studies import plan
 from agmax.studies.plan import TypedSettings
 from helpers.configurations import value_of
-from helpers.study_runs import SHIPPED, leaves, planned_of, result_planned_runs, shipped, tuning_planned_runs
+from helpers.study_runs import SHIPPED, leaves, planned_of, runs_of_results, runs_of_tuning, shipped
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_keys_name_one_run_each(name: str) -> None:
-    keys = [planned.key for planned in (*result_planned_runs(name), *tuning_planned_runs(name))]
+    keys = [planned.key for planned in (*runs_of_results(name), *runs_of_tuning(name))]
     assert len(set(keys)) == len(keys)
     assert all(re.fullmatch("[0-9a-f]{16}", key) for key in keys)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_only_results_read_the_test_images(name: str) -> None:
-    assert all(planned.config.evaluation.test for planned in result_planned_runs(name))
-    assert not any(planned.config.evaluation.test for planned in tuning_planned_runs(name))
-    assert all(planned.config.dataset.validation for planned in tuning_planned_runs(name))
+    assert all(planned.config.evaluation.test for planned in runs_of_results(name))
+    assert not any(planned.config.evaluation.test for planned in runs_of_tuning(name))
+    assert all(planned.config.dataset.validation for planned in runs_of_tuning(name))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_seeds_pair_the_variants(name: str) -> None:
     """Seed k of every variant has one subset, split, model and order; an offset changes all but subset and split."""
     of = shipped(name)
-    for planned in (*result_planned_runs(name), *tuning_planned_runs(name)):
+    for planned in (*runs_of_results(name), *runs_of_tuning(name)):
         config, offset = planned.config, of.variants[planned.variant].seed_offset
         assert config.train.seed == config.model_seed == planned.seed + offset
         assert config.dataset_seed == planned.seed
@@ -53,7 +53,7 @@ def test_variants_with_an_offset_exist_to_be_tested() -> None:
 
 def test_results_are_ordered_by_seed_so_that_all_variants_progress_equally() -> None:
     several = shipped("digits_smoke")._replace(tune_seeds=(50, 51))
-    for planned_runs in (result_planned_runs("fashion_mnist_agmax"), plan.tuning(several, TypedSettings())):
+    for planned_runs in (runs_of_results("fashion_mnist_agmax"), plan.tuning_runs(several, TypedSettings())):
         seeds = [planned.seed for planned in planned_runs]
         assert seeds == sorted(seeds) and len(set(seeds)) > 1
         assert len({planned.variant for planned in planned_runs if planned.seed == seeds[0]}) > 1
@@ -64,9 +64,9 @@ def test_a_trial_and_the_result_of_its_settings_differ_only_in_the_test_images(n
     of = shipped(name)
     seeds = of.tune_seeds
     everywhere = of._replace(variants={variant: each._replace(seeds=seeds) for variant, each in of.variants.items()})
-    for trial in tuning_planned_runs(name):
+    for trial in runs_of_tuning(name):
         chosen = {trial.variant: of.trials[trial.variant][trial.trial or 0]}
-        result = planned_of(plan.results(everywhere, TypedSettings(), chosen), trial.variant, trial.seed)
+        result = planned_of(plan.result_runs(everywhere, TypedSettings(), chosen), trial.variant, trial.seed)
         assert result.key != trial.key
         tested = trial.config.evaluation.model_copy(update={"test": True})
         assert plan.key(trial.config.model_copy(update={"evaluation": tested})) == result.key
@@ -172,7 +172,7 @@ def test_a_setting_that_a_later_release_adds_leaves_the_keys_as_they_are() -> No
         distillation: float = 0.5
 
     for name in ("digits_smoke", "fashion_mnist_agmax"):
-        config = result_planned_runs(name)[0].config
+        config = runs_of_results(name)[0].config
         mapping = config.model_dump()
         assert plan.key(LaterConfig.model_validate(mapping)) == plan.key(config)
         assert plan.key(LaterConfig.model_validate(mapping | {"distillation": 0.6})) != plan.key(config)

@@ -23,9 +23,9 @@ Call = Callable[..., Answer]
 def keys(*words: str, text: str = TINY) -> list[str]:
     """Return the keys of the runs, with words typed beside."""
     Path("tiny.yaml").write_text(text)
-    ask = parser.parse(["--study", "./tiny.yaml", *words]).config_request
-    typed = TypedSettings(ask.dataset, ask.parts, ask.settings)
-    return [planned.key for planned in plan.results(files.read_study(Path("tiny.yaml")), typed, {})]
+    request = parser.parse(["--study", "./tiny.yaml", *words]).config_request
+    typed = TypedSettings(request.dataset, request.parts, request.settings)
+    return [planned.key for planned in plan.result_runs(files.read_study(Path("tiny.yaml")), typed, {})]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_variant_like_another_has_its_settings_and_its_choice_below_its_own(ru
     Path("tiny.yaml").write_text(TUNED.replace("contrasts:", f"{variants}contrasts:"))
     read = files.read_study(Path("tiny.yaml"))
     chosen = {"smooth": read.trials["smooth"][2], "plain": read.trials["plain"][1]}
-    plain, smooth, again = (planned.config for planned in plan.results(read, TypedSettings(), chosen))
+    plain, smooth, again = (planned.config for planned in plan.result_runs(read, TypedSettings(), chosen))
     assert (plain.optimizer.lr, smooth.optimizer.lr, again.optimizer.lr) == (0.2, 0.3, 0.3)
     assert (again.objective.label_smoothing, again.train.epochs, smooth.train.epochs) == (0.1, 4, 1)
     assert (again.train.seed, again.dataset_seed) == (50, 0) and smooth.dataset_seed == 0

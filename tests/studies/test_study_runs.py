@@ -146,7 +146,7 @@ def test_the_reason_of_a_failure_is_in_the_log_of_the_last_attempt(
             return b"", None
 
     Path("tiny.yaml").write_text(TINY.replace("seeds: 2", "seeds: 1"))
-    planned = plan.results(files.read_study(Path("tiny.yaml")), TypedSettings(), {})[0]
+    planned = plan.result_runs(files.read_study(Path("tiny.yaml")), TypedSettings(), {})[0]
     old = Path(f"runs/studies/tiny/runs/{planned.key}.log")
     old.parent.mkdir(parents=True)
     old.write_text("$ an earlier attempt\nerror: an earlier reason\n")

@@ -58,7 +58,7 @@ CHOSEN = Path("results/tiny.chosen.yaml")
 def test_the_choice_is_the_first_trial_of_the_highest_mean(tuned: Any) -> None:
     assert len(lines()) == 12 and len(folders()) == 12
     assert all(each["phase"] == "tuning" for each in lines())
-    read = tuning.read_choices(tuning.tuning(files.read_study(Path("tiny.yaml")), TypedSettings()))
+    read = tuning.read_choices(tuning.plan_tuning(files.read_study(Path("tiny.yaml")), TypedSettings()))
     assert read is not None
     assert (read["plain"].trial, read["plain"].validation_top1, read["plain"].of_trials) == (
         0,
@@ -94,7 +94,7 @@ def test_after_the_tuning_the_next_start_measures_with_the_choice(tuned: Any, ru
 @pytest.mark.parametrize("best", range(3))
 def test_a_choice_is_read_as_it_was_written(run: Call, best: int) -> None:
     Path("tiny.yaml").write_text(TUNED)
-    found = tuning.tuning(files.read_study(Path("tiny.yaml")), TypedSettings())
+    found = tuning.plan_tuning(files.read_study(Path("tiny.yaml")), TypedSettings())
     top1 = {planned.key: 80.5 if planned.trial == best else 100 / 3 for planned in found.planned_runs}
     chosen = tuning.choose(found, {key: {"metrics": {"validation": {"top1": value}}} for key, value in top1.items()})
     assert [choice.trial for choice in chosen.values()] == [best, best]
@@ -109,7 +109,7 @@ def test_a_choice_is_read_as_it_was_written(run: Call, best: int) -> None:
 
 def test_an_existing_choice_is_not_overwritten(tuned: Any) -> None:
     before = CHOSEN.read_bytes()
-    found = tuning.tuning(files.read_study(Path("tiny.yaml")), TypedSettings())
+    found = tuning.plan_tuning(files.read_study(Path("tiny.yaml")), TypedSettings())
     choices = tuning.choose(found, records.read_records(Path("results/tiny.jsonl")))
     assert choices == {
         variant: choice._replace(settings=found.study.trials[variant][choice.trial])

@@ -73,7 +73,7 @@ def test_every_yaml_example_resolves(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     if "variants:" in text:
         read = spec.read_study(path)
-        assert plan.tuning(read, plan.TypedSettings()) and plan.results(read, plan.TypedSettings(), {})
+        assert plan.tuning_runs(read, plan.TypedSettings()) and plan.result_runs(read, plan.TypedSettings(), {})
         return
     assert resolve.resolve(str(path)).config.model.backbone
 

@@ -77,14 +77,14 @@ def gpu() -> torch.device:
     return torch.device("cuda")
 
 
-def pictures(count: int = 64, channels: int = 3, size: int = 32) -> Tensor:
+def some_images(count: int = 64, channels: int = 3, size: int = 32) -> Tensor:
     """Return uint8 images, half of them photographs and half of pure noise."""
     noise = torch.randint(0, 256, (count // 2, channels, size, size), generator=torch.Generator().manual_seed(0))
     return torch.cat([photographs(count - count // 2, size, size)[:, :channels], noise.to(torch.uint8)])
 
 
 def assert_alike(found: Tensor, expected: Tensor, *, fraction: float = 0.0, level: float | Tensor = 1.0) -> None:
-    """Refuse values of which more than `share` differ by more than one gray level, which is `level` in their scale."""
+    """Check that at most `fraction` of the values differ by more than a gray level, which is `level` in their scale."""
     assert found.dtype == expected.dtype and found.shape == expected.shape
     gaps = (found.cpu().double() - expected.double()).abs() / level
     apart = (gaps > 1.001).double().mean().item()
@@ -115,7 +115,7 @@ WARPS = {"ShearX", "ShearY", "Rotate"}
 """Of these a pixel may come from its neighbour, where its place lies between the two but for the last bit."""
 
 AT_TIES = 1e-3
-"""The share of the pixels at such places, where the amounts are drawn from all numbers."""
+"""The fraction of the pixels at such places, where the amounts are drawn from all numbers."""
 
 
 def strengths(name: str, count: int, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -130,7 +130,7 @@ def strengths(name: str, count: int, rng: np.random.Generator) -> np.ndarray[Any
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", operations.NAMES)
 def test_an_operation_gives_what_the_cpu_gives(device: torch.device, name: str, channels: int) -> None:
-    images = pictures(channels=channels)
+    images = some_images(channels=channels)
     values = strengths(name, len(images), np.random.default_rng(1))
     codes = np.full(len(images), operations.CODES[name])
     found = operations.apply_operations(images.to(device), codes, values)
@@ -148,7 +148,7 @@ def test_an_operation_gives_what_the_cpu_gives(device: torch.device, name: str, 
 
 
 OF_POLICIES = 0.02
-"""The share of the values that policies may leave more than one gray level apart.
+"""The fraction of the values that policies may leave more than one gray level apart.
 
 Their tables have amounts at which places lie between two pixels, and one level's difference grows where an operation
 that stretches the levels follows.
@@ -166,7 +166,7 @@ TRANSFORMS: tuple[tuple[Transform, float | None], ...] = (
     (RandomErasing(p=0.9), None),
     (SoftCrop(), None),
 )
-"""Each with the share of its values that may be apart; None: it only moves values, and not a bit may differ."""
+"""Each with the fraction of its values that may be apart; None: it only moves values, and not a bit may differ."""
 
 
 def test_every_transform_is_compared() -> None:
@@ -180,7 +180,7 @@ def test_every_transform_is_compared() -> None:
 def test_a_transform_gives_what_the_cpu_gives(
     device: torch.device, transform: Transform, fraction: float | None
 ) -> None:
-    images, key = pictures(), Key(3, 1)
+    images, key = some_images(), Key(3, 1)
     is_late = pipeline.ORDER.index(transform.slot) > pipeline.ORDER.index("normalize")
     given = (images / 255 - 0.5) / STD if is_late else images
     numbers = transform.draw(len(given), given.shape[1:], key)
@@ -201,7 +201,7 @@ def test_a_transform_gives_what_the_cpu_gives(
 
 @pytest.mark.parametrize("mix", [MixUp(0.4), CutMix()], ids=str)
 def test_a_mix_gives_what_the_cpu_gives(device: torch.device, mix: MixUp | CutMix) -> None:
-    images, key = (pictures() / 255 - 0.5) / STD, Key(3, 1)
+    images, key = (some_images() / 255 - 0.5) / STD, Key(3, 1)
     targets = torch.eye(10)[torch.arange(len(images)) % 10]
     partner, how = mix.draw(len(images), images.shape[1:], key)
     found, rows = mix(images.to(device), targets.to(device), key=key)
@@ -250,7 +250,7 @@ def make_pipeline(*more: Transform, **settings: Any) -> Pipeline:
 def test_rows_and_chunks_have_the_values_of_the_whole(
     device: torch.device, mix: CutMix | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, labels = pictures(40).to(device), torch.arange(40, device=device) % 10
+    images, labels = some_images(40).to(device), torch.arange(40, device=device) % 10
     for more, fraction in (((), None), ((TrivialAugmentWide(),), OF_POLICIES)):
         make = make_pipeline(*more, mix=mix)
         whole = make(images, labels, key=Key(0, 2))

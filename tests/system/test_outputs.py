@@ -20,7 +20,7 @@ DIGITS = ("--dataset=digits", "dataset.train_limit=128")
 
 
 def test_a_training_that_goes_on_sweeps_its_run_folder(run: Run) -> None:
-    from agmax.experiments.run_folder import RunFolder as RunFolder
+    from agmax.experiments.run_folder import RunFolder
 
     folder = RunFolder.create("runs", "name", "stem")
     (folder.path / ".config.yaml.tmp-7").write_text("half")

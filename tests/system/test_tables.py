@@ -16,7 +16,7 @@ from agmax.config.resolve import Setting
 from agmax.config.schema import ScheduleConfig, choices
 from agmax.core.errors import ConfigErrors, DataError, UsageError
 from agmax.evaluation.metrics import METRICS, Metric, add_complements, computed_metrics, metrics
-from agmax.experiments.run_folder import RunFolder as RunFolder
+from agmax.experiments.run_folder import RunFolder
 from agmax.losses import OBJECTIVES, Objective, Term
 from agmax.optim.lr_schedules import SCHEDULES, TrainingProgress, learning_rate, settings_of
 from agmax.reports import tables, writers

@@ -52,7 +52,7 @@ def test_an_output_folder_that_is_a_file_is_found_before_the_data_are_read(
 
 
 def test_runs_that_start_in_the_same_instant_have_folders_of_their_own(tmp_path: Path) -> None:
-    from agmax.experiments.run_folder import RunFolder as RunFolder
+    from agmax.experiments.run_folder import RunFolder
 
     with ThreadPoolExecutor(8) as pool:
         names = list(pool.map(lambda _: RunFolder.create(str(tmp_path), "name", "digits-s0").path.name, range(24)))

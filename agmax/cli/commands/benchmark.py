@@ -4,12 +4,12 @@ import sys
 from functools import partial
 
 from agmax.benchmarks import augment, evaluation
-from agmax.cli.commands.shared import Result
+from agmax.cli.commands.shared import ModeResult
 from agmax.cli.parser import Request
 from agmax.core.errors import UsageError
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Run the benchmark of the request."""
     config_request, word = request.config_request, request.options["word"]
     if config_request.source or config_request.settings or config_request.dataset:

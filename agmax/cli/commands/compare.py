@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agmax.cli.commands.shared import Result
+from agmax.cli.commands.shared import ModeResult
 from agmax.cli.parser import Request
 from agmax.core.logs import log
 from agmax.experiments.start import runs_dir
@@ -11,7 +11,7 @@ from agmax.studies import analysis, compare
 from agmax.studies.analysis import Analysis
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Compare the runs of the request."""
     analyzed, folder = compare.compare_runs(request.options["names"], runs_dir(request.config_request))
     return {"mode": "compare", **analysis.as_mapping(analyzed), "files": report(analyzed, folder)}

@@ -1,7 +1,7 @@
 """--download: download released checkpoints."""
 
 from agmax.checkpoints import agmax_format
-from agmax.cli.commands.shared import Result
+from agmax.cli.commands.shared import ModeResult
 from agmax.cli.parser import Request
 from agmax.config import names
 from agmax.core.errors import CheckpointError, DownloadError, UsageError
@@ -9,7 +9,7 @@ from agmax.core.logs import log
 from agmax.experiments.saved import CHECKPOINTS
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Download the file of the request, or all files."""
     (text,) = request.options["names"]
     release = agmax_format.find_release(text)

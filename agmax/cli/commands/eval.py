@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agmax.cli.commands.shared import Result, figure_path, print_notes
+from agmax.cli.commands.shared import ModeResult, figure_path, print_notes
 from agmax.cli.parser import Request
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
@@ -14,7 +14,7 @@ from agmax.experiments.start import find_weights
 from agmax.reports import robustness
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Evaluate the checkpoint of the request."""
     options = request.options
     split = options["split"] or "test"

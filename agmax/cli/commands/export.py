@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from agmax.cli.commands.shared import Result, print_notes
+from agmax.cli.commands.shared import ModeResult, print_notes
 from agmax.cli.parser import Request
 from agmax.config import resolve
 from agmax.core.errors import UsageError
@@ -13,7 +13,7 @@ from agmax.experiments import export, model
 from agmax.experiments.start import Start, find_weights
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Write the weights of a checkpoint, or the initial weights of a configuration."""
     options = request.options
     word, normalizes = options["word"], options["normalize"]
@@ -26,14 +26,14 @@ def run(request: Request) -> Result:
         if is_initial
         else find_weights(request.config_request)
     )
-    config, saved = start.resolved.config, start.checkpoint
-    exported = model.from_checkpoint(saved, config) if saved else model.from_config(config)
+    config, checkpoint = start.resolved.config, start.checkpoint
+    exported = model.from_checkpoint(checkpoint, config) if checkpoint else model.from_config(config)
     print_notes(request, start.resolved)
     path = Path(options["output"] or f"{config.name}-{config.dataset.name}{ending}")
     check_output(path, force=options["force"])
     more: dict[str, Any] = {"with_normalization": True} if normalizes else {}
     about = write(exported, path, force=options["force"], **more)
-    source = saved.path if saved else "initial weights"
+    source = checkpoint.path if checkpoint else "initial weights"
     log.info("%s contains %s of %s (%.1f MiB)", path, word, source, path.stat().st_size / 2**20)
     if about.get("largest_difference") is not None:
         log.info(
@@ -45,7 +45,7 @@ def run(request: Request) -> Result:
         "mode": "export",
         "format": word,
         "config": config.name,
-        "checkpoint": str(saved.path) if saved else None,
+        "checkpoint": str(checkpoint.path) if checkpoint else None,
         "file": str(path),
         **about,
     }

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from agmax.cli.commands.shared import Result
+from agmax.cli.commands.shared import ModeResult
 from agmax.cli.parser import Request
 from agmax.config import names
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """List the names of the request."""
     word = request.options["word"]
     listing = LISTINGS[word]()

@@ -2,7 +2,7 @@
 
 import sys
 
-from agmax.cli.commands.shared import Result, print_notes
+from agmax.cli.commands.shared import ModeResult, print_notes
 from agmax.cli.parser import Request
 from agmax.core import devices
 from agmax.core.errors import DataError, UsageError
@@ -11,7 +11,7 @@ from agmax.experiments import model, predict
 from agmax.experiments.start import find_weights
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Classify the image files of the request."""
     if not request.config_request.resume:
         raise UsageError("no checkpoint", remedy="Give --checkpoint FILE")
@@ -30,11 +30,11 @@ def run(request: Request) -> Result:
     )
     for why in result.unreadable.values():
         log.warning("warning: %s", why)
-    if not result.predictions:
+    if not result.readable:
         why = "none is a readable image"
         raise DataError("no image classified", where=f"{len(paths)} files", why=why)
     if not request.as_json:
         predict.write_csv(result, sys.stdout)
     path = start.checkpoint.path
-    log.info("%d of %d images classified with %s", len(result.predictions), len(paths), path)
+    log.info("%d of %d images classified with %s", len(result.readable), len(paths), path)
     return {"mode": "predict", "checkpoint": str(path), **predict.as_mapping(result)}

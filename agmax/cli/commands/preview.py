@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from agmax import builders
-from agmax.cli.commands.shared import Result, figure_path, print_notes
+from agmax.cli.commands.shared import ModeResult, figure_path, print_notes
 from agmax.cli.parser import Request
 from agmax.config import resolve
 from agmax.core import devices
@@ -14,12 +14,12 @@ from agmax.data import sampler
 from agmax.reports import preview, softening, style
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Draw the preview of the request."""
     return PREVIEWS[request.options["word"]](request)
 
 
-def _batch(request: Request) -> Result:
+def _batch(request: Request) -> ModeResult:
     """Draw the batch of the first training step, as the model receives it."""
     typed, force = resolve.layer_config(request.config_request).resolve(), request.options["force"]
     device = devices.choose_device(typed.config.train.device)
@@ -38,7 +38,7 @@ def _batch(request: Request) -> Result:
     mean, std = config.normalization
     views = "1 view" if num_views == 1 else f"{num_views} views"
     title = f"{name} on {dataset}: seed {seed}, step 0, {views} of each image"
-    figure = preview.figure(batch, raw.labels, data.class_names, mean=mean, std=std, title=title)
+    figure = preview.draw(batch, raw.labels, data.class_names, mean=mean, std=std, title=title)
     preview.save(figure, path, force=force)
     num_images = min(len(raw.labels), preview.NUM_IMAGES)
     log.info("%s shows %d of the %d images of step 0", path, num_images, len(raw.labels))
@@ -53,7 +53,7 @@ def _batch(request: Request) -> Result:
     }
 
 
-def _curves(request: Request) -> Result:
+def _curves(request: Request) -> ModeResult:
     """Draw the softening curve, and a histogram of sampled visible fractions."""
     typed, force = resolve.layer_config(request.config_request).resolve(), request.options["force"]
     name, dataset = typed.config.name, typed.config.dataset.name
@@ -65,12 +65,11 @@ def _curves(request: Request) -> Result:
     if fractions is None:
         why, remedy = "none of its parts softens targets", "Name soft_crop, soft_cutout or soft_random_erasing"
         raise UsageError("nothing to draw", where=name, why=why, remedy=remedy)
-    settings = config.augment.softening
-    num_classes = builders.num_classes(config)
-    curve = softening.Curve(num_classes, settings.power, settings.max_confidence, settings.visibility)
+    curve, num_classes = builders.pipeline(config).softening, builders.num_classes(config)
+    assert curve is not None, "fractions are sampled only if targets soften"
     crop_size = config.dataset.image_size if config.augment.crop == "soft" else None
     title = f"{name} on {dataset}: {num_classes} classes, {len(fractions):,} views sampled"
-    figure = softening.figure(curve, fractions, crop_size=crop_size, title=title)
+    figure = softening.draw(curve, fractions, num_classes=num_classes, crop_size=crop_size, title=title)
     with output_file(path, force=force) as file:
         style.save(figure, file)
     log.info("%s shows the softening curve of %s", path, name)
@@ -79,10 +78,10 @@ def _curves(request: Request) -> Result:
         "config": name,
         "dataset": dataset,
         "mean_visible_fraction": float(fractions.mean()),
-        "mean_confidence": float(curve.at(fractions).mean()),
+        "mean_confidence": float(curve.confidence(fractions, num_classes).mean()),
         "file": str(path),
     }
 
 
-PREVIEWS: dict[str, Callable[[Request], Result]] = {"batch": _batch, "curves": _curves}
+PREVIEWS: dict[str, Callable[[Request], ModeResult]] = {"batch": _batch, "curves": _curves}
 """Word of --preview -> function."""

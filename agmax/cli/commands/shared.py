@@ -8,7 +8,7 @@ from agmax.cli.parser import Request
 from agmax.config.resolve import Resolved
 from agmax.core.errors import UsageError
 
-Result = dict[str, Any]
+ModeResult = dict[str, Any]
 """The result of a mode, printed by --json: keys and plain values."""
 
 

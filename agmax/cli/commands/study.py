@@ -1,14 +1,14 @@
 """--study: train the missing runs of a study, and report its results."""
 
 from agmax.cli.commands.compare import report
-from agmax.cli.commands.shared import Result
+from agmax.cli.commands.shared import ModeResult
 from agmax.cli.parser import Request
 from agmax.studies import spec, study
 from agmax.studies.plan import TypedSettings
 from agmax.studies.study import Options
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Run the study of the request."""
     config_request, given = request.config_request, request.options
     options = Options(

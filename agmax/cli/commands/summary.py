@@ -4,12 +4,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from agmax import builders
-from agmax.cli.commands.shared import Result, print_notes
+from agmax.cli.commands.shared import ModeResult, print_notes
 from agmax.cli.parser import Request
 from agmax.config import resolve
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Show the model of a configuration."""
     typed = resolve.layer_config(request.config_request).resolve()
     print_notes(request, typed)
@@ -19,7 +19,7 @@ def run(request: Request) -> Result:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         classifier(torch.zeros(1, 1, config.input_channels, size, size))
     count = {name: sum(p.numel() for p in child.parameters()) for name, child in classifier.named_children()}
-    result: Result = {
+    result: ModeResult = {
         "mode": "summary",
         "config": config.name,
         "dataset": config.dataset.name,

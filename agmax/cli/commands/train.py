@@ -1,6 +1,6 @@
 """--train: train, or continue a training; with --n-runs, once for each of several seeds."""
 
-from agmax.cli.commands.shared import Result
+from agmax.cli.commands.shared import ModeResult
 from agmax.cli.parser import Request
 from agmax.config import resolve
 from agmax.config.resolve import Setting
@@ -11,7 +11,7 @@ from agmax.experiments.start import find_start
 from agmax.experiments.train import train
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> ModeResult:
     """Train the configuration of the request."""
     config_request, num_runs = request.config_request, request.options["n_runs"]
     if num_runs == 1:
