@@ -30,7 +30,7 @@ def erase_(images: Tensor, boxes: Boxes) -> Tensor:
 def visible_fraction(boxes: Boxes, *, height: int, width: int) -> Tensor:
     """Return the visible fraction [B] of each image's area beside its box, which is clipped to the image.
 
-    A box of 16x16 centred on a corner of a 32x32 image: 1 - 8 * 8 / 1024 = 0.9375.
+    A box of 16x16 centered on a corner of a 32x32 image: 1 - 8 * 8 / 1024 = 0.9375.
     """
     tall = boxes.bottom.clamp(max=height) - boxes.top.clamp(min=0)
     wide = boxes.right.clamp(max=width) - boxes.left.clamp(min=0)
@@ -38,9 +38,9 @@ def visible_fraction(boxes: Boxes, *, height: int, width: int) -> Tensor:
 
 
 def cutout_boxes(num_images: int, height: int, width: int, *, length: int, rng: np.random.Generator) -> Boxes:
-    """Draw squares with centres uniform over the image (DeVries and Taylor 2017).
+    """Draw squares with centers uniform over the image (DeVries and Taylor 2017).
 
-    A square covers the rows from centre - length // 2 to centre + length // 2 - 1, and the columns alike.
+    A square covers the rows from center - length // 2 to center + length // 2 - 1, and the columns alike.
     """
     half = length // 2
     rows, columns = rng.integers(0, height, num_images), rng.integers(0, width, num_images)

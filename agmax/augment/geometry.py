@@ -87,7 +87,7 @@ def translate_y(images: Tensor, pixels: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Rotate uint8 images [B, C, H, W] about their centre, counter-clockwise, by `degrees` [B]."""
+    """Rotate uint8 images [B, C, H, W] about their center, counter-clockwise, by `degrees` [B]."""
     angle = torch.deg2rad(degrees % 360)
     return warp(images, _matrices(angle.cos(), -angle.sin(), 0.0, angle.sin(), angle.cos(), 0.0))
 
@@ -102,7 +102,7 @@ def _matrices(*entries: Tensor | float) -> Tensor:
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
     """Warp uint8 images [B, C, H, W] by affine matrices [B, 2, 3], nearest neighbour, black outside of the image.
 
-    A matrix maps a position of the result, in pixels from the centre, to a position of the image. The arithmetic is
+    A matrix maps a position of the result, in pixels from the center, to a position of the image. The arithmetic is
     that of torchvision's kernel for one image, so the same pixels are chosen.
     """
     height, width = images.shape[-2:]

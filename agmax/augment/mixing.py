@@ -54,7 +54,7 @@ def cutmix(images: Tensor, targets: Tensor, *, partner: Tensor, box: Box) -> Mix
 
 
 def cutmix_box(height: int, width: int, *, alpha: float, rng: np.random.Generator) -> Box:
-    """Draw a box with an area of about 1 - Beta(alpha, alpha) of the image, a uniform centre, clipped at the border."""
+    """Draw a box with an area of about 1 - Beta(alpha, alpha) of the image, a uniform center, clipped at the border."""
     fraction = math.sqrt(1 - rng.beta(alpha, alpha))
     half_height, half_width = int(height * fraction) // 2, int(width * fraction) // 2
     y, x = int(rng.integers(height)), int(rng.integers(width))

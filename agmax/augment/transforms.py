@@ -268,7 +268,7 @@ class _Box(OccludingTransform, Protocol):
 
 @dataclass(frozen=True)
 class CutOut(_Box):
-    """Erase a square of `size` times the image's height, centred uniformly over the image (DeVries and Taylor 2017)."""
+    """Erase a square of `size` times the image's height, its center uniform (DeVries and Taylor 2017)."""
 
     size: float = 0.5
 

@@ -32,7 +32,7 @@ def jpeg_files(count: int) -> Iterator[list[Path]]:
 
 
 def photographs(count: int, height: int, width: int) -> Tensor:
-    """Return colour images uint8 [count, 3, height, width] with the spectrum of photographs, and some noise."""
+    """Return color images uint8 [count, 3, height, width] with the spectrum of photographs, and some noise."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
     noise = rng.normal(size=(count, 3, *frequency.shape)) + 1j * rng.normal(size=(count, 3, *frequency.shape))

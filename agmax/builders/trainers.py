@@ -20,7 +20,7 @@ from agmax.evaluation.predict import Evaluator, predict
 from agmax.evaluation.robustness import MEASURES
 from agmax.models.classifier import Classifier
 from agmax.optim import lr_schedules, optimizers
-from agmax.training.loop import CheckpointStore, MetricsLog, Records, Trainer, TrainingPlan, TrainStep
+from agmax.training.loop import CheckpointStore, MetricsLog, Trainer, TrainingPlan, TrainingStore, TrainStep
 
 
 def objective(config: Config) -> losses.Criterion:
@@ -182,8 +182,8 @@ def trainer(
     evaluators = {
         name: evaluator(config, classifier, split, device) for name, split in evaluation_splits.items() if split
     }
-    records = Records(metrics_log, checkpoints, report, description(config, data.train))
-    return Trainer(step, loader, plan, evaluators=evaluators, records=records)
+    store = TrainingStore(metrics_log, checkpoints, report, description(config, data.train))
+    return Trainer(step, loader, plan, evaluators=evaluators, store=store)
 
 
 def description(config: Config, data: Dataset) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def measure(
         dataset=config.dataset.name,
         split=split,
         num_images=len(predictions.labels),
-        scores=metrics(predictions.logits, predictions.labels),
+        values=metrics(predictions.logits, predictions.labels),
         per_class=per_class(predictions.logits, predictions.labels, data.class_names),
         robustness=builders.robustness(config, classifier, data, device) if with_robustness else {},
         seed=config.train.seed,

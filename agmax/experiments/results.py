@@ -27,7 +27,7 @@ class Metrics:
     dataset: str
     split: str
     num_images: int
-    scores: dict[str, float]  # keys of METRICS: top1 and top5 in percent, nll in nats, ece as a fraction
+    values: dict[str, float]  # keys of METRICS: top1 and top5 in percent, nll in nats, ece as a fraction
     per_class: dict[str, float | None]  # top1 of each class in percent
     robustness: dict[str, Any]  # keys of ROBUSTNESS, if measured
     seed: int
@@ -40,26 +40,26 @@ class Metrics:
 
     @property
     def top1(self) -> float:
-        return self.scores["top1"]
+        return self.values["top1"]
 
     @property
     def top5(self) -> float:
-        return self.scores["top5"]
+        return self.values["top5"]
 
     @property
     def nll(self) -> float:
-        return self.scores["nll"]
+        return self.values["nll"]
 
     @property
     def ece(self) -> float:
-        return self.scores["ece"]
+        return self.values["ece"]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of --json: plain types, each metric under its own key, None for numbers not finite."""
         flat: dict[str, Any] = {"mode": self.mode}
         for each in fields(self):
             value = getattr(self, each.name)
-            flat |= value if each.name in ("scores", "robustness", "published") else {each.name: value}
+            flat |= value if each.name in ("values", "robustness", "published") else {each.name: value}
         return {key: replace_nonfinite(value) for key, value in flat.items()}
 
     @classmethod
@@ -70,12 +70,12 @@ class Metrics:
             ValueError: keys are missing.
         """
         names = {each.name for each in fields(cls)}
-        values: dict[str, Any] = {"scores": {}, "robustness": {}, "published": {}}
+        values: dict[str, Any] = {"values": {}, "robustness": {}, "published": {}}
         for key, value in mapping.items():
             if key in names:
                 values[key] = value
             elif key != "mode":
-                kind = "robustness" if key in ROBUSTNESS else "published" if key in PUBLISHED else "scores"
+                kind = "robustness" if key in ROBUSTNESS else "published" if key in PUBLISHED else "values"
                 values[kind][key] = value
         missing = [each.name for each in fields(cls) if each.name not in values and each.default_factory is MISSING]
         if missing:
@@ -113,7 +113,7 @@ def format_lines(result: Metrics) -> list[str]:
     """
     labels = {"top5": f"top{min(5, len(result.per_class))}"}
     values = []
-    for name, value in result.scores.items():
+    for name, value in result.values.items():
         metric = METRICS.get(name)  # None for a metric that is not registered in this process
         unit = " %" if metric and metric.unit == "%" else ""
         values.append(f"{labels.get(name, name)} {value:.{metric.decimals if metric else 4}f}{unit}")
@@ -144,8 +144,8 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     runs = [result.to_dict() for result in results]
     common = {key: runs[0][key] for key in ("mode", "config", "dataset", "split", "num_images", "epochs")}
     spreads: dict[str, Any] = {}
-    for metric in (name for name in computed_metrics() if all(name in result.scores for result in results)):
-        values = [result.scores[metric] for result in results]
+    for metric in (name for name in computed_metrics() if all(name in result.values for result in results)):
+        values = [result.values[metric] for result in results]
         spreads[metric] = statistics.mean(values)
         spreads[f"{metric}_spread"] = {
             "mean": statistics.mean(values),

@@ -172,7 +172,7 @@ def _finish(config: Config, trainer: Trainer, folder: RunFolder, data: Splits) -
         evaluated,
         trainer.make_step.device,
         split=split,
-        checkpoint=trainer.records.checkpoints.path(trainer.step),
+        checkpoint=trainer.store.checkpoints.path(trainer.step),
         predictions=predictions[split],
         with_robustness=split == "test",
     ).metrics

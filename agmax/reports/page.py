@@ -67,7 +67,7 @@ def _value(value: Any) -> str:
 
 
 def svg(drawing: Drawing) -> Markup:
-    """Return a figure as an <svg> element without a background, in the text colour of the page.
+    """Return a figure as an <svg> element without a background, in the text color of the page.
 
     Its identifiers begin with the name of the drawing, so that one page can contain several.
     """

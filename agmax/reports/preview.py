@@ -25,7 +25,7 @@ SMALLEST_REST = 0.0005
 """Largest number of classes named under a view, their smallest probability, and that of the bar `others`."""
 
 OWN, ANOTHER, REST, EMPTY = "#7cc0ec", "#f4b13d", "#c4c4c4", "#f2f2f2"
-"""Colours of the bars and of their background, distinguishable with colour blindness and readable under black text."""
+"""Colors of the bars and of their background, distinguishable with color blindness and readable under black text."""
 
 FONT = FontProperties(family="DejaVu Sans", size=8)  # matplotlib brings it
 BOLD = FontProperties(family="DejaVu Sans", size=8, weight="bold")
@@ -167,7 +167,7 @@ def _legend(num_shown: int, num_images: int, *, has_visible: bool) -> str:
 
 
 def _draw_header(axes: Axes, title: str, legend: str) -> None:
-    """Write the title, and the legend with the colours of the bars."""
+    """Write the title, and the legend with the colors of the bars."""
     _write(axes, MARGIN, 0.22, fit_text(title, WIDTH - 2 * MARGIN, TITLE), TITLE)
     middle, left = 0.46, MARGIN
     _write(axes, left, middle, legend)

@@ -14,11 +14,11 @@ from PIL import Image
 
 COLORS = ("#2c96f2", "#f26100", "#9a24ff", "#a34c34", "#5c6a9a", "#b08c8c")
 """Each has a contrast of 3 or more to a white and to a dark page. Any two differ by 27 or more in CIELAB, also with
-simulated colour blindness (Machado et al. 2009). Found by search."""
+simulated color blindness (Machado et al. 2009). Found by search."""
 DASHES, MARKERS = ("-", "--", ":", "-."), ("o", "s", "^", "D", "v")
-"""Dashes and markers change after each cycle of colours."""
+"""Dashes and markers change after each cycle of colors."""
 
-INK, GRID = "#000001", "#808080"  # a unique colour, which the page replaces by that of its text
+INK, GRID = "#000001", "#808080"  # a unique color, which the page replaces by that of its text
 DPI, WIDTH, LINE = 120, 9.0, 0.21  # inches: width of a figure, height of a line of a name
 NAME_WIDTH = 36  # characters of a name on one line
 
@@ -79,7 +79,7 @@ def lines(name: str) -> str:
 
 
 def save(figure: Figure, file: IO[bytes]) -> None:
-    """Write a figure to an open file, as PNG of 256 colours on white; equal figures give equal files."""
+    """Write a figure to an open file, as PNG of 256 colors on white; equal figures give equal files."""
     buffer = BytesIO()
     render(figure, buffer, format="png", dpi=DPI)
     with Image.open(buffer) as image:

@@ -230,7 +230,7 @@ ROBUSTNESS = {
         "with a square of each image occluded, at a random place that is the same for all variants",
     ),
     "offsets": Robustness(
-        "Robustness: off-centre crops",
+        "Robustness: off-center crops",
         "offset of the crop (pixels)",
         "cropped at this offset up, down, left or right, averaged over the four directions",
     ),

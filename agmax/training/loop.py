@@ -115,7 +115,7 @@ class TrainingPlan(NamedTuple):
         return self.epochs * self.steps_per_epoch
 
 
-class Records(NamedTuple):
+class TrainingStore(NamedTuple):
     """Where a training writes its metrics and checkpoints."""
 
     metrics_log: MetricsLog
@@ -134,11 +134,11 @@ class Trainer:
         plan: TrainingPlan,
         *,
         evaluators: Mapping[str, SplitEvaluator],
-        records: Records,
+        store: TrainingStore,
     ) -> None:
         """`evaluators` holds one evaluator for each split to evaluate, by the name of the split."""
         self.make_step, self.data, self.plan = make_step, data, plan
-        self.evaluators, self.records = evaluators, records
+        self.evaluators, self.store = evaluators, store
         self.classifier, self.optimizer = make_step.classifier, make_step.optimizer
         self.step = 0
         self.plateau = Plateau()
@@ -156,7 +156,7 @@ class Trainer:
         """Train from the current step to the end of the last epoch."""
         self._first_step, self._start_time = self.step, time.perf_counter()
         is_last_of_epoch = bool(self.sums) and self.step % self.plan.steps_per_epoch == 0
-        if is_last_of_epoch and all(row["step"] != self.step for row in self.records.metrics_log.rows()):
+        if is_last_of_epoch and all(row["step"] != self.step for row in self.store.metrics_log.rows()):
             self.finish_epoch(seconds=0.0, num_images=0)  # interrupted after the epoch's last step, before its row
         while self.step < self.plan.total_steps:
             start_time = time.perf_counter()
@@ -218,10 +218,10 @@ class Trainer:
             "images_per_second": num_images / seconds if seconds else None,
             "evaluation_seconds": time.perf_counter() - start_time,
         }
-        if is_evaluated and self.records.metrics_log.would_be_best(row):
-            self.records.checkpoints.keep_best(self.step)
-        self.records.metrics_log.append(row)
-        self.records.report(row)
+        if is_evaluated and self.store.metrics_log.would_be_best(row):
+            self.store.checkpoints.keep_best(self.step)
+        self.store.metrics_log.append(row)
+        self.store.report(row)
         self._log_row(row)
 
     # --- state -----------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class Trainer:
             raise self._diverged(bad)
 
     def _diverged(self, reasons: list[str]) -> DivergedError:
-        paths = self.records.checkpoints.list_checkpoints()
+        paths = self.store.checkpoints.list_checkpoints()
         remedy = f"Lower optimizer.lr; the last good checkpoint is {paths[-1]}" if paths else "Lower optimizer.lr"
         return DivergedError("training diverged", where=f"step {self.step}", why=", ".join(reasons), remedy=remedy)
 
@@ -260,12 +260,12 @@ class Trainer:
         if not is_finite.all():
             bad = [f"{name} is not finite" for name, finite in zip(values, is_finite, strict=True) if not finite]
             raise self._diverged(bad[:3])
-        self.records.checkpoints.save(self.step, self.state())
+        self.store.checkpoints.save(self.step, self.state())
 
     def state(self) -> dict[str, Any]:
         """Return the content of a checkpoint, in tensors and plain types: all that continuing needs."""
         return {
-            **self.records.description,
+            **self.store.description,
             "step": self.step,
             "model": self.classifier.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -28,8 +28,8 @@ def test_cutout_fills_the_clipped_square(length: int) -> None:
         assert torch.equal(result[index], expected)
 
 
-def test_centres_of_cutout_are_uniform_over_the_image() -> None:
-    """Squares of 4 rows reach from 2 above their centre to 1 below: the centre is the top and 2."""
+def test_centers_of_cutout_are_uniform_over_the_image() -> None:
+    """Squares of 4 rows reach from 2 above their center to 1 below: the center is the top and 2."""
     boxes = erasing.cutout_boxes(100_000, 8, 14, length=4, rng=np.random.default_rng(0))
     for first, last, side in [(boxes.top, boxes.bottom, 8), (boxes.left, boxes.right, 14)]:
         assert torch.equal(last - first, torch.full_like(first, 4))

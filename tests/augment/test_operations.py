@@ -117,7 +117,7 @@ EXACT_IN_PILLOW: dict[str, tuple[list[float], Callable[[Image.Image, float], Ima
 
 
 def sample_images(seed: int) -> list[Tensor]:
-    """Make images of every kind, gray and coloured, of few pixels and many: Equalize depends on their number."""
+    """Make images of every kind, gray and colored, of few pixels and many: Equalize depends on their number."""
     rng = np.random.default_rng(seed)
     shapes = [(1, 8, 8), (3, 9, 12), (3, 32, 32), (1, 28, 28), (3, 64, 48)]
     return [random_image(kind, shape, rng) for kind in KINDS for shape in shapes for _ in range(4)]

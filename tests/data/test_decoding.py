@@ -53,7 +53,7 @@ COLOURS: dict[str, tuple[str, Callable[[], Image.Image], dict[str, Any], Pixels]
     "gray and alpha": ("png", lambda: Image.fromarray(np.stack([GRAY, ALPHA], -1), "LA"), {}, repeated(GRAY)),
     "rgba": ("png", lambda: Image.fromarray(np.dstack([RGB, ALPHA])), {}, RGB),
     "rgba webp": ("webp", lambda: Image.fromarray(np.dstack([RGB, ALPHA])), {"lossless": True, "exact": True}, RGB),
-    "rgb with a transparent colour": ("png", lambda: Image.fromarray(RGB), {"transparency": (1, 2, 3)}, RGB),
+    "rgb with a transparent color": ("png", lambda: Image.fromarray(RGB), {"transparency": (1, 2, 3)}, RGB),
     "palette": ("png", with_palette, {}, PALETTE[NUMBERS]),
     "palette with a transparent entry": ("png", with_palette, {"transparency": 3}, PALETTE[NUMBERS]),
     "palette with alpha": ("png", with_palette, {"transparency": bytes(range(63))}, PALETTE[NUMBERS]),

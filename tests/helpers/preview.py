@@ -65,7 +65,7 @@ def texts_under(figure: Figure, view: int) -> list[str]:
 
 
 def bars_under(figure: Figure, view: int) -> list[tuple[float, str]]:
-    """Return length, as a fraction of the view's width, and colour of each bar under a view, from the top."""
+    """Return length, as a fraction of the view's width, and color of each bar under a view, from the top."""
     left, right, bottom, _ = figure.axes[0].images[view].get_extent()
     colored = [bar for group in cast(list[BarContainer], figure.axes[0].containers)[1::2] for bar in group.patches]
     below = [bar for bar in colored if abs(bar.get_x() - left) < 1e-6 and 0 < bar.get_y() - bottom < 1]

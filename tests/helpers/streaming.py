@@ -19,7 +19,7 @@ Pixels = np.ndarray[Any, Any]
 
 
 def scene(width: int, height: int, seed: int = 0) -> Pixels:
-    """Draw colours that change smoothly, with edges and a little noise [H, W, 3]."""
+    """Draw colors that change smoothly, with edges and a little noise [H, W, 3]."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / rng.uniform(20, 60) + y / rng.uniform(20, 60)) for _ in range(3)]

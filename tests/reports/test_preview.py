@@ -138,7 +138,7 @@ def test_no_text_touches_another_or_leaves_its_frame_however_long_the_names(num_
     overlaps = (high > low).all(axis=2) & ~np.eye(len(boxes), dtype=bool)
     assert not overlaps.any()
     sides = [(frame.get_window_extent().x0, frame.get_window_extent().x1) for frame in frames(figure)]
-    for box in boxes[5:]:  # after title, legend and its three colours
+    for box in boxes[5:]:  # after title, legend and its three colors
         assert any(left <= box[0] and box[2] <= right for left, right in sides)
     assert sum("…" in text for text in texts(figure)) == 5 * (1 + 3 * num_views)
 
