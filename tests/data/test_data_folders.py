@@ -208,7 +208,7 @@ def test_three_classes_have_a_top3_instead_of_a_top5() -> None:
     per_class = dict.fromkeys(("a", "b", "c"), 50.0)
     about: dict[str, Any] = {"config": "", "run_folder": None, "checkpoint": None, "images_per_second": None}
     about |= {"split": "test", "dataset": "folder", "num_images": 6, "seed": 0, "epochs": 1, "seconds": 1.0}
-    (text,) = format_lines(Metrics(**about, scores=measured, per_class=per_class, robustness={}))
+    (text,) = format_lines(Metrics(**about, values=measured, per_class=per_class, robustness={}))
     assert "top3 100.00 %" in text and "top5" not in text
 
 

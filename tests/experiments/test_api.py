@@ -61,9 +61,9 @@ def test_a_loaded_model_gives_the_logits_and_metrics_of_the_evaluation(run: Run)
     assert logits.shape == (40, 10)
     np.testing.assert_allclose(logits.numpy(), expected, rtol=2e-3, atol=2e-3)  # they are kept in half precision
     scores = {name: result[name] for name in ("top1", "top5", "nll", "ece")}
-    assert agmax.evaluate(model, "digits").scores == scores
-    assert agmax.evaluate(model).scores == agmax.evaluate(result["checkpoint"]).scores == scores
-    assert agmax.evaluate(model, split="train").scores != scores
+    assert agmax.evaluate(model, "digits").values == scores
+    assert agmax.evaluate(model).values == agmax.evaluate(result["checkpoint"]).values == scores
+    assert agmax.evaluate(model, split="train").values != scores
 
 
 def test_images_are_preprocessed_as_the_evaluation_does_with_its_files(run: Run, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_training_from_python_resumes_runs_and_takes_a_config_object(run: Run) -
     longer = agmax.train(config, overrides={"train.epochs": 2}, resume=first.run_folder)
     assert (longer.epochs, longer.steps) == (2, 2 * first.steps) and longer.run_folder != first.run_folder
     assert agmax.train(config, overrides={"train.epochs": 1}, resume="").run_folder == first.run_folder
-    assert agmax.evaluate(longer.run_folder).scores == longer.scores
+    assert agmax.evaluate(longer.run_folder).values == longer.values
 
 
 TINY_DATA = ("dataset.train_limit=60", "dataset.image_size=8", "augment.standard.padding=1", "train.batch_size=20")
