@@ -156,8 +156,8 @@ def test_several_runs_are_summarized(run: Run) -> None:
 def test_runs_without_a_speed_are_summarized() -> None:
     """A run that was killed after its last step has none."""
     about = {field.name: None for field in dataclasses.fields(Result)} | {"robustness": {}, "published": {}}
-    scores, more = dict.fromkeys(computed_metrics(), 1.0), {"seed": 0, "seconds": 0.0}
-    made = [Result(**{**about, **more, "scores": scores, "images_per_second": speed}) for speed in (None, 3.0)]  # type: ignore[arg-type]
+    values, more = dict.fromkeys(computed_metrics(), 1.0), {"seed": 0, "seconds": 0.0}
+    made = [Result(**{**about, **more, "values": values, "images_per_second": speed}) for speed in (None, 3.0)]  # type: ignore[arg-type]
     assert results.summary(made)["images_per_second"] == 3.0
     assert results.summary(made[:1] * 2)["images_per_second"] is None
 
