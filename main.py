@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 from agmax.core.errors import AgmaxError
+from agmax.core.signals import Stopped, stop_at_once
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,10 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # class names may hold what the terminal cannot show
     try:
-        from agmax.cli import parser, run
+        with stop_at_once():
+            from agmax.cli import parser, run
 
-        request = parser.parse(argv)
-        result = run.run(request)
+            request = parser.parse(argv)
+            result = run.run(request)
         if request.as_json:
             print(json.dumps(result))
         sys.stdout.flush()
@@ -33,25 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AgmaxError as error:
         if "--debug" in argv:
             traceback.print_exc()
-        for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
+        print(*(f"error: {line}" for line in error.lines), sep="\n", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         return missing_package(error)
     except BrokenPipeError:  # the reader has closed the pipe, as in `--list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        print("error: interrupted. Continue a training with --train --resume, a study with --study", file=sys.stderr)
-        return 130
+    except Stopped as stop:
+        print(f"error: {stop}", file=sys.stderr)
+        return stop.exit_code
 
 
 def missing_package(error: ModuleNotFoundError) -> int:
     """Print the name of the package that is not installed, and return the exit status."""
     if not error.name or error.name.startswith("agmax"):
         raise error
-    remedy = "Run python3 -m pip install -r requirements.txt"
-    print(f"error: missing package ({error.name}): it is not installed. {remedy}", file=sys.stderr)
+    print(f"error: missing package ({error.name}). Run python3 -m pip install -r requirements.txt", file=sys.stderr)
     return 2
 
 

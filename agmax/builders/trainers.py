@@ -177,6 +177,8 @@ def trainer(
         patience=config.schedule.patience,
         evaluate_every_epochs=config.evaluation.every_epochs,
         save_every_steps=config.train.save_every_steps,
+        save_every_minutes=config.train.save_every_minutes,
+        time_limit=config.train.time_limit,
         log_every_steps=config.train.log_every_steps,
     )
     evaluators = {

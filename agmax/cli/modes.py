@@ -103,7 +103,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "nargs": "?",
         "const": "",
         "metavar": "X",
-        "help": "a checkpoint, a run folder or a name; without value: the newest run of this configuration",
+        "help": "a checkpoint, a run folder or a name; without value: the newest run of this configuration; auto: "
+        "that run or, if there is none, a new one",
     },
     "checkpoint": {"metavar": "X", "help": "the same as --resume X, for --eval, --predict and --export"},
     "n-runs": {

@@ -32,7 +32,7 @@ class ConfigRequest(NamedTuple):
     dataset: str | None = None
     parts: tuple[str, ...] = ()  # added to the name
     settings: tuple[Setting, ...] = ()  # win over everything, later ones over earlier ones
-    resume: str | None = None  # a checkpoint, a run folder or a name; "" is the newest run of the configuration
+    resume: str | None = None  # a checkpoint, run folder or name; "": the newest run; "auto": that or a new one
 
 
 class Resolved(NamedTuple):

@@ -183,6 +183,12 @@ class TrainConfig(Section):
     """Folder in which every run creates its own folder."""
     save_every_steps: Count | None = None
     """Number of steps between checkpoints within an epoch; the end of every epoch is always saved."""
+    save_every_minutes: Positive | None = 15.0
+    """Minutes between checkpoints within an epoch; null saves at the end of every epoch only."""
+    keep_every_epochs: Count | None = None
+    """Keep the checkpoint of every so many epochs for good; null keeps the newest two and the best."""
+    time_limit: Positive | None = None
+    """Minutes after which the training saves and stops, before a batch system would end it; null is no limit."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Number of processes that decode files; null is the number of cores, at most 8; data sets in memory use none."""
     log_every_steps: Count = 50

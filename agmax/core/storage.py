@@ -189,9 +189,27 @@ def open_locked(
         yield file
 
 
+_locks: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+def _release_locks_in_child() -> None:
+    """Close the locks in a forked child, a data worker for instance: a lock ends with the process that took it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in _locks:
+        os.dup2(null, descriptor)
+    os.close(null)
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_release_locks_in_child)
+
+
 @contextmanager
 def lock(path: Path) -> Iterator[int | None]:
     """Hold a lock file, write its owner into it, and yield its descriptor; None if another program holds it.
+
+    Forked children do not keep the lock; a started program does if it is given the descriptor (`pass_fds`).
 
     Raises:
         OutputError: the file cannot be written.
@@ -204,7 +222,11 @@ def lock(path: Path) -> Iterator[int | None]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}".encode())
             file.flush()
-        yield file.fileno()
+        _locks.add(file.fileno())
+        try:
+            yield file.fileno()
+        finally:
+            _locks.discard(file.fileno())
 
 
 def lock_owner(path: Path) -> str:

@@ -15,6 +15,7 @@ from agmax.core.batch import RawBatch
 from agmax.core.errors import DataError, ResourceError
 from agmax.core.logs import log
 from agmax.core.rng import seed_for
+from agmax.core.signals import outlive_stop_signals
 from agmax.data.decode import (
     Box,
     UnreadableError,
@@ -83,7 +84,7 @@ class FileLoader:
             collate_fn=_collate,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=_leave_stop_signals_to_the_parent,
         )
 
     def __len__(self) -> int:
@@ -264,9 +265,8 @@ def _collate(items: list[_Item | _BadImage]) -> tuple[RawBatch | None, list[_Bad
     return RawBatch(default_collate(list(pixels)), torch.tensor(labels), torch.tensor(indices)), bad
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ignore Ctrl-C in a worker; only the main process handles it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_stop_signals_to_the_parent(worker: int) -> None:
+    outlive_stop_signals()
 
 
 def _remove_worker_signal_handler() -> None:

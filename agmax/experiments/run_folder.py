@@ -29,6 +29,11 @@ class RunFolder:
         """Return whether the training is finished."""
         return (self.path / "result.json").is_file()
 
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether the folder has no file of a training yet."""
+        return not any(path.is_file() and not path.name.startswith(".") for path in self.path.rglob("*"))
+
     @classmethod
     def create(cls, runs_dir: str, name: str, stem: str) -> "RunFolder":
         """Create `<runs_dir>/<name>/<stem>` or, if it exists, `<stem>-2` or the next free number.
@@ -53,7 +58,7 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Lock the folder against other processes, and remove the partial files of a killed training.
 
-        The operating system releases the lock of a killed process when the workers of its loader have ended too.
+        The operating system releases the lock of a killed process at once.
 
         Raises:
             BusyError: another process trains in this folder.
@@ -81,15 +86,18 @@ class RunFolder:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl, without a last line that a kill has cut short."""
+        """Return the rows of metrics.jsonl up to the first damaged line, such as one that a kill has cut short."""
         if not self.metrics_path.is_file():
             return []
         rows = []
-        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                break
+            rows.append(row)
         return rows
 
     def drop_rows_after(self, step: int) -> None:

@@ -16,16 +16,31 @@ from agmax.experiments.run_folder import RunFolder, find_runs
 from agmax.experiments.saved import Checkpoint, load, locate, newest
 from agmax.training.checkpoint_folder import CheckpointFolder
 
+AUTO = "auto"
+"""The value of --resume that continues the newest run of the configuration or, without one, starts it."""
+
 IRRELEVANT_SETTINGS = (
     "name",
     "dataset.on_bad_image",
     "train.device",
+    "train.keep_every_epochs",
     "train.log_every_steps",
     "train.num_workers",
     "train.runs_dir",
+    "train.save_every_minutes",
     "train.save_every_steps",
+    "train.time_limit",
 )
 """Settings that do not change what a training computes."""
+
+EVALUATION_SETTINGS = (
+    "evaluation.batch_size",
+    "evaluation.every_epochs",
+    "evaluation.occlusion",
+    "evaluation.offsets",
+    "evaluation.robustness_limit",
+)
+"""Settings that change what is measured but not what is trained: a run is continued whatever they are."""
 
 INPUT_SETTINGS = ("image_size", "test_image_size", "mean", "std", "statistics", "agmax_mean", "agmax_std")
 """Settings of the data set that belong to the weights: the size and normalization of their images."""
@@ -43,7 +58,7 @@ class Start(NamedTuple):
 def find_start(request: ConfigRequest, *, or_new: bool = False) -> Iterator[Start]:
     """Find the start of a training; the run folder to continue is locked until the context ends.
 
-    The checkpoint is read once. With `or_new`, `--resume` without a value starts a new run if there is none.
+    The checkpoint is read once. With `or_new` or `--resume auto` a new run starts if there is none.
 
     Raises:
         UsageError: the configuration is wrong.
@@ -52,13 +67,15 @@ def find_start(request: ConfigRequest, *, or_new: bool = False) -> Iterator[Star
         OutputError: the run folders cannot be written.
     """
     with ExitStack() as locks:
-        if request.resume:
+        is_auto = request.resume == AUTO
+        if request.resume and not is_auto:
             start = _start_from(request, locks)
         else:
             resolved = _prepare(resolve.layer_config(request).resolve())
             start = Start(resolved, None)
-            if request.resume == "":
-                run = _newest_run(resolved.config, remedy="Leave --resume out to start a new run", or_none=or_new)
+            if request.resume is not None:
+                remedy = "Leave --resume out to start a new run, or give --resume auto"
+                run = _newest_run(resolved.config, remedy=remedy, or_none=or_new or is_auto)
                 if run is not None:
                     locks.enter_context(run.lock())
                     start = Start(resolved, None if run.is_finished else newest(run.checkpoints), run)
@@ -80,7 +97,8 @@ def _start_from(request: ConfigRequest, locks: ExitStack) -> Start:
         resolved, old_config = _prepare(resolve.layer_config(with_source).resolve()), settings_of(run)
     else:
         resolved, old_config = _prepare(_resolve_for_training(checkpoint, request)), checkpoint.config
-    if run is None or old_config is None or differences(old_config, resolved.config):
+    ignore = (*IRRELEVANT_SETTINGS, *EVALUATION_SETTINGS)
+    if run is None or old_config is None or differences(old_config, resolved.config, ignore=ignore):
         return Start(resolved, checkpoint)  # a new run from these weights; nothing is written to the old folder
     locks.enter_context(run.lock())
     paths = CheckpointFolder(run.checkpoints).list_checkpoints()
@@ -123,9 +141,15 @@ def _prepare(resolved: Resolved) -> Resolved:
 
 
 def _newest_run(
-    config: Config, *, remedy: str, or_none: bool = False, ignore: tuple[str, ...] = IRRELEVANT_SETTINGS
+    config: Config,
+    *,
+    remedy: str,
+    or_none: bool = False,
+    ignore: tuple[str, ...] = (*IRRELEVANT_SETTINGS, *EVALUATION_SETTINGS),
 ) -> RunFolder | None:
-    """Return the newest run folder of the same configuration, or None with `or_none`.
+    """Return the newest run folder of the same training, or None with `or_none`.
+
+    A folder without any file of a training was killed before its first file, and counts as well.
 
     Raises:
         CheckpointError: there is none, without `or_none`; the message names the settings of the most similar run.
@@ -133,9 +157,9 @@ def _newest_run(
     nearest: tuple[list[str], Path] | None = None
     for candidate in find_runs(config.train.runs_dir, config.name, stem(config)):
         run_config = settings_of(candidate)
-        if run_config is None:
+        if run_config is None and not candidate.is_empty:
             continue
-        changes = differences(run_config, config, ignore=ignore)
+        changes = differences(run_config, config, ignore=ignore) if run_config is not None else []
         if not changes:
             return candidate
         if nearest is None or len(changes) < len(nearest[0]):

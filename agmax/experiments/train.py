@@ -1,29 +1,38 @@
 """Run one training from its start to its result, in its own run folder."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from agmax import builders
 from agmax.builders import Splits
+from agmax.checkpoints.write import copy_checkpoint
 from agmax.config import resolve
 from agmax.config.schema import Config
 from agmax.core import devices
-from agmax.core.errors import CheckpointError, UsageError
+from agmax.core.errors import AgmaxError, BusyError, CheckpointError, OutputError, UsageError
 from agmax.core.logs import log, to_file
-from agmax.core.storage import atomic_file
+from agmax.core.signals import Stopped
+from agmax.core.storage import append, atomic_file
 from agmax.experiments import results
 from agmax.experiments.environment import environment
 from agmax.experiments.evaluate import measure
 from agmax.experiments.results import Result
-from agmax.experiments.run_folder import RunFolder
+from agmax.experiments.run_folder import RunFolder, run_folder_of
 from agmax.experiments.saved import Checkpoint, check_data, describe_classes
 from agmax.experiments.start import Start, differences, stem
 from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
 from agmax.training.tensorboard import Board
+
+VERSIONS = ("python", "torch", "torchvision", "timm", "numpy")
+"""Keys of the environment that a resumed training should share with the training before."""
 
 
 def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
@@ -37,6 +46,7 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
         OutputError: the run folder cannot be written.
         DivergedError: a loss or a weight is not finite.
         ResourceError: there is no such device, or its memory is full.
+        Stopped: a stop signal arrived, or the time limit is over; the state of the training is saved.
     """
     if start.run is not None and start.run.is_finished:
         return _finished_result(start.run)
@@ -59,11 +69,14 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
         weights, path = checkpoint.state["model"], checkpoint.path
         classifier = builders.restore_model(config, weights, where=path, saved=checkpoint.config)
     loader = builders.training_loader(config, data.train, device)
-    folder = start.run or RunFolder.create(config.train.runs_dir, config.name, stem(config))
-    with nullcontext() if start.run else folder.lock():
-        if start.run is None:
+    with ExitStack() as locks:
+        folder = start.run or _create_locked(config, locks)
+        if folder.is_empty:
             folder.write_text("config.yaml", resolve.as_yaml(start.resolved))
-        checkpoints = CheckpointFolder(folder.checkpoints)
+        steps_per_epoch, keep_every_epochs = total_steps // config.train.epochs, config.train.keep_every_epochs
+        checkpoints = CheckpointFolder(
+            folder.checkpoints, keep_every_steps=keep_every_epochs and keep_every_epochs * steps_per_epoch
+        )
         checkpoints.sweep()
         first_step = checkpoint.state["step"] if checkpoint and start.run else 0
         trainer = builders.trainer(
@@ -76,9 +89,11 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
             checkpoints=checkpoints,
             report=Board(folder.path / "tensorboard", first_step=first_step),
         )
-        with to_file(folder.path / "train.log"):
+        with to_file(folder.path / "train.log"), _record_end(folder):
             about = f"{describe_classes(data.train.class_names)}, on {devices.device_name(device)}"
             _log_start([*remarks, *start.resolved.notes], config, trainer, folder, about)
+            if checkpoint is not None and start.run is None:
+                _copy_history(checkpoint, folder, config)
             if checkpoint is not None:
                 _restore(trainer, checkpoint, config, is_same_run=start.run is not None)
             if start.run is not None:
@@ -87,6 +102,40 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
             with logging_redirect_tqdm([log]):  # prints log lines above the progress bar
                 trainer.fit()
             return _finish(config, trainer, folder, data)
+
+
+def _create_locked(config: Config, locks: ExitStack) -> RunFolder:
+    """Create a run folder and lock it."""
+    while True:
+        folder = RunFolder.create(config.train.runs_dir, config.name, stem(config))
+        with suppress(BusyError):  # another process continues the empty folder already
+            locks.enter_context(folder.lock())
+            return folder
+
+
+@contextmanager
+def _record_end(folder: RunFolder) -> Iterator[None]:
+    """Write state.json: running, then finished, stopped or failed, and why; train.log has the reason too.
+
+    Raises:
+        Stopped: as in the block, with the command that continues the training.
+    """
+    process = {"process": os.getpid(), "host": platform.node()}
+    folder.write_json("state.json", {"state": "running", **process})
+    try:
+        yield
+    except BaseException as error:
+        state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+        reason = str(error) if isinstance(error, AgmaxError | Stopped) else f"{type(error).__name__}: {error}"
+        code = getattr(error, "exit_code", 130 if state == "stopped" else 1)
+        with suppress(OSError, OutputError):  # the first error counts
+            folder.write_json("state.json", {"state": state, "reason": reason, "exit_code": code, **process})
+            append(folder.path / "train.log", f"{reason} (exit code {code})\n")
+        if isinstance(error, Stopped):
+            text = f"{reason}. Continue with python3 main.py --train --resume {folder.path}"
+            raise Stopped(error.signal_number, text) from error
+        raise
+    folder.write_json("state.json", {"state": "finished", **process})
 
 
 def _finished_result(run: RunFolder) -> Result:
@@ -149,10 +198,31 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint, config: Config, *, is_sam
         trainer.save()
 
 
+def _copy_history(checkpoint: Checkpoint, folder: RunFolder, config: Config) -> None:
+    """Copy rows and best checkpoint of the run that is prolonged, so that the best epoch is that of both trainings.
+
+    Nothing is copied if the checkpoint is not in a run folder, or data set or batch size differ.
+    """
+    old, old_folder = checkpoint.config, run_folder_of(checkpoint.path)
+    if old_folder is None or (old.dataset, old.train.batch_size) != (config.dataset, config.train.batch_size):
+        return
+    previous = RunFolder(Path(old_folder))
+    rows = [row for row in previous.rows() if row["step"] <= checkpoint.state["step"]]
+    folder.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    best = CheckpointFolder(previous.checkpoints).best
+    if rows and best.is_file() and folder.best()["epoch"] == previous.best()["epoch"]:
+        copy_checkpoint(best, CheckpointFolder(folder.checkpoints).best)
+
+
 def _record_environment(folder: RunFolder, environment: dict[str, Any]) -> None:
     """Write environment.json; for a continued run, warn about changes that change the bits of its results."""
-    old: dict[str, Any] = folder.read_json("environment.json") or environment
-    for key in ("torch", *devices.BIT_EXACT_KEYS):
+    try:
+        old = folder.read_json("environment.json") or environment
+        old = old if isinstance(old, dict) else environment
+    except ValueError:
+        log.warning("warning: environment.json is damaged, and is written again")
+        old = environment
+    for key in (*VERSIONS, *devices.BIT_EXACT_KEYS):
         if old.get(key) != environment[key]:
             log.warning("warning: not bit-exact: %s was %s, is %s", key, old.get(key), environment[key])
     codes = dict.fromkeys([*old["code"].split("+"), environment["code"]] if "code" in old else [])

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 
 from agmax.studies.runner import program
 
+STOPPED_BY_USR1 = 138
+"""The exit code of a program that has saved and stopped after SIGUSR1."""
+
 
 def script(name: str, words: Sequence[str], numbers: Sequence[int]) -> str:
     """Return the job script that trains the runs with these numbers (counted from 1), each with the same command.
 
-    A task that Slurm ends early is queued again and continues from its last checkpoint.
+    Two minutes before its time limit a task gets SIGUSR1, saves, and is queued again; it continues where it stopped.
     """
     command = shlex.join([*program(), *words])
     return "\n".join(
@@ -22,10 +25,14 @@ def script(name: str, words: Sequence[str], numbers: Sequence[int]) -> str:
             "#SBATCH --ntasks=1",
             "#SBATCH --cpus-per-task=8",
             "#SBATCH --time=24:00:00",
+            "#SBATCH --signal=USR1@120",
             "#SBATCH --requeue",
             f"#SBATCH --output={name}-%a.log",
             "#SBATCH --open-mode=append",
             f'srun {command} --run "$SLURM_ARRAY_TASK_ID"',
+            "code=$?",
+            f'[ $code != {STOPPED_BY_USR1} ] || scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"',
+            "exit $code",
             "",
         ]
     )

@@ -1,15 +1,14 @@
 """Run a study from its file: tune, freeze the settings, measure, analyze."""
 
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 from agmax.core import storage
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
+from agmax.core.signals import stop_at_once
 from agmax.experiments.source_hash import fingerprint
 from agmax.studies import analysis, estimate, intervals, plan, records, runner, slurm, spec, tuning
 from agmax.studies.analysis import Analysis, Pair, VariantRuns
@@ -230,10 +229,7 @@ def _train(
         StudyRunError: some runs failed; the others are finished.
     """
     progress = _Progress(study, phase, num_done, len(to_train))
-    before = signal.getsignal(signal.SIGTERM)
-    if before != signal.SIG_IGN:  # a signal ignored at the start stays ignored
-        signal.signal(signal.SIGTERM, _exit_on_signal)
-    try:
+    with stop_at_once():  # the child processes are ended too: each saves
         failed = runner.run_all(
             to_train,
             folder,
@@ -243,8 +239,6 @@ def _train(
             imports=options.imports,
             done=progress.add,
         )
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if failed:
         raise runner.StudyRunError(failed[0], len(failed), folder / "runs" / f"{failed[0].planned.key}.log")
 
@@ -308,8 +302,3 @@ def _result(study: Study, phase: Phase, missing: Sequence[PlannedRun]) -> dict[s
             for planned in missing
         ],
     }
-
-
-def _exit_on_signal(number: int, frame: FrameType | None) -> None:
-    """Exit with code 128 + n, so that the child processes are ended too."""
-    raise SystemExit(128 + number)

@@ -17,9 +17,11 @@ KEEP = 2
 class CheckpointFolder:
     """The folder `checkpoints/` of a run. The newest checkpoint is found by the file names; no file points to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keep_every_steps: int | None = None) -> None:
+        """The checkpoint of every `keep_every_steps`-th step is kept for good."""
         self.folder = folder
         self.best = folder / "best.pth"
+        self._keep_every_steps = keep_every_steps
 
     def path(self, step: int) -> Path:
         """Return the path of the checkpoint of a step."""
@@ -30,10 +32,11 @@ class CheckpointFolder:
         return sorted(path for path in self.folder.glob("step-*.pth") if re.fullmatch(r"step-\d{8,}", path.stem))
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Save a checkpoint and remove all but the newest two."""
+        """Save a checkpoint and remove all but the newest two and those kept for good."""
         save_checkpoint(self.path(step), state)
         for old in self.list_checkpoints()[:-KEEP]:
-            old.unlink(missing_ok=True)
+            if not self._keep_every_steps or _step_of(old) % self._keep_every_steps:
+                old.unlink(missing_ok=True)
 
     def keep_best(self, step: int) -> None:
         """Keep the checkpoint of a step as the best so far."""
@@ -59,3 +62,7 @@ class CheckpointFolder:
     def sweep(self) -> None:
         """Remove the partial files of a killed training."""
         sweep(self.folder)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))

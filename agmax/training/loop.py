@@ -1,6 +1,7 @@
 """The training loop: one step for every method, resumable bit for bit after any step."""
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -13,9 +14,10 @@ from tqdm import tqdm
 
 from agmax.core.batch import Batch, RawBatch
 from agmax.core.devices import data_parallel, prefetch
-from agmax.core.errors import DivergedError
+from agmax.core.errors import DivergedError, ResourceError
 from agmax.core.logs import log
 from agmax.core.rng import seed_for
+from agmax.core.signals import PendingStop, Stopped, defer_stop
 from agmax.data import sampler
 from agmax.data.loader import Loader
 from agmax.losses import Criterion
@@ -80,7 +82,11 @@ class TrainStep:
         self.augment_seconds = 0.0  # since the last reset; on a GPU, only the time to launch the kernels
 
     def __call__(self, raw: RawBatch, *, step: int, lr: float) -> dict[str, Tensor]:
-        """Perform step `step`, and return the named terms of its loss and the entropy of the targets, each a scalar."""
+        """Perform step `step`, and return the named terms of its loss and the entropy of the targets, each a scalar.
+
+        Raises:
+            DivergedError: the loss is not finite; the weights are unchanged. On a GPU this is not checked.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
         torch.manual_seed(seed_for(self.seed, "step", step))  # for dropout and other random layers of the model
@@ -89,6 +95,9 @@ class TrainStep:
         self.augment_seconds += time.perf_counter() - start_time
         outputs = self.model(batch.images)
         losses = self.objective(outputs, batch)
+        if self.device.type == "cpu" and not losses.total.isfinite():
+            terms = ", ".join(f"{name}={float(value.detach()):.6g}" for name, value in losses.terms.items())
+            raise DivergedError("training diverged", where=f"step {step + 1}", why=f"{terms}, lr={lr:.3g}")
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self.optimizer.step()
@@ -108,6 +117,8 @@ class TrainingPlan(NamedTuple):
     patience: int = 5  # of the schedule plateau, in epochs
     evaluate_every_epochs: int = 1  # the last epoch is always evaluated
     save_every_steps: int | None = None  # the end of every epoch is always saved
+    save_every_minutes: float | None = None  # since the last save
+    time_limit: float | None = None  # minutes after which the training saves and stops
     log_every_steps: int = 50
 
     @property
@@ -144,6 +155,7 @@ class Trainer:
         self.plateau = Plateau()
         self.sums: dict[str, float | Tensor] = {}
         self._first_step, self._start_time = 0, 0.0
+        self._saved_step, self._save_time = -1, 0.0
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -153,8 +165,14 @@ class Trainer:
         return weights + states_per_parameter * sum(value.nbytes for value in self.classifier.parameters())
 
     def fit(self) -> None:
-        """Train from the current step to the end of the last epoch."""
+        """Train from the current step to the end of the last epoch.
+
+        Raises:
+            Stopped: a stop signal arrived, or the time limit is over; the state after the last step is saved.
+            DivergedError: a loss or a weight is not finite.
+        """
         self._first_step, self._start_time = self.step, time.perf_counter()
+        self._save_time = self._start_time
         is_last_of_epoch = bool(self.sums) and self.step % self.plan.steps_per_epoch == 0
         if is_last_of_epoch and all(row["step"] != self.step for row in self.store.metrics_log.rows()):
             self.finish_epoch(seconds=0.0, num_images=0)  # interrupted after the epoch's last step, before its row
@@ -176,23 +194,54 @@ class Trainer:
             len(self.data), self.plan.batch_size, seed=self.plan.seed, epoch=epoch, start=start
         )
         num_images = 0
-        with closing(prefetch(self.data.batches(batches, epoch=epoch), self.make_step.device)) as raw_batches:
-            for raw in self._progress(raw_batches, epoch, start):
-                self._add(self.train_step(raw), len(raw.labels))
-                num_images += len(raw.labels)
-                self.step += 1
-                is_last = self.step % self.plan.steps_per_epoch == 0
-                if self.step % self.plan.log_every_steps == 0:
-                    self.means()  # raises DivergedError if a loss is not finite
-                if not is_last and self.plan.save_every_steps and self.step % self.plan.save_every_steps == 0:
-                    self.save()
-        self.save()
+        with (
+            defer_stop() as pending,
+            closing(prefetch(self.data.batches(batches, epoch=epoch), self.make_step.device)) as raw_batches,
+        ):
+            try:
+                for raw in self._progress(raw_batches, epoch, start):
+                    self._add(self.train_step(raw), len(raw.labels))
+                    num_images += len(raw.labels)
+                    self.step += 1
+                    if self.step % self.plan.log_every_steps == 0:
+                        self.means()  # raises DivergedError if a loss is not finite
+                    self._stop_if_due(pending)
+                    if self.step % self.plan.steps_per_epoch and self._is_save_due():
+                        self.save()
+            except ResourceError:  # a signal to the process group has ended workers that had just started
+                self._stop_if_due(pending)
+                raise
+            self.save()
+        self._stop_if_due(pending)  # a signal during the save
         return num_images
+
+    def _is_save_due(self) -> bool:
+        """Tell whether the state after the current step is saved in the middle of an epoch."""
+        if self.plan.save_every_steps and self.step % self.plan.save_every_steps == 0:
+            return True
+        minutes = (time.perf_counter() - self._save_time) / 60
+        return self.plan.save_every_minutes is not None and minutes >= self.plan.save_every_minutes
+
+    def _stop_if_due(self, pending: PendingStop) -> None:
+        """Save and raise Stopped after a stop signal or the time limit."""
+        number, reason = pending.signal_number, ""
+        minutes = (time.perf_counter() - self._start_time) / 60
+        if number is not None:
+            reason = f"stopped by {signal.Signals(number).name}"
+        elif self.plan.time_limit is not None and minutes >= self.plan.time_limit:
+            number, reason = signal.SIGUSR1, f"stopped by train.time_limit={self.plan.time_limit:g}"
+        if number is not None:
+            if self._saved_step != self.step:
+                self.save()
+            raise Stopped(number, f"{reason} after step {self.step} of {self.plan.total_steps}, which is saved")
 
     def train_step(self, raw: RawBatch) -> dict[str, Tensor]:
         """Perform the current step at its learning rate, and return the named terms of its loss."""
         lr = self.plan.learning_rate(self.step, num_reductions=self.plateau.num_reductions)
-        return self.make_step(raw, step=self.step, lr=lr)
+        try:
+            return self.make_step(raw, step=self.step, lr=lr)
+        except DivergedError as error:
+            raise self._diverged(error) from error
 
     def finish_epoch(self, *, seconds: float, num_images: int) -> None:
         """Evaluate if this epoch is evaluated, keep the best checkpoint, and write the epoch's row."""
@@ -241,12 +290,15 @@ class Trainer:
     def _check_finite(self, values: Mapping[str, float]) -> None:
         bad = [f"{name}={value}" for name, value in values.items() if not math.isfinite(value)]
         if bad:
-            raise self._diverged(bad)
+            raise self._diverged(", ".join(bad))
 
-    def _diverged(self, reasons: list[str]) -> DivergedError:
+    def _diverged(self, reason: str | DivergedError) -> DivergedError:
+        """Return an error that names the last good checkpoint."""
         paths = self.store.checkpoints.list_checkpoints()
         remedy = f"Lower optimizer.lr; the last good checkpoint is {paths[-1]}" if paths else "Lower optimizer.lr"
-        return DivergedError("training diverged", where=f"step {self.step}", why=", ".join(reasons), remedy=remedy)
+        if isinstance(reason, DivergedError):
+            return DivergedError(str(reason), remedy=remedy)
+        return DivergedError("training diverged", where=f"step {self.step}", why=reason, remedy=remedy)
 
     def save(self) -> None:
         """Save the state after the current step.
@@ -259,8 +311,9 @@ class Trainer:
         is_finite = torch.stack([value.isfinite().all() for value in values.values()])
         if not is_finite.all():
             bad = [f"{name} is not finite" for name, finite in zip(values, is_finite, strict=True) if not finite]
-            raise self._diverged(bad[:3])
+            raise self._diverged(", ".join(bad[:3]))
         self.store.checkpoints.save(self.step, self.state())
+        self._saved_step, self._save_time = self.step, time.perf_counter()
 
     def state(self) -> dict[str, Any]:
         """Return the content of a checkpoint, in tensors and plain types: all that continuing needs."""

@@ -1,8 +1,8 @@
 """The pixels of training and evaluation against torchvision's."""
 
+import itertools
 import os
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 from agmax import builders
 from agmax.augment.color import normalize
+from agmax.core import signals
 from agmax.core.errors import DataError, UsageError
 from agmax.core.rng import seed_for
 from agmax.data import sampler
@@ -164,16 +165,18 @@ def test_persistent_workers_give_the_batches_of_the_main_process_from_any_step_o
     assert [worker.pid for worker in workers._loader._iterator._workers] == processes
 
 
-def test_workers_ignore_an_interrupt_and_end_with_the_main_process(six_files: FileDataset) -> None:
+def test_workers_outlive_stop_signals_for_a_while_and_end_with_the_main_process(
+    six_files: FileDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "GRACE_SECONDS", 2)
     loader, alone = stream(six_files, num_workers=2), stream(six_files)
     epoch_of(loader, 0)
     workers = loader._loader._iterator._workers
-    for worker in workers:
-        os.kill(worker.pid, signal.SIGINT)
+    for worker, number in itertools.product(workers, signals.STOP_SIGNALS):
+        os.kill(worker.pid, number)
     assert same(epoch_of(loader, 1), epoch_of(alone, 1))
+    assert all(worker.is_alive() for worker in workers)
     for worker in workers:
-        assert worker.is_alive()
-        worker.terminate()
         worker.join(30)
         assert not worker.is_alive()  # else Python would wait for it for ever
 

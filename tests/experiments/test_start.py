@@ -102,7 +102,7 @@ def test_resume_with_other_settings_starts_a_new_folder_from_those_weights(run: 
     assert "changed train.epochs: 3 -> 5" in answer.err
     assert "continuing after step 12 of 20" in answer.err
     assert answer.json["run_folder"] == "runs/ResNet8-standard/digits-s0-2"
-    assert [row["epoch"] for row in rows(answer.json["run_folder"])] == [4, 5]
+    assert [row["epoch"] for row in rows(answer.json["run_folder"])] == [1, 2, 3, 4, 5]
     assert tree(Path(first["run_folder"])) == before
 
 
@@ -288,3 +288,34 @@ def test_another_number_of_threads_gives_a_warning_that_bits_may_change(
     path.write_text(json.dumps({**json.loads(path.read_text()), "threads": 77}))
     answer = run("--config=ResNet8-standard", "--train", *TINY, "--resume")
     assert f"warning: not bit-exact: threads was 77, is {torch.get_num_threads()}" in answer.err
+
+
+@pytest.mark.parametrize("key", ["python", "torch", "torchvision", "timm", "numpy"])
+def test_another_version_gives_a_warning_that_bits_may_change(
+    run: Run, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    with monkeypatch.context() as patch:
+        kill_at(patch, 5)
+        with pytest.raises(Killed):
+            run("--config=ResNet8-standard", "--train", *TINY)
+    path = Path("runs/ResNet8-standard/digits-s0/environment.json")
+    current = json.loads(path.read_text())
+    path.write_text(json.dumps({**current, key: "0.1"}))
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "--resume")
+    assert f"warning: not bit-exact: {key} was 0.1, is {current[key]}" in answer.err
+
+
+@pytest.mark.parametrize("damaged", [b"", b"null", b'{"torch": "2', b"\xff\xfe", b"[]"])
+@pytest.mark.parametrize("name", ["environment.json", "metrics.jsonl", "state.json"])
+def test_damaged_files_of_a_run_do_not_stop_its_training(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, damaged: bytes
+) -> None:
+    with monkeypatch.context() as patch:
+        kill_at(patch, 9)
+        with pytest.raises(Killed):
+            run("--config=ResNet8-standard", "--train", *TINY)
+    path = Path("runs/ResNet8-standard/digits-s0") / name
+    path.write_bytes(damaged)
+    result = train(run, "ResNet8-standard", "--resume")
+    assert [row["epoch"] for row in rows(result["run_folder"])][-1] == 3
+    assert name == "metrics.jsonl" or json.loads(path.read_text())

@@ -27,7 +27,15 @@ def test_a_training_leaves_a_complete_run_folder(run: Run) -> None:
     folder = Path(result["run_folder"])
     assert folder == Path("runs/ResNet8-cutout-agmax/digits-s0")
     names = {path.name for path in folder.iterdir()} - {".lock"}
-    files = ["config.yaml", "environment.json", "metrics.jsonl", "predictions.npz", "result.json", "train.log"]
+    files = [
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "predictions.npz",
+        "result.json",
+        "state.json",
+        "train.log",
+    ]
     assert names == {*files, "checkpoints", "tensorboard"}
     assert json.loads((folder / "result.json").read_text()) == result
     environment = json.loads((folder / "environment.json").read_text())

@@ -79,10 +79,13 @@ IGNORED = {
     "dataset.source",
     "dataset.on_bad_image",
     "train.device",
+    "train.keep_every_epochs",
     "train.log_every_steps",
     "train.num_workers",
     "train.runs_dir",
+    "train.save_every_minutes",
     "train.save_every_steps",
+    "train.time_limit",
 }
 """Settings that say nothing about a result, or only where its data lie."""
 
@@ -138,6 +141,7 @@ HARMLESS: dict[str, list[Any]] = {
     "train.num_workers": [None, 0, 3],
     "train.runs_dir": ["runs", "elsewhere"],
     "train.save_every_steps": [None, 5],
+    "train.time_limit": [None, 60.0],
     "train.log_every_steps": [50, 1],
     "dataset.root": ["data", "/data"],
     "dataset.on_bad_image": ["error", "skip"],

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agmax.experiments.run_folder import RunFolder
-from agmax.studies import runner, study
+from agmax.studies import runner
 from helpers.command import Answer
 from helpers.places import REPOSITORY
 from helpers.studies import SETTINGS, TINY, TUNED, InThisProcess, folders, lines, numbers, stand_in, table, until
@@ -184,11 +184,6 @@ def test_on_sigterm_a_study_ends_its_trainings_and_returns_143(
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Run two studies at the same time over the same folders; threads stand for their processes."""
-    monkeypatch.setattr(
-        study,
-        "signal",
-        SimpleNamespace(signal=lambda *words: None, getsignal=signal.getsignal, SIGTERM=signal.SIGTERM, SIG_IGN=0),
-    )
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)
 
     def call(*words: str) -> list[int]:

@@ -93,7 +93,7 @@ def test_printing_and_listing_import_no_torch_timm_or_numpy(words: list[str]) ->
 def test_a_missing_package_is_named_with_the_command_that_installs_it(package: str, words: list[str]) -> None:
     done = main_py(*words, code=hidden(package))
     remedy = "Run python3 -m pip install -r requirements.txt"
-    wanted = f"error: missing package ({package}): it is not installed. {remedy}\n"
+    wanted = f"error: missing package ({package}). {remedy}\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", wanted)
 
 

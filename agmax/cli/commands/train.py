@@ -7,7 +7,7 @@ from agmax.config.resolve import Setting
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
 from agmax.experiments import results
-from agmax.experiments.start import find_start
+from agmax.experiments.start import AUTO, find_start
 from agmax.experiments.train import train
 
 
@@ -17,7 +17,7 @@ def run(request: Request) -> ModeResult:
     if num_runs == 1:
         with find_start(config_request) as start:
             return train(start, remarks=request.remarks).to_dict()
-    if config_request.resume:
+    if config_request.resume not in (None, "", AUTO):
         why, remedy = "one checkpoint cannot be continued by several runs", "Give --resume without value"
         raise UsageError("flag not supported", where="--n-runs", why=why, remedy=remedy)
     first = resolve.layer_config(config_request).resolve().config.train.seed
