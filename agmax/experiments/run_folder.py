@@ -31,7 +31,7 @@ class RunFolder:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether the folder has no file of a training yet."""
+        """Return whether the folder has no file of a training yet."""
         return not any(path.is_file() and not path.name.startswith(".") for path in self.path.rglob("*"))
 
     @classmethod

@@ -76,6 +76,8 @@ def find_start(request: ConfigRequest, *, or_new: bool = False) -> Iterator[Star
             if request.resume is not None:
                 remedy = "Leave --resume out to start a new run, or give --resume auto"
                 run = _newest_run(resolved.config, remedy=remedy, or_none=or_new or is_auto)
+                if run is None and is_auto:
+                    run = _empty_run(resolved.config)
                 if run is not None:
                     locks.enter_context(run.lock())
                     start = Start(resolved, None if run.is_finished else newest(run.checkpoints), run)
@@ -149,17 +151,15 @@ def _newest_run(
 ) -> RunFolder | None:
     """Return the newest run folder of the same training, or None with `or_none`.
 
-    A folder without any file of a training was killed before its first file, and counts as well.
-
     Raises:
         CheckpointError: there is none, without `or_none`; the message names the settings of the most similar run.
     """
     nearest: tuple[list[str], Path] | None = None
     for candidate in find_runs(config.train.runs_dir, config.name, stem(config)):
         run_config = settings_of(candidate)
-        if run_config is None and not candidate.is_empty:
+        if run_config is None:
             continue
-        changes = differences(run_config, config, ignore=ignore) if run_config is not None else []
+        changes = differences(run_config, config, ignore=ignore)
         if not changes:
             return candidate
         if nearest is None or len(changes) < len(nearest[0]):
@@ -171,6 +171,12 @@ def _newest_run(
     if nearest:
         why += f"; {nearest[1]} differs in {', '.join(nearest[0][:5])}"
     raise CheckpointError("nothing to resume", where=pattern, why=why, remedy=remedy)
+
+
+def _empty_run(config: Config) -> RunFolder | None:
+    """Return a run folder of this name whose training was killed before its first file, None if there is none."""
+    runs = find_runs(config.train.runs_dir, config.name, stem(config))
+    return next((run for run in runs if run.is_empty), None)
 
 
 def find_unfinished(config: Config) -> Path | None:

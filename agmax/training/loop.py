@@ -216,7 +216,7 @@ class Trainer:
         return num_images
 
     def _is_save_due(self) -> bool:
-        """Tell whether the state after the current step is saved in the middle of an epoch."""
+        """Return whether the state after the current step is saved in the middle of an epoch."""
         if self.plan.save_every_steps and self.step % self.plan.save_every_steps == 0:
             return True
         minutes = (time.perf_counter() - self._save_time) / 60

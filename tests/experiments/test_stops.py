@@ -210,6 +210,21 @@ def test_auto_starts_a_training_and_a_folder_without_files_counts_as_started(run
     assert again.status == 0 and "is finished" in again.err
 
 
+@pytest.mark.parametrize("resume", [("--resume",), ("--resume", "auto")])
+def test_an_empty_folder_does_not_hide_a_run_that_has_begun(
+    run: Run, monkeypatch: pytest.MonkeyPatch, resume: tuple[str, ...]
+) -> None:
+    with monkeypatch.context() as patch:
+        send_at(patch, Trainer, "train_step", signal.SIGTERM, call=6)
+        run(*WORDS, "--train")
+    empty = Path(f"{FOLDER}-2")
+    (empty / "checkpoints").mkdir(parents=True)
+    assert run(*WORDS, "--eval", "--resume").status == 0
+    answer = run(*WORDS, "--train", *resume)
+    assert answer.status == 0 and "continuing after step 6 of 12" in answer.err
+    assert not (empty / "config.yaml").exists()
+
+
 @pytest.mark.parametrize("words", [("evaluation.every_epochs=2",), ("--occlusion",), ("evaluation.batch_size=7",)])
 def test_what_does_not_change_the_training_does_not_hinder_its_continuation(
     run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
