@@ -1,11 +1,13 @@
 """Files are written atomically and have one writer."""
 
 import errno
+import multiprocessing
 import os
 import platform
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +234,18 @@ def test_a_file_that_is_replaced_during_the_wait_for_its_lock_is_opened_again(
 def test_an_error_in_a_block_that_holds_a_lock_is_not_changed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), storage.lock(tmp_path / ".lock"):
         (tmp_path / "nowhere").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
+def test_a_lock_is_not_kept_by_forked_children(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    with storage.lock(tmp_path / "lock") as first:
+        assert first is not None
+        is_running = context.Event()
+        child = context.Process(target=lambda: (is_running.set(), time.sleep(60)), daemon=True)
+        child.start()
+        assert is_running.wait(30)
+    with storage.lock(tmp_path / "lock") as second:
+        assert second is not None and child.is_alive()
+    child.kill()
+    child.join()

@@ -64,3 +64,9 @@ def test_small_data_sets_train_or_say_why_not(run: Run, limit: int, batch_size: 
     words = (f"dataset.train_limit={limit}", f"train.batch_size={batch_size}")
     answer = run("--config=ResNet8-cutmix-agmax", "--train", *TINY, "train.epochs=1", *words)
     assert answer.status == status, answer.err
+
+
+def test_the_first_loss_that_is_not_finite_ends_the_training_before_the_optimizer_steps(run: Run) -> None:
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "optimizer.lr=1e30")
+    assert answer.status == 7  # step 1 makes the weights huge; the end of the epoch is step 4
+    assert "training diverged (step 2): classification=" in answer.err and ", lr=9.83e+29" in answer.err
