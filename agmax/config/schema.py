@@ -187,8 +187,10 @@ class TrainConfig(Section):
     """Minutes between checkpoints within an epoch; null saves at the end of every epoch only."""
     keep_every_epochs: Count | None = None
     """Keep the checkpoint of every so many epochs for good; null keeps the newest two and the best."""
+    fallback_dir: str | None = None
+    """Folder for a checkpoint that the run folder cannot take, for instance because its disk is full."""
     time_limit: Positive | None = None
-    """Minutes after which the training saves and stops, before a batch system would end it; null is no limit."""
+    """Minutes after the program's start at which the training saves and stops, before a queue would; null: no limit."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Number of processes that decode files; null is the number of cores, at most 8; data sets in memory use none."""
     log_every_steps: Count = 50

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from tqdm import tqdm
 
-from agmax.core import storage
+from agmax.core import locks, storage
 from agmax.core.errors import BusyError, DownloadError, printable, without_secrets
 from agmax.core.logs import log
 
@@ -58,7 +58,7 @@ def fetch(
     try:
         with storage.explain(path, what=CANNOT):
             storage.refuse_special(path)
-            with storage.open_locked(part, what=CANNOT) as file:
+            with locks.open_locked(part, what=CANNOT) as file:
                 if file is None:
                     why = "another program is writing it, or has just finished"
                     raise BusyError("download in progress", where=part, why=why)

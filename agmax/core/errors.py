@@ -16,6 +16,7 @@ class AgmaxError(Exception):
         text = f"{what} ({where})" if str(where) else what
         if why:
             text += f": {why}"
+        self.summary = printable(text)  # without the remedy
         if remedy:
             text += f". {remedy}"
         super().__init__(printable(text))
@@ -66,6 +67,10 @@ class OutputError(AgmaxError):
     """An output folder that cannot be written or is full."""
 
     exit_code = 6
+
+
+class DiskFullError(OutputError):
+    """A disk without enough space, or a quota that is reached."""
 
 
 class DivergedError(AgmaxError):

@@ -1,19 +1,17 @@
-"""All writes to disk: atomic, synced, with one writer, and with an error that explains what failed."""
+"""All writes to disk: atomic, synced, and with an error that explains what failed."""
 
 import errno
-import fcntl
 import os
-import platform
+import resource
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
-from agmax.core.errors import OutputError, UsageError
+from agmax.core.errors import DiskFullError, OutputError, UsageError
 
 CANNOT = "cannot write"
 
@@ -107,9 +105,13 @@ def append(path: Path, content: str | bytes) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with explain(path), path.open("a+b") as file:  # this mode does not block on a pipe
-        file.write(content.encode() if isinstance(content, str) else content)
-        sync(file)
+    with explain(path):
+        is_new = not path.exists()
+        with path.open("a+b") as file:  # this mode does not block on a pipe
+            file.write(content.encode() if isinstance(content, str) else content)
+            sync(file)
+        if is_new:
+            sync_folder(path.parent)
 
 
 def put_in_place(temporary: Path, path: Path, *, replace: bool = True) -> None:
@@ -131,7 +133,22 @@ def put_in_place(temporary: Path, path: Path, *, replace: bool = True) -> None:
         if replace or error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
         os.replace(temporary, path)  # this file system has no links
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync(file: BinaryIO) -> None:
+    """Flush and sync an open file to disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Sync a folder, so that a power failure does not lose the names of new files in it.
+
+    Raises:
+        OSError: the folder cannot be synced.
+    """
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     except OSError as error:
@@ -141,19 +158,13 @@ def put_in_place(temporary: Path, path: Path, *, replace: bool = True) -> None:
         os.close(folder)
 
 
-def sync(file: BinaryIO) -> None:
-    """Flush and sync an open file to disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def sweep(folder: Path) -> None:
-    """Remove the temporary files of killed programs from a folder that no other program is writing to.
+    """Remove the temporary files of killed programs, at all depths, from a folder that no other program writes to.
 
     Raises:
         OutputError: a file cannot be removed.
     """
-    for leftover in folder.glob(".*.tmp-*"):
+    for leftover in folder.rglob(".*.tmp-*"):
         with explain(leftover, what="cannot remove"):
             leftover.unlink(missing_ok=True)
 
@@ -168,73 +179,16 @@ def make_folder(path: Path, *, what: str = CANNOT, remedy: str = "") -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-@contextmanager
-def open_locked(
-    path: Path, *, wait: bool = False, what: str = CANNOT, remedy: str = ""
-) -> Iterator[BufferedRandom | None]:
-    """Open a file for reading and appending under an exclusive lock; create it if it does not exist.
-
-    If another program holds the lock, the block gets None; with `wait` it waits for the lock. The lock of a killed
-    program is released when all processes that inherited the file have ended.
+def check_space(folder: Path, needed: int, *, purpose: str, remedy: str) -> None:
+    """Check before a run that a disk has `needed` bytes free; quotas and limits of file sizes are not seen.
 
     Raises:
-        OutputError: the file cannot be written.
+        DiskFullError: it has not.
     """
-    with explain(path, what=what, remedy=remedy):
-        file = _try_open_locked(path, wait=wait)
-    if file is None:
-        yield None
-        return
-    with file:
-        yield file
-
-
-_locks: set[int] = set()
-"""Descriptors of the locks that this process holds."""
-
-
-def _release_locks_in_child() -> None:
-    """Close the locks in a forked child, a data worker for instance: a lock ends with the process that took it."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in _locks:
-        os.dup2(null, descriptor)
-    os.close(null)
-    _locks.clear()
-
-
-os.register_at_fork(after_in_child=_release_locks_in_child)
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[int | None]:
-    """Hold a lock file, write its owner into it, and yield its descriptor; None if another program holds it.
-
-    Forked children do not keep the lock; a started program does if it is given the descriptor (`pass_fds`).
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    with open_locked(path) as file:
-        if file is None:
-            yield None
-            return
-        with explain(path):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}".encode())
-            file.flush()
-        _locks.add(file.fileno())
-        try:
-            yield file.fileno()
-        finally:
-            _locks.discard(file.fileno())
-
-
-def lock_owner(path: Path) -> str:
-    """Return the owner of a lock file, `process 123 on host`, or `another program` if that is not known."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace") or "another program"
-    except OSError:
-        return "another program"
+    free = _free_bytes(folder)
+    if free < needed:
+        why = f"{purpose} need {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
+        raise DiskFullError("disk full", where=folder, why=why, remedy=remedy)
 
 
 def check_writable(path: Path, *, is_folder: bool = False, what: str = CANNOT, remedy: str = "") -> None:
@@ -290,20 +244,25 @@ def explain(path: Path, *, what: str = CANNOT, remedy: str = "") -> Iterator[Non
     """Convert a system error in the block to an error that names the file and the remedy.
 
     Raises:
-        OutputError: for instance, the disk is full, the file system is read-only, or the folder does not exist.
+        DiskFullError: the disk is full, or the quota is reached.
+        OutputError: for instance, the file system is read-only, or the folder does not exist.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
         cause = _cause(error)
-        free = _free_bytes(path)
-        is_disk_full = cause is None and "unexpected pos" in str(error) and free < NEARLY_FULL
-        if cause is None and not is_disk_full:
+        free = _free_bytes(path.parent)
+        if cause is None and not ("unexpected pos" in str(error) and free < NEARLY_FULL):
             raise
-        why = cause.strerror or str(cause) if cause is not None else "the file is incomplete"
-        if is_disk_full or (cause is not None and cause.errno in (errno.ENOSPC, errno.EDQUOT)):
-            what, why = "disk full", f"{why}, {free / 2**20:.0f} MiB are free"
+        why = "the file is incomplete" if cause is None else cause.strerror or str(cause)
+        if cause is None or cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            why += f", {free / 2**20:.1f} MiB are free"
             remedy = "Free space and start again, a training with --resume; earlier files are intact"
+            what = "disk quota reached" if cause is not None and cause.errno == errno.EDQUOT else "disk full"
+            raise DiskFullError(what, where=path, why=why, remedy=remedy) from error
+        if cause.errno == errno.EFBIG:
+            why += f", the limit is {resource.getrlimit(resource.RLIMIT_FSIZE)[0]:,} bytes"
+            remedy = "Raise it (ulimit -f), or write to a file system that takes larger files"
         elif isinstance(cause, FileNotFoundError) and not os.path.exists(path.parent):
             why = "its folder does not exist"
         raise OutputError(what, where=path, why=why, remedy=remedy) from error
@@ -316,29 +275,11 @@ def _cause(error: BaseException | None) -> OSError | None:
     return error
 
 
-def _free_bytes(path: Path) -> int:
+def _free_bytes(folder: Path) -> int:
     try:
-        return shutil.disk_usage(path.parent).free
+        return shutil.disk_usage(folder).free
     except OSError:
         return 0
-
-
-def _try_open_locked(path: Path, *, wait: bool) -> BufferedRandom | None:
-    while True:
-        file = path.open("a+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except BlockingIOError:
-            file.close()
-            return None
-        except BaseException:
-            file.close()
-            raise
-        file.close()  # another file has replaced it in the meantime
-        if not wait:
-            return None
 
 
 def _refuse_existing(path: Path) -> None:

@@ -1,5 +1,6 @@
 """The Python API: the modes of the command line as functions of a configuration name and dotted overrides."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,10 @@ def train(
     Raises:
         AgmaxError: as on the command line; see the classes of agmax.core.errors.
     """
+    began = time.perf_counter()
     request = _request(config, dataset, overrides, None if resume is None else str(resume))
     with find_start(request) as start:
-        return training.train(start)
+        return training.train(start, began=began)
 
 
 def evaluate(

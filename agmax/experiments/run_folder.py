@@ -1,14 +1,16 @@
 """The run folder of a training: create it, lock it, read and write its files, and find it again."""
 
+import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agmax.core import storage
+from agmax.core import locks, storage
 from agmax.core.errors import BusyError, CheckpointError, OutputError
 
 
@@ -34,6 +36,13 @@ class RunFolder:
         """Return whether the folder has no file of a training yet."""
         return not any(path.is_file() and not path.name.startswith(".") for path in self.path.rglob("*"))
 
+    def fallback(self, fallback_dir: str | None) -> Path | None:
+        """Return the folder in `fallback_dir` for the checkpoints that this folder cannot take."""
+        if fallback_dir is None:
+            return None
+        place = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:8]
+        return Path(fallback_dir).expanduser() / f"{self.path.parent.name}-{self.path.name}-{place}"
+
     @classmethod
     def create(cls, runs_dir: str, name: str, stem: str) -> "RunFolder":
         """Create `<runs_dir>/<name>/<stem>` or, if it exists, `<stem>-2` or the next free number.
@@ -51,6 +60,8 @@ class RunFolder:
                 except FileExistsError:
                     continue
                 (path / "checkpoints").mkdir()
+                for folder in (path, parent, parent.parent):
+                    storage.sync_folder(folder)
                 return cls(path)
         raise OutputError("no free run folder", where=parent)
 
@@ -65,9 +76,9 @@ class RunFolder:
             OutputError: the folder cannot be written.
         """
         path = self.path / ".lock"
-        with storage.lock(path) as descriptor:
+        with locks.lock(path) as descriptor:
             if descriptor is None:
-                why, remedy = f"by {storage.lock_owner(path)}", "Wait for it, or start a new run without --resume"
+                why, remedy = f"by {locks.lock_owner(path)}", "Wait for it, or start a new run without --resume"
                 raise BusyError("run folder in use", where=self.path, why=why, remedy=remedy)
             storage.sweep(self.path)
             yield

@@ -108,9 +108,9 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(path, state, outlines[0].config)
 
 
-def newest(folder: Path) -> Checkpoint | None:
-    """Load the newest undamaged checkpoint of a folder, None if the folder has none."""
-    item = CheckpointFolder(folder).newest()
+def newest(folder: Path, *, fallback: Path | None = None) -> Checkpoint | None:
+    """Load the newest undamaged checkpoint of a folder and its fallback folder, None if they have none."""
+    item = CheckpointFolder(folder, fallback=fallback).newest()
     return check_complete(item[1], item[0]) if item else None
 
 

@@ -23,6 +23,7 @@ IRRELEVANT_SETTINGS = (
     "name",
     "dataset.on_bad_image",
     "train.device",
+    "train.fallback_dir",
     "train.keep_every_epochs",
     "train.log_every_steps",
     "train.num_workers",
@@ -80,7 +81,8 @@ def find_start(request: ConfigRequest, *, or_new: bool = False) -> Iterator[Star
                     run = _empty_run(resolved.config)
                 if run is not None:
                     locks.enter_context(run.lock())
-                    start = Start(resolved, None if run.is_finished else newest(run.checkpoints), run)
+                    fallback_dir = resolved.config.train.fallback_dir
+                    start = Start(resolved, None if run.is_finished else _newest_checkpoint(run, fallback_dir), run)
         if start.run is None and (unfinished := find_unfinished(start.resolved.config)):
             log.info("note: %s has the same configuration and is not finished; --resume continues it", unfinished)
         yield start
@@ -92,7 +94,7 @@ def _start_from(request: ConfigRequest, locks: ExitStack) -> Start:
     resolve.check_keys(request)
     path = locate(request.resume, runs_dir(request))
     run = RunFolder(path) if (path / "config.yaml").is_file() else None
-    checkpoint = newest(run.checkpoints) if run is not None else load(path)
+    checkpoint = load(path) if run is None else _newest_checkpoint(run, _unresolved(request, "train.fallback_dir"))
     if checkpoint is None:  # the run was interrupted before its first checkpoint
         assert run is not None
         with_source = request._replace(source=request.source or str(run.path / "config.yaml"))
@@ -105,7 +107,7 @@ def _start_from(request: ConfigRequest, locks: ExitStack) -> Start:
     locks.enter_context(run.lock())
     paths = CheckpointFolder(run.checkpoints).list_checkpoints()
     if paths and (checkpoint is None or paths[-1] != checkpoint.path):  # another process has trained in the meantime
-        checkpoint = newest(run.checkpoints)
+        checkpoint = _newest_checkpoint(run, resolved.config.train.fallback_dir)
     return Start(resolved, checkpoint, run)
 
 
@@ -137,8 +139,10 @@ def _prepare(resolved: Resolved) -> Resolved:
     config = resolved.config
     devices.choose_device(config.train.device)
     builders.check_optimizer(config)
-    folder, remedy = Path(config.train.runs_dir).expanduser(), "Set train.runs_dir to a folder you can write"
-    storage.check_writable(folder, is_folder=True, what="cannot write the output folder", remedy=remedy)
+    for key, folder in (("runs_dir", config.train.runs_dir), ("fallback_dir", config.train.fallback_dir)):
+        if folder is not None:
+            what, remedy = "cannot write the output folder", f"Set train.{key} to a folder you can write"
+            storage.check_writable(Path(folder).expanduser(), is_folder=True, what=what, remedy=remedy)
     return resolved._replace(config=builders.with_num_classes(config, lambda: builders.split(config, "train")))
 
 
@@ -179,6 +183,13 @@ def _empty_run(config: Config) -> RunFolder | None:
     return next((run for run in runs if run.is_empty), None)
 
 
+def _newest_checkpoint(run: RunFolder, fallback_dir: str | None) -> Checkpoint | None:
+    """Load the newest checkpoint of a run; without `fallback_dir`, that of its settings may hold it."""
+    if fallback_dir is None and (config := settings_of(run)) is not None:
+        fallback_dir = config.train.fallback_dir
+    return newest(run.checkpoints, fallback=run.fallback(fallback_dir))
+
+
 def find_unfinished(config: Config) -> Path | None:
     """Return the newest unfinished run folder of the same configuration, None if there is none."""
     for run in find_runs(config.train.runs_dir, config.name, stem(config)):
@@ -208,10 +219,16 @@ def stem(config: Config) -> str:
 
 def runs_dir(request: ConfigRequest) -> str:
     """Return the typed train.runs_dir or its default; the other settings are not validated."""
+    return _unresolved(request, "train.runs_dir") or "runs"
+
+
+def _unresolved(request: ConfigRequest, key: str) -> str | None:
+    """Return the text of a setting as it is typed or in the configuration, None if it is in neither."""
     if request.source is not None:
-        return str(resolve.layer_config(request).value("train.runs_dir"))
-    typed = [str(setting.value) for setting in request.settings if setting.key == "train.runs_dir"]
-    return typed[-1] if typed else "runs"
+        value = resolve.layer_config(request).value(key)
+    else:
+        value = next((setting.value for setting in reversed(request.settings) if setting.key == key), None)
+    return None if value is None else str(value)
 
 
 # --- for evaluations ---------------------------------------------------------------------------------------------

@@ -35,10 +35,11 @@ VERSIONS = ("python", "torch", "torchvision", "timm", "numpy")
 """Keys of the environment that a resumed training should share with the training before."""
 
 
-def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
+def train(start: Start, *, remarks: Sequence[str] = (), began: float | None = None) -> Result:
     """Train from a start to the last epoch; for a finished run, return its result.
 
-    `remarks` are logged in the first lines, before the notes of the configuration.
+    `remarks` are logged in the first lines, before the notes of the configuration. train.time_limit counts from
+    `began`, a time of `time.perf_counter`, or from the first step.
 
     Raises:
         DataError: the images are missing, too few, or not those of the start of the run.
@@ -75,9 +76,10 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
             folder.write_text("config.yaml", resolve.as_yaml(start.resolved))
         steps_per_epoch, keep_every_epochs = total_steps // config.train.epochs, config.train.keep_every_epochs
         checkpoints = CheckpointFolder(
-            folder.checkpoints, keep_every_steps=keep_every_epochs and keep_every_epochs * steps_per_epoch
+            folder.checkpoints,
+            keep_every_steps=keep_every_epochs and keep_every_epochs * steps_per_epoch,
+            fallback=folder.fallback(config.train.fallback_dir),
         )
-        checkpoints.sweep()
         first_step = checkpoint.state["step"] if checkpoint and start.run else 0
         trainer = builders.trainer(
             config,
@@ -92,6 +94,7 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
         with to_file(folder.path / "train.log"), _record_end(folder):
             about = f"{describe_classes(data.train.class_names)}, on {devices.device_name(device)}"
             _log_start([*remarks, *start.resolved.notes], config, trainer, folder, about)
+            checkpoints.check_space(trainer.checkpoint_bytes)
             if checkpoint is not None and start.run is None:
                 _copy_history(checkpoint, folder, config)
             if checkpoint is not None:
@@ -100,7 +103,7 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
                 folder.drop_rows_after(trainer.step)
             _record_environment(folder, environment(**devices.machine(device, trainer.classifier.autocast)))
             with logging_redirect_tqdm([log]):  # prints log lines above the progress bar
-                trainer.fit()
+                trainer.fit(began=began)
             return _finish(config, trainer, folder, data)
 
 
@@ -174,7 +177,8 @@ def _log_start(notes: Sequence[str], config: Config, trainer: Trainer, folder: R
 def _restore(trainer: Trainer, checkpoint: Checkpoint, config: Config, *, is_same_run: bool) -> None:
     """Continue after the checkpoint's step, and log the settings that have changed.
 
-    A new run saves a checkpoint at once, so that it can be resumed even if it is killed before its first step.
+    A checkpoint from elsewhere is saved at once in the run folder, so that the run can be resumed even if it is killed
+    before its first step.
     """
     layouts = {
         (optimizer.name, optimizer.decay_bias_and_norm, optimizer.backbone_lr_factor != 1)
@@ -194,7 +198,7 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint, config: Config, *, is_sam
         log.info("changed %s", difference)
     if has_optimizer and not is_same_optimizer:
         log.info("the state of the optimizer is reset")
-    if not is_same_run:
+    if checkpoint.path != trainer.store.checkpoints.path(trainer.step):
         trainer.save()
 
 

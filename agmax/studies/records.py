@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agmax.core import storage
+from agmax.core import locks, storage
 from agmax.core.errors import DataError
 from agmax.evaluation.metrics import METRICS, add_complements
 from agmax.experiments.run_folder import RunFolder
@@ -163,7 +163,7 @@ def append_record(path: Path, record: Record) -> None:
     storage.make_folder(path.parent, what=WHAT, remedy=REMEDY)
     with (
         storage.explain(path, what=WHAT, remedy=REMEDY),
-        storage.open_locked(path, wait=True, what=WHAT, remedy=REMEDY) as file,
+        locks.open_locked(path, wait=True, what=WHAT, remedy=REMEDY) as file,
     ):
         assert file is not None, "open_locked waits for the lock"
         file.seek(0)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agmax.config import names, resolve
-from agmax.core import storage
+from agmax.core import locks, storage
 from agmax.core.errors import AgmaxError, ResourceError
 from agmax.core.logs import log
 from agmax.experiments import start
@@ -176,7 +176,7 @@ def _train(
     imports: Sequence[str],
 ) -> RunOutcome:
     """Train or continue one run; the child inherits the lock, which holds while either process lives."""
-    with storage.lock(folder / "runs" / f"{planned.key}.lock") as lock:
+    with locks.lock(folder / "runs" / f"{planned.key}.lock") as lock:
         if lock is None:
             return RunOutcome(planned, None, "another process trains it", 0)
         existing = next(iter(_find_runs(planned, fresh=fresh)), None)

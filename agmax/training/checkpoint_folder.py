@@ -1,25 +1,33 @@
 """The checkpoints of one run: the newest two and the best."""
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agmax.checkpoints.read import load
 from agmax.checkpoints.write import copy_checkpoint, save_checkpoint
-from agmax.core.errors import CheckpointError
+from agmax.core.errors import CheckpointError, DiskFullError, OutputError
 from agmax.core.logs import log
-from agmax.core.storage import sweep
+from agmax.core.storage import check_space, make_folder
 
 KEEP = 2
 """Number of checkpoints kept, in addition to the best."""
+
+ATTEMPTS, RETRY_SECONDS = 3, 1.0
+"""How often a checkpoint is written if that fails, and the seconds between two attempts."""
 
 
 class CheckpointFolder:
     """The folder `checkpoints/` of a run. The newest checkpoint is found by the file names; no file points to it."""
 
-    def __init__(self, folder: Path, *, keep_every_steps: int | None = None) -> None:
-        """The checkpoint of every `keep_every_steps`-th step is kept for good."""
-        self.folder = folder
+    def __init__(self, folder: Path, *, keep_every_steps: int | None = None, fallback: Path | None = None) -> None:
+        """The checkpoint of every `keep_every_steps`-th step is kept for good.
+
+        If a checkpoint cannot be written to `folder`, it goes to the folder `fallback`, where `newest` finds it.
+        """
+        self.folder, self.fallback = folder, fallback
         self.best = folder / "best.pth"
         self._keep_every_steps = keep_every_steps
 
@@ -29,18 +37,41 @@ class CheckpointFolder:
 
     def list_checkpoints(self) -> list[Path]:
         """Return the paths of all checkpoints but the best, in the order of their steps."""
-        return sorted(path for path in self.folder.glob("step-*.pth") if re.fullmatch(r"step-\d{8,}", path.stem))
+        return _checkpoints_in(self.folder)
+
+    def check_space(self, checkpoint_bytes: int) -> None:
+        """Check that the disk has space for three checkpoints; those that exist count.
+
+        Raises:
+            DiskFullError: it has not.
+        """
+        existing = [*self.list_checkpoints()[-KEEP:], *([self.best] if self.best.is_file() else [])]
+        needed = (KEEP + 1) * checkpoint_bytes - sum(path.stat().st_size for path in existing)
+        remedy = "Free space, or set train.runs_dir to a folder on a larger disk"
+        check_space(self.folder, needed, purpose="the newest two checkpoints and the best", remedy=remedy)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Save a checkpoint and remove all but the newest two and those kept for good."""
-        save_checkpoint(self.path(step), state)
-        for old in self.list_checkpoints()[:-KEEP]:
-            if not self._keep_every_steps or _step_of(old) % self._keep_every_steps:
-                old.unlink(missing_ok=True)
+        """Save a checkpoint and remove all but the newest two and those kept for good.
+
+        Raises:
+            OutputError: it cannot be written, after ATTEMPTS and with the space of older checkpoints. The newest
+                complete checkpoint is intact, and the state is in `fallback` if there is one.
+        """
+        try:
+            self._write(lambda: save_checkpoint(self.path(step), state))
+        except OutputError as error:
+            raise self._save_elsewhere(step, state, error) from error
+        self._remove_old(keep=KEEP)
+        for path in _checkpoints_in(self.fallback):
+            path.unlink(missing_ok=True)
 
     def keep_best(self, step: int) -> None:
-        """Keep the checkpoint of a step as the best so far."""
-        copy_checkpoint(self.path(step), self.best)
+        """Keep the checkpoint of a step as the best so far.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._write(lambda: copy_checkpoint(self.path(step), self.best))
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """Load the undamaged checkpoint of the highest step, with a warning for each damaged one; None without any.
@@ -49,7 +80,7 @@ class CheckpointFolder:
             CheckpointError: all checkpoints are damaged.
         """
         failures: list[str] = []
-        for path in reversed(self.list_checkpoints()):
+        for path in sorted([*self.list_checkpoints(), *_checkpoints_in(self.fallback)], key=_step_of, reverse=True):
             try:
                 return path, load(path)
             except CheckpointError as error:
@@ -59,9 +90,46 @@ class CheckpointFolder:
             raise CheckpointError("no undamaged checkpoint", where=self.folder, why=f"damaged: {', '.join(failures)}")
         return None
 
-    def sweep(self) -> None:
-        """Remove the partial files of a killed training."""
-        sweep(self.folder)
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write a checkpoint; try again if that fails, on a full disk without the older checkpoints."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                write()
+            except OutputError as error:
+                if attempt == ATTEMPTS:
+                    raise
+                log.warning("warning: %s; trying again", error.summary)
+                if isinstance(error, DiskFullError):
+                    self._remove_old(keep=1)
+                time.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    def _remove_old(self, *, keep: int) -> None:
+        """Remove all but the newest checkpoints and those kept for good."""
+        for old in self.list_checkpoints()[:-keep]:
+            if not self._keep_every_steps or _step_of(old) % self._keep_every_steps:
+                old.unlink(missing_ok=True)
+
+    def _save_elsewhere(self, step: int, state: dict[str, Any], error: OutputError) -> OutputError:
+        """Save a checkpoint to the fallback folder, and return the error that says where the state is."""
+        newest = self.list_checkpoints()
+        known = f"The newest checkpoint is {newest[-1]}" if newest else "There is no checkpoint"
+        if self.fallback is None:
+            return OutputError(str(error), remedy=known)
+        path = self.fallback / self.path(step).name
+        try:
+            make_folder(self.fallback)
+            save_checkpoint(path, state)
+        except OutputError as second:
+            return OutputError(f"{error.summary}; {second.summary}", remedy=known)
+        return OutputError(str(error), remedy=f"The state after step {step} is in {path}, where --resume finds it")
+
+
+def _checkpoints_in(folder: Path | None) -> list[Path]:
+    """Return the paths of the checkpoints of steps in a folder, in the order of their steps."""
+    paths = [] if folder is None else folder.glob("step-*.pth")
+    return sorted((path for path in paths if re.fullmatch(r"step-\d{8,}", path.stem)), key=_step_of)
 
 
 def _step_of(path: Path) -> int:

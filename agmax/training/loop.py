@@ -118,7 +118,7 @@ class TrainingPlan(NamedTuple):
     evaluate_every_epochs: int = 1  # the last epoch is always evaluated
     save_every_steps: int | None = None  # the end of every epoch is always saved
     save_every_minutes: float | None = None  # since the last save
-    time_limit: float | None = None  # minutes after which the training saves and stops
+    time_limit: float | None = None  # minutes, from the call of `fit` or its `began`, after which it saves and stops
     log_every_steps: int = 50
 
     @property
@@ -154,7 +154,7 @@ class Trainer:
         self.step = 0
         self.plateau = Plateau()
         self.sums: dict[str, float | Tensor] = {}
-        self._first_step, self._start_time = 0, 0.0
+        self._first_step, self._start_time, self._began = 0, 0.0, 0.0
         self._saved_step, self._save_time = -1, 0.0
 
     @property
@@ -164,15 +164,17 @@ class Trainer:
         states_per_parameter = 1 if isinstance(self.optimizer, optim.SGD) else 2
         return weights + states_per_parameter * sum(value.nbytes for value in self.classifier.parameters())
 
-    def fit(self) -> None:
+    def fit(self, *, began: float | None = None) -> None:
         """Train from the current step to the end of the last epoch.
+
+        The time limit counts from `began`, a time of `time.perf_counter`, or from now.
 
         Raises:
             Stopped: a stop signal arrived, or the time limit is over; the state after the last step is saved.
             DivergedError: a loss or a weight is not finite.
         """
         self._first_step, self._start_time = self.step, time.perf_counter()
-        self._save_time = self._start_time
+        self._save_time, self._began = self._start_time, self._start_time if began is None else began
         is_last_of_epoch = bool(self.sums) and self.step % self.plan.steps_per_epoch == 0
         if is_last_of_epoch and all(row["step"] != self.step for row in self.store.metrics_log.rows()):
             self.finish_epoch(seconds=0.0, num_images=0)  # interrupted after the epoch's last step, before its row
@@ -225,7 +227,7 @@ class Trainer:
     def _stop_if_due(self, pending: PendingStop) -> None:
         """Save and raise Stopped after a stop signal or the time limit."""
         number, reason = pending.signal_number, ""
-        minutes = (time.perf_counter() - self._start_time) / 60
+        minutes = (time.perf_counter() - self._began) / 60
         if number is not None:
             reason = f"stopped by {signal.Signals(number).name}"
         elif self.plan.time_limit is not None and minutes >= self.plan.time_limit:

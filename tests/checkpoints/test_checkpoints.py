@@ -15,6 +15,7 @@ from agmax.checkpoints.read import load, load_weights, open_checkpoint, read_sta
 from agmax.checkpoints.write import copy_checkpoint, save_checkpoint
 from agmax.core import storage
 from agmax.core.errors import CheckpointError, OutputError
+from agmax.core.storage import sweep
 from agmax.experiments.saved import load as load_saved
 from agmax.training.checkpoint_folder import CheckpointFolder
 
@@ -202,7 +203,7 @@ def test_a_file_that_cannot_be_read_back_is_not_moved_into_place(
 def test_temporary_files_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "step-00000001.pth", state())
     (tmp_path / ".step-00000002.pth.tmp-123").write_bytes(b"half")
-    CheckpointFolder(tmp_path).sweep()
+    sweep(tmp_path)
     assert os.listdir(tmp_path) == ["step-00000001.pth"]
 
 

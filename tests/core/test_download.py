@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agmax.core import download, storage
+from agmax.core import download, locks
 from agmax.core.download import fetch
 from agmax.core.errors import BusyError, DownloadError, OutputError, without_secrets
 from helpers.server import BODY, SHA256, Server, serving
@@ -160,7 +160,7 @@ def test_connecting_has_a_shorter_timeout_than_reading(tmp_path: Path, monkeypat
 
 
 def test_two_programs_do_not_write_one_file(server: str, tmp_path: Path) -> None:
-    with storage.open_locked(tmp_path / ".a.pth.part") as file:
+    with locks.open_locked(tmp_path / ".a.pth.part") as file:
         assert file is not None
         with pytest.raises(BusyError, match="another program is writing it"):
             fetch(f"{server}/ok/a.pth", tmp_path / "a.pth")

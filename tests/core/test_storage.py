@@ -1,13 +1,8 @@
 """Files are written atomically and have one writer."""
 
 import errno
-import multiprocessing
 import os
-import platform
 import stat
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,6 @@ from agmax.core.storage import (
     write_file,
 )
 from helpers.files import names
-from helpers.places import REPOSITORY
 
 # --- atomic files ----------------------------------------------------------------------------------------------------
 
@@ -166,86 +160,3 @@ def test_lines_are_appended(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == "one\ntwo\n"
     with pytest.raises(OutputError, match="cannot write"):
         append(tmp_path, "line\n")
-
-
-# --- one writer ------------------------------------------------------------------------------------------------------
-
-
-def test_a_lock_names_its_owner_and_has_only_one(tmp_path: Path) -> None:
-    path = tmp_path / ".lock"
-    path.write_text("process 1 on another host")
-    with storage.lock(path) as first:
-        assert first is not None
-        with storage.lock(path) as second:
-            assert second is None
-        assert storage.lock_owner(path) == f"process {os.getpid()} on {platform.node()}"
-    with storage.lock(path) as third:
-        assert third is not None
-    with pytest.raises(OutputError), storage.lock(tmp_path / "nowhere" / ".lock"):
-        pass
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from agmax.core import storage
-with storage.lock(Path(".lock")) as held:
-    print(held is not None, flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_the_lock_of_a_killed_program_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    words = [sys.executable, "-c", HOLD]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(words, cwd=tmp_path, env=environment, stdin=pipe, stdout=pipe, text=True) as other:
-        assert other.stdout is not None and other.stdout.readline() == "True\n"
-        with storage.lock(tmp_path / ".lock") as ours:
-            assert ours is None
-        assert storage.lock_owner(tmp_path / ".lock").startswith(f"process {other.pid} on ")
-        other.kill()
-        other.wait()
-    with storage.lock(tmp_path / ".lock") as ours:
-        assert ours is not None
-
-
-def test_a_file_that_is_replaced_during_the_wait_for_its_lock_is_opened_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"old")
-    flock, calls = storage.fcntl.flock, []
-
-    def replace_then_lock(file: Any, how: int) -> None:
-        if not calls:
-            path.unlink()
-            path.write_bytes(b"new")
-        calls.append(how)
-        flock(file, how)
-
-    monkeypatch.setattr(storage.fcntl, "flock", replace_then_lock)
-    with storage.open_locked(path, wait=True) as file:
-        assert file is not None
-        file.seek(0)
-        assert file.read() == b"new" and len(calls) == 2
-
-
-def test_an_error_in_a_block_that_holds_a_lock_is_not_changed(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), storage.lock(tmp_path / ".lock"):
-        (tmp_path / "nowhere").read_bytes()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
-def test_a_lock_is_not_kept_by_forked_children(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    with storage.lock(tmp_path / "lock") as first:
-        assert first is not None
-        is_running = context.Event()
-        child = context.Process(target=lambda: (is_running.set(), time.sleep(60)), daemon=True)
-        child.start()
-        assert is_running.wait(30)
-    with storage.lock(tmp_path / "lock") as second:
-        assert second is not None and child.is_alive()
-    child.kill()
-    child.join()

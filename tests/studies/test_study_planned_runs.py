@@ -79,6 +79,7 @@ IGNORED = {
     "dataset.source",
     "dataset.on_bad_image",
     "train.device",
+    "train.fallback_dir",
     "train.keep_every_epochs",
     "train.log_every_steps",
     "train.num_workers",
@@ -102,7 +103,7 @@ def another(key: str, value: Any) -> Any:
         return [*value, 1.0]
     if isinstance(value, dict):
         return {"depth": 10}
-    if isinstance(value, str) or key.endswith("_file"):
+    if isinstance(value, str) or key.endswith(("_file", "_dir")):
         return f"{value}2"
     return [1.0] if key.endswith(("mean", "std", "milestones")) else 7
 
@@ -142,6 +143,7 @@ HARMLESS: dict[str, list[Any]] = {
     "train.runs_dir": ["runs", "elsewhere"],
     "train.save_every_steps": [None, 5],
     "train.time_limit": [None, 60.0],
+    "train.fallback_dir": [None, "elsewhere"],
     "train.log_every_steps": [50, 1],
     "dataset.root": ["data", "/data"],
     "dataset.on_bad_image": ["error", "skip"],

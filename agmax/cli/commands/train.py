@@ -1,5 +1,7 @@
 """--train: train, or continue a training; with --n-runs, once for each of several seeds."""
 
+import time
+
 from agmax.cli.commands.shared import ModeResult
 from agmax.cli.parser import Request
 from agmax.config import resolve
@@ -13,10 +15,10 @@ from agmax.experiments.train import train
 
 def run(request: Request) -> ModeResult:
     """Train the configuration of the request."""
-    config_request, num_runs = request.config_request, request.options["n_runs"]
+    config_request, num_runs, began = request.config_request, request.options["n_runs"], time.perf_counter()
     if num_runs == 1:
         with find_start(config_request) as start:
-            return train(start, remarks=request.remarks).to_dict()
+            return train(start, remarks=request.remarks, began=began).to_dict()
     if config_request.resume not in (None, "", AUTO):
         why, remedy = "one checkpoint cannot be continued by several runs", "Give --resume without value"
         raise UsageError("flag not supported", where="--n-runs", why=why, remedy=remedy)
@@ -25,7 +27,7 @@ def run(request: Request) -> ModeResult:
     for seed in range(first, first + num_runs):
         settings = (*config_request.settings, Setting("train.seed", seed, "--n-runs"))
         with find_start(config_request._replace(settings=settings), or_new=True) as start:
-            finished.append(train(start, remarks=request.remarks))
+            finished.append(train(start, remarks=request.remarks, began=began))
     summary = results.summary(finished)
     spread = summary["top1_spread"]
     text = "%d runs: test top1 mean %.2f, standard deviation %.2f, min %.2f, max %.2f"
