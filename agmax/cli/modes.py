@@ -57,8 +57,8 @@ MODES = {
         ),
         Mode(
             "benchmark",
-            "time the augmentation, or an evaluation from files, together with other programs",
-            words=("augment", "evaluation"),
+            "time the augmentation or an evaluation from files beside other programs, or the saving of a checkpoint",
+            words=("augment", "evaluation", "saving"),
         ),
         Mode(
             "study",

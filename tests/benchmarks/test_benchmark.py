@@ -1,5 +1,6 @@
 """The benchmark: it times the same work for all, says what it compared, and the pipeline keeps within its memory."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from torchvision.transforms.v2 import functional
 
 from agmax import builders
 from agmax.augment import color, mixing, transforms
-from agmax.benchmarks import augment, evaluation, files, other_programs, timing
+from agmax.benchmarks import augment, evaluation, files, other_programs, saving, timing
 from agmax.config.resolve import resolve
 from agmax.data.splits import FileDataset
 from helpers.command import Answer
@@ -91,6 +92,16 @@ def test_an_evaluation_is_timed_together_with_timms(run: Run, monkeypatch: pytes
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves the files open
+def test_the_saving_of_a_checkpoint_is_timed_and_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "NAME", "ResNet8-cutmix-agmax")
+    monkeypatch.setattr(saving, "REPEATS", 3)
+    answer = run("--benchmark=saving", "--json")
+    assert answer.status == 0 and os.listdir() == []
+    median = sorted(answer.json["seconds"])[1]
+    assert answer.json["share_by_minutes"] == {"15": median / 900, "1": median / 60}
+    assert answer.json["bytes"] > 600_000 and "1 MiB saved in 0." in answer.err
+
+
 def test_both_evaluations_see_the_same_images_and_measure_the_same() -> None:
     config = resolve("ResNet8", dataset="imagenet", settings=[]).config
     config = config.model_copy(update={"train": config.train.model_copy(update={"num_workers": 0})})
