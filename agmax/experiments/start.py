@@ -184,10 +184,13 @@ def _empty_run(config: Config) -> RunFolder | None:
 
 
 def _newest_checkpoint(run: RunFolder, fallback_dir: str | None) -> Checkpoint | None:
-    """Load the newest checkpoint of a run; without `fallback_dir`, that of its settings may hold it."""
-    if fallback_dir is None and (config := settings_of(run)) is not None:
-        fallback_dir = config.train.fallback_dir
-    return newest(run.checkpoints, fallback=run.fallback(fallback_dir))
+    """Load the newest checkpoint of a run; `fallback_dir`, by default that of the run's settings, may hold it."""
+    checkpoint = newest(run.checkpoints)
+    config = checkpoint.config if checkpoint else settings_of(run)
+    fallback = run.fallback(fallback_dir or (config.train.fallback_dir if config else None))
+    if fallback is None or not fallback.is_dir():
+        return checkpoint
+    return newest(run.checkpoints, fallback=fallback)
 
 
 def find_unfinished(config: Config) -> Path | None:
