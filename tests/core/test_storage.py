@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agmax.core import storage
-from agmax.core.errors import OutputError
+from agmax.core.errors import DiskFullError, OutputError
 from agmax.core.storage import (
     AlreadyExistsError,
     append,
@@ -17,6 +17,7 @@ from agmax.core.storage import (
     sweep,
     write_file,
 )
+from agmax.experiments.run_folder import RunFolder
 from helpers.files import names
 
 # --- atomic files ----------------------------------------------------------------------------------------------------
@@ -46,6 +47,29 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
     with pytest.raises(failure):
         write()
     assert (tmp_path / "a").read_bytes() == b"old" and names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(("number", "what"), [("ENOSPC", "disk full"), ("EDQUOT", "disk quota reached")])
+def test_a_full_disk_and_a_quota_are_told_from_other_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, what: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+
+    monkeypatch.setattr(storage.os, "fsync", fail)
+    with pytest.raises(DiskFullError, match=rf"{what} \(.*a\): .*, [0-9.]+ MiB are free\. Free space and start again"):
+        write_file(tmp_path / "a", "new")
+
+
+def test_the_names_of_new_files_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(storage.os, "fsync", lambda number: synced.append(os.readlink(f"/proc/self/fd/{number}")))
+    append(tmp_path / "a", "one\n")
+    append(tmp_path / "a", "two\n")
+    assert synced == [str(tmp_path / "a"), str(tmp_path), str(tmp_path / "a")]
+    synced.clear()
+    run = RunFolder.create(str(tmp_path), "name", "stem")
+    assert synced == [str(run.path), str(run.path.parent), str(tmp_path)]
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,8 +65,13 @@ def test_a_run_folder_that_vanishes_in_a_training_ends_it_and_can_come_back(
     assert not FOLDER.exists()
     Path("away").rename(FOLDER)
     assert [path.name for path in CheckpointFolder(FOLDER / "checkpoints").list_checkpoints()] == ["step-00000004.pth"]
-    answer = run("--train", "--resume", str(FOLDER), "train.fallback_dir=elsewhere")
-    assert answer.status == 0 and "continuing after step 8 of 12, from elsewhere/" in answer.err
+    words = ("--train", "--resume", str(FOLDER), "train.fallback_dir=elsewhere")
+    with monkeypatch.context() as patch:
+        at_step(patch, 8, lambda: os.kill(os.getpid(), signal.SIGINT))
+        answer = run(*words)
+    assert answer.status == 130 and "continuing after step 8 of 12, from elsewhere/" in answer.err
+    assert (FOLDER / "checkpoints" / "step-00000008.pth").exists()  # saved there before the first step
+    assert run(*words).status == 0
     assert_same_run(FOLDER, quiet)
     assert list(Path("elsewhere").rglob("*.pth")) == []
 

@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(run: Run, monkeypatch: p
 def test_changed_settings_of_the_optimizer_take_effect(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train(run, "ResNet8-standard")
     seen: list[Trainer] = []
-    monkeypatch.setattr(Trainer, "fit", lambda trainer: seen.append(trainer) or pytest.skip("seen"))
+    monkeypatch.setattr(Trainer, "fit", lambda trainer, began: seen.append(trainer) or pytest.skip("seen"))
     words = ("--train", "--resume", first["run_folder"], "train.epochs=5", "optimizer.weight_decay=0.1")
     with pytest.raises(pytest.skip.Exception):
         run(*words, "optimizer.momentum=0.5", "optimizer.nesterov=false")

@@ -23,9 +23,11 @@ def test_a_training_that_goes_on_sweeps_its_run_folder(run: Run) -> None:
     from agmax.experiments.run_folder import RunFolder
 
     folder = RunFolder.create("runs", "name", "stem")
-    (folder.path / ".config.yaml.tmp-7").write_text("half")
+    (folder.path / "tensorboard").mkdir()
+    for place in (folder.path, folder.checkpoints, folder.path / "tensorboard"):
+        (place / ".config.yaml.tmp-7").write_text("half")
     with folder.lock():
-        assert names(folder.path) == [".lock", "checkpoints"]
+        assert sorted(path.name for path in folder.path.rglob("*")) == [".lock", "checkpoints", "tensorboard"]
 
 
 # --- the program -----------------------------------------------------------------------------------------------------
