@@ -1,5 +1,6 @@
 """A stop signal ends a training after a step that is saved, and --resume continues it to the same bits."""
 
+import importlib
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from agmax.core import signals
 from agmax.core.errors import ResourceError
 from agmax.evaluation import predict
+from agmax.experiments import api
 from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
 from helpers.command import Answer
@@ -178,6 +181,17 @@ def test_the_time_limit_saves_and_stops(run: Run, quiet: Path) -> None:
     answer = run(*WORDS, "--train", "train.time_limit=1e-9")
     assert answer.status == 138 and "stopped by train.time_limit=1e-09 after step 1 of 12, which is saved" in answer.err
     assert_continues_to_the_same(run, quiet)
+
+
+def test_the_time_limit_counts_from_the_start_of_the_program(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    an_hour_ago = SimpleNamespace(perf_counter=lambda: time.perf_counter() - 3600)
+    for program in (importlib.import_module("agmax.cli.commands.train"), api):
+        monkeypatch.setattr(program, "time", an_hour_ago)
+    assert run(*WORDS, "--train", "train.time_limit=61").status == 0
+    answer = run(*WORDS, "--train", "train.time_limit=59")
+    assert answer.status == 138 and "stopped by train.time_limit=59 after step 1 of 12" in answer.err
+    with pytest.raises(signals.Stopped, match="after step 1 of 12"):
+        api.train(f"{FOLDER}-2/config.yaml", overrides={"train.time_limit": 59.0})
 
 
 def test_checkpoints_are_saved_after_some_minutes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
