@@ -34,8 +34,9 @@ def run(request: Request) -> dict[str, Any]:
         _check_torch()
         to_stderr()
     try:
-        # With --json, output of imported files and libraries goes to stderr.
-        with contextlib.redirect_stdout(sys.stderr) if request.as_json else contextlib.nullcontext():
+        # Output of imported files and libraries is no result; a training has none but --json, and must not end by it.
+        is_result = not request.as_json and request.mode != "train"
+        with contextlib.nullcontext() if is_result else contextlib.redirect_stdout(sys.stderr):
             for path in request.imports:
                 _import_file(Path(path))
             result: dict[str, Any] = importlib.import_module(mode.module).run(request)
