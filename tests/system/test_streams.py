@@ -127,6 +127,15 @@ Trainer.train_step = noisy
 """
 
 
+def test_without_a_terminal_the_log_has_lines_and_no_progress_bar(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "0")
+    answer = run(*WORDS, "train.log_every_steps=2")
+    assert answer.status == 0 and "\r" not in answer.err and "%|" not in answer.err
+    steps = [line for line in answer.err.splitlines() if " step " in line]
+    assert steps == [f"epoch {epoch}/3 step {step}/4" for epoch in (1, 2, 3) for step in (2, 4)]
+
+
 def test_a_log_that_cannot_be_written_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     logs.to_stderr()
     with logs.to_file(Path("/dev/full")):
