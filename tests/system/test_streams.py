@@ -63,6 +63,26 @@ def test_a_result_that_cannot_be_printed_is_said_and_a_closed_stderr_is_no_fault
         assert json.loads(out)["mode"] == "list"
 
 
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        ("sys.exit(0)", "agmax.core.errors.OutputError: cannot print the result (stdout): No space left on device"),
+        ("raise ValueError('first')", "ValueError: first"),
+    ],
+)
+def test_lost_output_is_an_error_unless_another_came_first(end: str, error: str) -> None:
+    code = (
+        f"import sys; from agmax.core import streams; streams.prepare()\nwith streams.write_stdout(): print(1); {end}"
+    )
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >/dev/full', "sh", sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(error)
+
+
 def test_a_training_needs_none_of_its_streams(tmp_path: Path) -> None:
     assert shell("<&- >&- 2>&-", *WORDS, folder=tmp_path) == (0, "", "")
     assert_is_whole(tmp_path / FOLDER)
