@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-from agmax.core.errors import AgmaxError
-
 WHAT = "the memory is full"
 
 MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED")
@@ -21,8 +19,7 @@ def is_full(error: Exception) -> bool:
     """Return whether an error reports a lack of memory, on CPU or GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    is_ours = isinstance(error, AgmaxError)
-    return isinstance(error, RuntimeError) and not is_ours and any(text in str(error) for text in MESSAGES)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in MESSAGES)
 
 
 def reason(error: Exception, device: torch.device | None = None) -> str:

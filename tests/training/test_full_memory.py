@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,6 +154,25 @@ def test_a_failed_save_does_not_hide_the_first_error(run: Run, monkeypatch: pyte
     warning, error = answer.err.splitlines()[-2:]
     assert warning == "the state after step 6 could not be saved: disk full (checkpoints)"
     assert answer.status == 8 and error.startswith("error: the memory is full (step 7")
+
+
+def test_the_tensors_of_the_failed_step_are_freed_before_the_save(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, save, kept, alive = Trainer.train_step, CheckpointFolder.save, list[Any](), list[bool]()
+
+    def full(trainer: Trainer, raw: Any) -> Any:
+        if trainer.step == STEP:
+            activations = torch.ones(2)
+            kept.append(weakref.ref(activations))
+            raise OUT_OF_MEMORY
+        return original(trainer, raw)
+
+    def look(folder: CheckpointFolder, step: int, state: Any) -> None:
+        alive.extend(reference() is not None for reference in kept)
+        save(folder, step, state)
+
+    monkeypatch.setattr(Trainer, "train_step", full)
+    monkeypatch.setattr(CheckpointFolder, "save", look)
+    assert run(*WORDS).status == 8 and alive == [False]
 
 
 def test_full_memory_in_the_first_step_has_nothing_to_save(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
