@@ -6,12 +6,11 @@ if sys.version_info < (3, 11):
     print(f"error: Python 3.11 or newer is needed (found {sys.version.split()[0]})", file=sys.stderr)
     raise SystemExit(2)
 
-import io
 import json
-import os
 import traceback
 from collections.abc import Sequence
 
+from agmax.core import streams
 from agmax.core.errors import AgmaxError
 from agmax.core.signals import Stopped, stop_at_once
 
@@ -19,29 +18,24 @@ from agmax.core.signals import Stopped, stop_at_once
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one mode and return the exit status. Errors are printed to stderr, one line each."""
     argv = sys.argv[1:] if argv is None else argv
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # class names may hold what the terminal cannot show
+    streams.prepare()
     try:
-        with stop_at_once():
+        with stop_at_once(), streams.write_stdout():
             from agmax.cli import parser, run
 
             request = parser.parse(argv)
             result = run.run(request)
-        if request.as_json:
-            print(json.dumps(result))
-        sys.stdout.flush()
+            if request.as_json:
+                print(json.dumps(result))
         return 0
     except AgmaxError as error:
         if "--debug" in argv:
             traceback.print_exc()
-        print(*(f"error: {line}" for line in error.lines), sep="\n", file=sys.stderr)
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         return missing_package(error)
-    except BrokenPipeError:  # the reader has closed the pipe, as in `--list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Stopped as stop:
         print(f"error: {stop}", file=sys.stderr)
         return stop.exit_code

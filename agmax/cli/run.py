@@ -34,18 +34,20 @@ def run(request: Request) -> dict[str, Any]:
         _check_torch()
         to_stderr()
     try:
-        # With --json, output of imported files and libraries goes to stderr.
-        with contextlib.redirect_stdout(sys.stderr) if request.as_json else contextlib.nullcontext():
+        # Output of imported files and libraries is no result; a training has none but --json, and must not end by it.
+        is_result = not request.as_json and request.mode != "train"
+        with contextlib.nullcontext() if is_result else contextlib.redirect_stdout(sys.stderr):
             for path in request.imports:
                 _import_file(Path(path))
             result: dict[str, Any] = importlib.import_module(mode.module).run(request)
     except (MemoryError, RuntimeError) as error:
-        if not _is_full_memory(error):
+        from agmax.core import memory
+
+        if not memory.is_full(error):
             raise
-        why = str(error).partition("\n")[0] or "no memory is left"
         sizes = "evaluation.batch_size" if request.mode != "train" else "train.batch_size and evaluation.batch_size"
         remedy = f"Reduce {sizes}, or compute in bf16 (train.precision=auto, evaluation.precision=auto)"
-        raise ResourceError("the memory is full", why=why, remedy=remedy) from error
+        raise ResourceError(memory.WHAT, why=memory.reason(error), remedy=remedy) from error
     return result
 
 
@@ -79,17 +81,6 @@ def _import_file(path: Path) -> None:
             "cannot import", where=f"{path}:{line}", why=why, remedy="--debug shows the traceback"
         ) from error
     IMPORTED.append(path)
-
-
-def _is_full_memory(error: Exception) -> bool:
-    """Return whether an error reports a lack of memory, on CPU or GPU."""
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in FULL)
-
-
-FULL = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED")
-"""Parts of the messages of torch's CPU allocator, CUDA, cuBLAS and cuDNN when no memory is left."""
 
 
 def _check_torch() -> None:

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agmax.core.storage import explain
@@ -23,13 +23,13 @@ def to_stderr() -> None:
 
 @contextmanager
 def to_file(path: Path) -> Iterator[None]:
-    """Append the log to a file as well while the block runs.
+    """Append the log to a file as well while the block runs; a line that cannot be written does not end the block.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be opened.
     """
     with explain(path):
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     previous_level = log.level
     log.setLevel(logging.INFO)
     log.addHandler(handler)
@@ -37,5 +37,23 @@ def to_file(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # what it still holds cannot be written
+            handler.close()
         log.setLevel(previous_level)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that says once on stderr that it cannot be written, where logging prints a traceback for each line.
+
+    Lines that could not be written are written with the first one that can.
+    """
+
+    _has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._has_failed:
+            self._has_failed = True
+            print(f"warning: cannot write the log ({self.baseFilename}): {error.strerror}", file=sys.stderr)

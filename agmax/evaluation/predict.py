@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from agmax.augment.color import normalize
+from agmax.core import memory
 from agmax.core.batch import RawBatch
 from agmax.core.devices import prefetch
+from agmax.core.errors import ResourceError
 from agmax.data.loader import Loader
 from agmax.data.sampler import sequential_batches
 from agmax.evaluation.metrics import metrics
@@ -48,6 +50,9 @@ def forward_batches(
     """Classify every image once for each transform, and pass the logits to `handle`.
 
     The model is put in evaluation mode and back. Pixels equal those of torchvision's ToTensor and Normalize.
+
+    Raises:
+        ResourceError: the memory is full.
     """
     was_training = model.training
     model.eval()
@@ -55,10 +60,16 @@ def forward_batches(
     batches = sequential_batches(len(data), batch_size)
     raw_batches = prefetch(data.batches(batches, epoch=0), device)
     progress = tqdm(raw_batches, "evaluate", len(batches), leave=False, disable=None)
-    for positions, raw in zip(batches, progress, strict=True):
-        images = normalize(raw.images, center, scale)
-        for index, transform in enumerate(transforms):
-            handle(index, model(transform(images, positions)[:, None]).logits[:, 0].float(), raw)
+    try:
+        for positions, raw in zip(batches, progress, strict=True):
+            images = normalize(raw.images, center, scale)
+            for index, transform in enumerate(transforms):
+                handle(index, model(transform(images, positions)[:, None]).logits[:, 0].float(), raw)
+    except (MemoryError, RuntimeError) as error:
+        if not memory.is_full(error):
+            raise
+        why, remedy = memory.reason(error, device), f"Reduce evaluation.batch_size={batch_size}"
+        raise ResourceError(memory.WHAT, where="evaluation", why=why, remedy=remedy) from error
     model.train(was_training)
 
 

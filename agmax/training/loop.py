@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, optim
 from tqdm import tqdm
 
+from agmax.core import memory
 from agmax.core.batch import Batch, RawBatch
 from agmax.core.devices import data_parallel, prefetch
-from agmax.core.errors import DivergedError, ResourceError
+from agmax.core.errors import DivergedError, OutputError, ResourceError
 from agmax.core.logs import log
 from agmax.core.rng import seed_for
 from agmax.core.signals import PendingStop, Stopped, defer_stop
@@ -80,19 +82,51 @@ class TrainStep:
         self.optimizer, self.objective, self.augment = optimizer, objective, augment
         self.device, self.seed = device, seed
         self.augment_seconds = 0.0  # since the last reset; on a GPU, only the time to launch the kernels
+        self.num_views: int | None = None  # of the latest batch
+        self.changed_step: int | None = None  # the latest step that has changed the model, perhaps only in part
+        self._statistics = [buffer.clone() for buffer in classifier.buffers()]  # before the latest step
 
     def __call__(self, raw: RawBatch, *, step: int, lr: float) -> dict[str, Tensor]:
         """Perform step `step`, and return the named terms of its loss and the entropy of the targets, each a scalar.
+
+        An error before the optimizer's step leaves weights and batch-norm statistics as they were.
 
         Raises:
             DivergedError: the loss is not finite; the weights are unchanged. On a GPU this is not checked.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
+        self.changed_step = step
+        _copy(self.classifier.buffers(), self._statistics)
+        try:
+            terms = self._backward(raw, step=step, lr=lr)
+        except Exception:
+            _copy(self._statistics, self.classifier.buffers())
+            self.changed_step = None
+            raise
+        self.optimizer.step()
+        return terms
+
+    def images_that_fit(self, raw: RawBatch, *, step: int) -> int | None:
+        """Estimate how many images of a batch that did not fit do, from small steps without update; None if unknown."""
+
+        def small_step(num_images: int) -> None:
+            self._backward(RawBatch(*(part[:num_images] for part in raw)), step=step, lr=0.0)
+
+        state_bytes = 2 * sum(parameter.nbytes for parameter in self.classifier.parameters())  # of Adam; SGD needs half
+        try:
+            reserve = 0 if self.optimizer.state else state_bytes
+            return memory.images_that_fit(small_step, len(raw.labels), self.device, reserve=reserve)
+        finally:
+            _copy(self._statistics, self.classifier.buffers())
+
+    def _backward(self, raw: RawBatch, *, step: int, lr: float) -> dict[str, Tensor]:
+        """Compute the gradients of a step, and return what `__call__` does."""
         torch.manual_seed(seed_for(self.seed, "step", step))  # for dropout and other random layers of the model
         start_time = time.perf_counter()
         batch = self.augment(raw, step=step)
         self.augment_seconds += time.perf_counter() - start_time
+        self.num_views = batch.images.shape[1]
         outputs = self.model(batch.images)
         losses = self.objective(outputs, batch)
         if self.device.type == "cpu" and not losses.total.isfinite():
@@ -100,10 +134,16 @@ class TrainStep:
             raise DivergedError("training diverged", where=f"step {step + 1}", why=f"{terms}, lr={lr:.3g}")
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        self.optimizer.step()
         return {name: value.detach() for name, value in losses.terms.items()} | {
             "target_entropy": target_entropy(batch.targets).mean()
         }
+
+
+def _copy(source: Iterable[Tensor], target: Iterable[Tensor]) -> None:
+    """Copy tensors into others of the same shapes; on a GPU in a few kernels."""
+    targets, sources = list(target), list(source)
+    if targets:
+        torch._foreach_copy_(targets, sources)
 
 
 class TrainingPlan(NamedTuple):
@@ -172,6 +212,7 @@ class Trainer:
         Raises:
             Stopped: a stop signal arrived, or the time limit is over; the state after the last step is saved.
             DivergedError: a loss or a weight is not finite.
+            ResourceError: the memory is full, or a data worker has ended; the last completed step is saved.
         """
         self._first_step, self._start_time = self.step, time.perf_counter()
         self._save_time, self._began = self._start_time, self._start_time if began is None else began
@@ -195,7 +236,7 @@ class Trainer:
         batches = sampler.shuffle_batches(
             len(self.data), self.plan.batch_size, seed=self.plan.seed, epoch=epoch, start=start
         )
-        num_images = 0
+        num_images, raw = 0, None
         with (
             defer_stop() as pending,
             closing(prefetch(self.data.batches(batches, epoch=epoch), self.make_step.device)) as raw_batches,
@@ -210,8 +251,12 @@ class Trainer:
                     self._stop_if_due(pending)
                     if self.step % self.plan.steps_per_epoch and self._is_save_due():
                         self.save()
-            except ResourceError:  # a signal to the process group has ended workers that had just started
-                self._stop_if_due(pending)
+            except (DivergedError, OutputError):
+                raise
+            except Exception as error:
+                self._save_last_completed(error, pending)
+                if memory.is_full(error) and raw is not None:
+                    raise self._full_memory(error, raw) from error
                 raise
             self.save()
         self._stop_if_due(pending)  # a signal during the save
@@ -244,6 +289,43 @@ class Trainer:
             return self.make_step(raw, step=self.step, lr=lr)
         except DivergedError as error:
             raise self._diverged(error) from error
+
+    def _save_last_completed(self, error: Exception, pending: PendingStop) -> None:
+        """Save the state after the last completed step, unless the step that failed has changed it.
+
+        If that fails too it is logged: the first error counts.
+
+        Raises:
+            Stopped: there was a signal too; one to the process group ends workers that have just started.
+        """
+        traceback.clear_frames(error.__traceback__)  # frees the tensors of the failed step
+        if self.make_step.changed_step == self.step:
+            paths = self.store.checkpoints.list_checkpoints()
+            kept = f"the last checkpoint is {paths[-1]}" if paths else "there is no checkpoint yet"
+            log.warning("step %d has failed while it changed the weights, which are lost; %s", self.step + 1, kept)
+            return
+        self._stop_if_due(pending)
+        if self.step <= max(self._saved_step, self._first_step):
+            return
+        try:
+            self.save()
+        except Exception as second:
+            log.warning("the state after step %d could not be saved: %s", self.step, second)
+        else:
+            log.info("the state after step %d is saved; --resume continues it", self.step)
+
+    def _full_memory(self, error: Exception, raw: RawBatch) -> ResourceError:
+        """Return an error that says what was computed, and what would fit."""
+        num_parameters = sum(parameter.numel() for parameter in self.classifier.parameters()) / 10**6
+        model = f"{type(self.classifier.backbone).__name__} of {num_parameters:.1f} million parameters"
+        views = f" x {self.make_step.num_views} views" if self.make_step.num_views else ""
+        where = f"step {self.step + 1}, {len(raw.labels)} images{views}, {model}"
+        why = memory.reason(error, self.make_step.device)  # the peak until now
+        fitting = self.make_step.images_that_fit(raw, step=self.step)
+        remedy = f"Reduce train.batch_size={self.plan.batch_size}" + (f", about {fitting} would fit" if fitting else "")
+        if self.classifier.autocast is None:
+            remedy += ", or compute in bf16 (train.precision=auto)"
+        return ResourceError(memory.WHAT, where=where, why=why, remedy=remedy)
 
     def finish_epoch(self, *, seconds: float, num_images: int) -> None:
         """Evaluate if this epoch is evaluated, keep the best checkpoint, and write the epoch's row."""

@@ -1,19 +1,23 @@
 """Errors other than bad images: bugs, full memory, workers that die."""
 
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from agmax.core.batch import RawBatch
 from agmax.core.errors import ResourceError
 from agmax.data import decode, from_files
 from agmax.data.splits import FileDataset
+from agmax.training.loop import Trainer
 from helpers.command import Answer
 from helpers.images import write_tree
 from helpers.streaming import CROPS, SMALL, epoch_of, error_of, raising, stream
@@ -113,6 +117,33 @@ def test_an_image_that_kills_its_worker_ends_with_8(
     assert answer.status == ResourceError.exit_code == 8
     assert "error: a data worker was killed (often out of memory)" in answer.err
     assert "Lower train.num_workers" in answer.err and "Traceback" not in answer.err
+
+
+@pytest.mark.usefixtures("soon_noticed")
+def test_a_worker_that_dies_in_a_training_costs_no_completed_step(
+    run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path / "data", ["a", "b"], {"train": 8, "val": 1}, size=(9, 9))
+    original = Trainer.train_step
+
+    def kill_workers(trainer: Trainer, raw: RawBatch) -> Any:
+        terms = original(trainer, raw)
+        time.sleep(0.1)  # until they wait for work
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGKILL)
+        return terms
+
+    words = ("--config=ResNet8", "--train", "--dataset=folder", "dataset.root=data", *SMALL, "train.num_workers=1")
+    words += ("train.batch_size=2", "train.epochs=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", kill_workers)
+        answer = run(*words)
+    saved = [path.stem for path in tmp_path.glob("runs/*/*/checkpoints/*.pth")]
+    assert answer.status == 8 and len(saved) == 1 and saved != ["step-00000008"], answer.err
+    step = int(saved[0].removeprefix("step-"))
+    assert f"the state after step {step} is saved" in answer.err
+    again = run(*words, "--resume")
+    assert again.status == 0 and f"continuing after step {step} of 8" in again.err
 
 
 @pytest.mark.usefixtures("soon_noticed")

@@ -3,6 +3,7 @@
 They are forked from a server that has imported the program and computed nothing, so that each starts at once.
 """
 
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -33,23 +34,47 @@ def record_steps() -> None:
     Trainer.train_step = recorded  # type: ignore[method-assign]
 
 
-def _run(words: Sequence[str], folder: Path) -> None:
-    """Run main() as the leader of a process group, with stderr in a file, and exit with its status."""
+CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000
+"""Linux's constants; os.unshare came with Python 3.12."""
+
+
+def become_process_1() -> None:
+    """Go on as process 1 of new namespaces; a parent outside waits, writes our number outside to `pid`, exits as we do.
+
+    Exit code 98 says that this system has no user namespaces.
+    """
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUSER | CLONE_NEWPID) != 0:
+        os._exit(98)
+    child = os.fork()
+    if child:
+        Path("pid.new").write_text(str(child))
+        os.rename("pid.new", "pid")
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
+
+
+def _run(words: Sequence[str], folder: Path, streams: tuple[str, str, str], is_process_1: bool) -> None:
+    """Run main() as the leader of a process group, with the streams at these paths, and exit with its status."""
     code = 99
     try:
         os.setsid()
         os.chdir(folder)
-        output = os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for descriptor, stream in enumerate(
-            (os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_WRONLY), output)
-        ):
-            os.dup2(stream, descriptor)
-        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+        modes = (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        opened = [os.open(path, mode | os.O_NOCTTY) if path else -1 for path, mode in zip(streams, modes, strict=True)]
+        for descriptor, stream in enumerate(opened):
+            os.dup2(stream, descriptor) if stream >= 0 else os.close(descriptor)
+        files: list[Any] = [
+            os.fdopen(descriptor, "w" if descriptor else "r") if stream >= 0 else None
+            for descriptor, stream in enumerate(opened)
+        ]
+        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__ = files  # type: ignore[misc]
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        if is_process_1:
+            become_process_1()
         multiprocessing.set_start_method("fork", force=True)  # data workers start as in a program of its own
         record_steps()
         code = importlib.import_module("main").main(list(words))
+        sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)
@@ -58,10 +83,19 @@ def _run(words: Sequence[str], folder: Path) -> None:
 class Process:
     """main() in a child process; its stderr and the steps it trained are in files of the folder."""
 
-    def __init__(self, words: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        *,
+        streams: tuple[str, str, str] = (os.devnull, os.devnull, "stderr"),
+        is_process_1: bool = False,
+    ) -> None:
+        """`streams` are the paths of stdin, stdout and stderr; an empty one is closed."""
         self.stderr = folder / "stderr"
-        self.stderr.unlink(missing_ok=True)
-        self._process = CONTEXT.Process(target=_run, args=(words, folder), daemon=False)
+        for name in ("stderr", "pid"):
+            (folder / name).unlink(missing_ok=True)
+        self._process = CONTEXT.Process(target=_run, args=(words, folder, streams, is_process_1), daemon=False)
         self._process.start()
 
     def send(self, number: int, *, to_group: bool = False) -> None:
