@@ -10,6 +10,9 @@ from typing import Any
 from agmax.core.errors import without_secrets
 from agmax.experiments.source_hash import fingerprint
 
+GIT = ("git", "--no-optional-locks")
+"""Git that only reads: killed together with a training, it would leave a lock that hinders the user's commits."""
+
 
 def environment(**more: Any) -> dict[str, Any]:
     """Return versions, platform, command, commit and code fingerprint, and `more`."""
@@ -44,7 +47,7 @@ def _commit() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            process = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+            process = subprocess.run([*GIT, "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return process.stdout.strip() if process.returncode == 0 else None
