@@ -17,11 +17,18 @@ from helpers.training import TINY, Killed, Run, assert_same_weights, kill_at, lo
 def test_without_a_terminal_there_are_plain_lines(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "0")
-    answer = run("--config=ResNet8-standard", "--train", *TINY, "--json")
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "--json", "train.log_every_steps=2")
     assert answer.status == 0, answer.err
     assert "\r" not in answer.out + answer.err
     assert answer.json["mode"] == "train"
-    assert "epoch 3/3" in answer.err
+    lines = answer.err.splitlines()
+    assert [f"epoch {epoch}/3 step {step}/4" in lines for epoch in (1, 2, 3) for step in (1, 2, 3, 4)] == 3 * [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert any(line.startswith("epoch 3/3  loss") for line in lines)
 
 
 def test_a_finished_run_prints_its_result_again(run: Run) -> None:

@@ -97,6 +97,7 @@ def test_released_files_are_fetched_by_name(
     expected = {"path": f"checkpoints/{NAME}", "size": len(body), "sha256": digest, "is_verified": False}
     assert (answer.status, answer.json["files"]) == (0, [expected])
     assert answer.err.strip().endswith(f"sha256 {digest}, not verified: no checksum is known")
+    assert "\r" not in answer.err  # no progress bar without a terminal
     found = run("--download=all", "--json").json["files"]
     assert [file["path"] for file in found] == [f"checkpoints/{name}" for name in agmax_format.RELEASED]
     assert len(Server.asked) == 4  # the first was there
