@@ -113,6 +113,34 @@ def test_resume_with_other_settings_starts_a_new_folder_from_those_weights(run: 
     assert tree(Path(first["run_folder"])) == before
 
 
+def test_each_setting_that_changes_the_training_is_listed_and_gets_a_folder_of_its_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Path(train(run, "ResNet8-standard", "train.epochs=1")["run_folder"])
+    before = tree(first)
+    monkeypatch.setattr(Trainer, "fit", lambda trainer: pytest.skip("started"))
+    for number, (setting, difference) in enumerate(
+        (
+            ("train.batch_size=50", "train.batch_size: 32 -> 50"),
+            ("augment.crop=none", "augment.crop: standard -> none"),
+            ("augment.mix=cutmix", "augment.mix: none -> cutmix"),
+            ("schedule.name=constant", "schedule.name: cosine -> constant"),
+            ("train.precision=bf16", "train.precision: fp32 -> bf16"),
+            ("dataset.mean=[0.4]", "dataset.mean: [0.3057] -> [0.4]"),
+            ("objective.num_views=2", "objective.num_views: 1 -> 2"),
+            ("optimizer.weight_decay=0.1", "optimizer.weight_decay: 0.0005 -> 0.1"),
+        ),
+        start=2,
+    ):
+        answer = run("--config=ResNet8-standard", "--train", *TINY, "train.epochs=1", "--resume", setting)
+        assert answer.status == 4 and difference in answer.err
+        with pytest.raises(pytest.skip.Exception):
+            run("--train", "--resume", str(first), "train.epochs=9", setting, f"train.runs_dir=other{number}")
+        log = Path(f"other{number}/ResNet8-standard/digits-s0/train.log").read_text().splitlines()
+        assert {f"changed {difference}", "changed train.epochs: 1 -> 9"} <= set(log)
+        assert tree(first) == before
+
+
 def test_weights_of_another_network_are_refused(run: Run) -> None:
     first = train(run, "ResNet8-standard", "train.epochs=1")
     folders = set(Path("runs").rglob("*"))
