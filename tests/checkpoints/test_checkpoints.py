@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from agmax.core import storage
 from agmax.core.errors import CheckpointError, OutputError
 from agmax.experiments.saved import load as load_saved
 from agmax.training.checkpoint_folder import CheckpointFolder
+from helpers import killed
 
 
 def state(value: float = 1.0) -> dict[str, Any]:
@@ -204,6 +206,26 @@ def test_temporary_files_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".step-00000002.pth.tmp-123").write_bytes(b"half")
     CheckpointFolder(tmp_path).sweep()
     assert os.listdir(tmp_path) == ["step-00000001.pth"]
+
+
+@pytest.mark.parametrize("instant", killed.INSTANTS)
+def test_a_save_killed_at_any_instant_loses_no_checkpoint_and_the_next_start_sweeps(
+    tmp_path: Path, instant: str
+) -> None:
+    store = CheckpointFolder(tmp_path)
+    for step in (1, 2):
+        store.save(step, killed.state(step))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert killed.save_and_be_killed(tmp_path, 3, instant) == -signal.SIGKILL
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    store.sweep()
+    is_complete = instant in ("after it is put in place", "before the oldest is removed")
+    assert sorted(os.listdir(tmp_path)) == [store.path(step).name for step in ((1, 2, 3) if is_complete else (1, 2))]
+    found = store.newest()
+    assert found is not None and found[1]["step"] == (3 if is_complete else 2)
+    assert found[1]["model"]["weight"].unique().tolist() == [found[1]["step"]]
+    store.save(4, killed.state(4))
+    assert sorted(os.listdir(tmp_path)) == [store.path(step).name for step in ((3, 4) if is_complete else (2, 4))]
 
 
 def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:

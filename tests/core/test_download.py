@@ -75,6 +75,7 @@ REFUSED = {
     "reset": "closed connection",
     "hang": "timed out",
     "404": "the server answers 404",
+    "403": "the server answers 403",
     "page": "not the file: the server sends text/html",
     "plain-page": "not the file: it is of another type",
     "pointer": "a Git LFS pointer",
@@ -105,6 +106,7 @@ def test_a_failed_download_leaves_the_existing_file_unchanged(
     ("known", "why"),
     [
         ({"sha256": "0" * 64}, f"its sha256 is {SHA256} instead of {'0' * 64}"),
+        ({"sha256": SHA256[:8] + "0" * 56}, f"its sha256 is {SHA256} instead of {SHA256[:8]}{'0' * 56}"),
         ({"size": len(BODY) + 1}, f"the server sends {len(BODY)} bytes, the file has {len(BODY) + 1}"),
         ({"magic": b"\x89PNG"}, "of another type"),
     ],
@@ -140,10 +142,41 @@ def test_only_safe_urls_are_requested(tmp_path: Path, url: str, why: str) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unreachable_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_names(patch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    patch.setattr(socket, "getaddrinfo", unknown)
+
+
+@pytest.mark.parametrize(
+    ("url", "prepare", "why"),
+    [
+        ("http://127.0.0.1:9/a.pth", lambda patch: None, "refused"),
+        ("https://example.com/a.pth", without_names, "Temporary failure in name resolution"),
+        ("https://example.com/a.pth", lambda patch: patch.setenv("https_proxy", "http://127.0.0.1:9"), "refused"),
+    ],
+    ids=["closed port", "no name server", "no proxy"],
+)
+def test_an_unreachable_server_is_named_and_where_to_put_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, prepare: Any, why: str
+) -> None:
     monkeypatch.setattr(download, "WAIT", 0.0)
-    with pytest.raises(DownloadError, match=r"download failed \(http://127.0.0.1:9/a.pth\): .*refused"):
-        fetch("http://127.0.0.1:9/a.pth", tmp_path / "a.pth")
+    prepare(monkeypatch)
+    with pytest.raises(DownloadError) as failure:
+        fetch(url, tmp_path / "a.pth")
+    text = str(failure.value)
+    assert failure.value.exit_code == 5 and "\n" not in text
+    assert text.startswith(f"download failed ({url}): ") and why in text
+    assert text.endswith(f"Try again. Or download it by other means to {tmp_path / 'a.pth'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_proxy_that_refuses_is_quoted(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of this test has no method CONNECT, which a proxy needs for https."""
+    monkeypatch.setenv("https_proxy", server)
+    with pytest.raises(DownloadError, match="Tunnel connection failed: 501"):
+        fetch("https://example.com/a.pth", tmp_path / "a.pth")
 
 
 def test_connecting_has_a_shorter_timeout_than_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

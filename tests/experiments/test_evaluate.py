@@ -16,6 +16,7 @@ from agmax.cli.parser import parse
 from agmax.core import devices
 from agmax.evaluation.predict import Predictions
 from agmax.experiments.results import write_predictions
+from agmax.experiments.run_folder import find
 from agmax.experiments.start import find_weights
 from agmax.models import backbones
 from helpers.images import write_tree
@@ -201,8 +202,7 @@ def test_checkpoints_are_found_as_typed_then_in_checkpoints_then_in_the_runs(
     monkeypatch.setenv("HOME", str(Path("home").resolve()))
     Path("home").mkdir()
     Path("home/other.pth").write_bytes(source.read_bytes())
-    answer = run("--eval", "--json", "--resume", "~/other.pth")
-    assert answer.json["checkpoint"] == str(Path("home/other.pth").resolve())
+    assert find("~/other.pth", "runs") == Path("home/other.pth").resolve()
     answer = run("--eval", "--resume", "nowhere.pth")
     assert answer.status == 4
     for text in ("checkpoints/nowhere.pth", "runs/nowhere.pth", "Existing checkpoints: mine.pth, checkpoints/mine.pth"):

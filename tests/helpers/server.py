@@ -124,6 +124,9 @@ class Server(http.server.BaseHTTPRequestHandler):
     def send_404(self, number: int) -> None:
         self.send_whole(number, status=404, length=0)
 
+    def send_403(self, number: int) -> None:
+        self.send_whole(number, status=403, length=0)
+
     def send_page(self, number: int) -> None:
         page = b"<!doctype html>please log in"
         self.send_whole(number, length=len(page), Content_Type="text/html; charset=utf-8")
