@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from agmax import builders
 from agmax.checkpoints import write as saving
 from agmax.checkpoints.read import load, load_weights, open_checkpoint, read_state
 from agmax.checkpoints.write import copy_checkpoint, save_checkpoint
+from agmax.config.resolve import Setting, resolve
 from agmax.core import storage
 from agmax.core.errors import CheckpointError, OutputError
 from agmax.experiments.saved import load as load_saved
@@ -273,3 +275,25 @@ def test_weights_that_do_not_fit_are_counted_and_named() -> None:
     assert "1 missing (bias)" in text
     assert "1 unexpected (extra)" in text
     assert "weight (3, 4) instead of (3, 2)" in text
+
+
+def test_weights_fit_only_the_network_that_they_are_of() -> None:
+    """Six networks and the weights of each; what does not fit is counted, and the first five names are shown."""
+    kinds: dict[str, dict[str, Any]] = {"ResNet8": {}, "ResNet20": {}, "WideResNet10-1": {}, "ResNet8-agmax": {}}
+    kinds |= {"ResNet8-cutout": {"dataset.num_classes": 7}, "ResNet8-mixup": {"model.channels": 3}}
+    configs = [
+        resolve(name, dataset="digits", settings=[Setting(key, value, "test") for key, value in more.items()]).config
+        for name, more in kinds.items()
+    ]
+    states = [builders.model(config).state_dict() for config in configs]
+    for wanted in configs:
+        for saved, weights in zip(configs, states, strict=True):
+            if saved is wanted:
+                builders.restore_model(wanted, weights, where=Path("a.pth"), saved=saved)
+                continue
+            with pytest.raises(
+                CheckpointError, match=r"checkpoint: \w+, \d channels, \d+ classes, \w+; configuration:"
+            ):
+                builders.restore_model(wanted, weights, where=Path("a.pth"), saved=saved)
+    with pytest.raises(CheckpointError, match=r"[0-9]+ unexpected \((backbone[\w.]+, ){5}\.\.\.\)"):
+        builders.restore_model(configs[0], states[1], where=Path("a.pth"), saved=configs[1])

@@ -187,8 +187,12 @@ def test_connecting_has_a_shorter_timeout_than_reading(tmp_path: Path, monkeypat
         busy.listen(0)
         with socket.create_connection(busy.getsockname()):  # the one connection that the queue holds
             started = time.monotonic()
-            with pytest.raises(DownloadError, match="timed out"):
-                fetch(f"http://127.0.0.1:{busy.getsockname()[1]}/a.pth", tmp_path / "a.pth")
+            socket.setdefaulttimeout(6)  # else nothing would end the wait of a connection without a timeout
+            try:
+                with pytest.raises(DownloadError, match="timed out"):
+                    fetch(f"http://127.0.0.1:{busy.getsockname()[1]}/a.pth", tmp_path / "a.pth")
+            finally:
+                socket.setdefaulttimeout(None)
             assert time.monotonic() - started < download.TIMEOUT / 2
 
 

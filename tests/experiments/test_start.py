@@ -67,6 +67,7 @@ def test_typed_mistakes_are_reported_before_a_checkpoint_is_looked_for(run: Run)
     for words in (("--config=ResNet8-cutout", "--train"), ("--eval",), ("--predict", "a.png")):
         answer = run(*words, "optimizer.lrr=3", "--resume", "nowhere")
         assert answer.status == 2 and "unknown key optimizer.lrr" in answer.err, words
+    assert not Path("runs").exists()
 
 
 def test_a_run_that_gives_only_its_weights_is_not_changed(run: Run) -> None:
