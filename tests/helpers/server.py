@@ -152,6 +152,9 @@ class Server(http.server.BaseHTTPRequestHandler):
     def send_loop(self, number: int) -> None:
         self.send_whole(number, status=302, length=0, Location=f"/loop/{number}")
 
+    def send_far(self, number: int) -> None:
+        self.send_whole(number, status=302, length=0, Location=f"/far/{len(self.asked)}")
+
     def send_to_file(self, number: int) -> None:
         self.send_whole(number, status=302, length=0, Location="file:///etc/passwd?token=secret")
 
