@@ -103,7 +103,7 @@ def test_a_failed_download_leaves_the_existing_file_unchanged(
     if manner in ("cut", "short-parts", "wrong-part", "silence", "reset", "hang"):
         assert len(Server.asked) == 3  # attempts
     else:
-        assert len(Server.asked) == {"loop": 2, "far": 1 + download.MAX_REDIRECTS}.get(manner, 1)
+        assert len(Server.asked) == {"loop": 2, "far": 6}.get(manner, 1)
 
 
 @pytest.mark.parametrize(
