@@ -1,4 +1,4 @@
-"""Run a mode: check torch, import the user's files, explain a lack of memory."""
+"""Run a mode: check the packages, import the user's files, explain a lack of memory."""
 
 import contextlib
 import importlib.util
@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from agmax.cli.modes import MODES
+from agmax.cli.packages import check_packages
 from agmax.cli.parser import Request
 from agmax.core.errors import ResourceError, UsageError
 from agmax.core.logs import to_stderr
 from agmax.experiments.source_hash import IMPORTED
-
-SMALLEST_TORCH = (2, 10)
-"""Earlier releases load checkpoints unsafely (CVE-2025-32434, CVE-2026-24747)."""
 
 
 def run(request: Request) -> dict[str, Any]:
     """Run the requested mode, and return its result for --json.
 
     Raises:
-        UsageError: several processes were started, torch is too old, or a file of --import fails.
+        UsageError: several processes were started, a package is too old, or a file of --import fails.
         ResourceError: the memory of the CPU or GPU is full.
     """
     mode = MODES[request.mode]
@@ -31,7 +29,7 @@ def run(request: Request) -> dict[str, Any]:
         remedy = "Start one process: it uses all GPUs of CUDA_VISIBLE_DEVICES"
         raise UsageError("started as several processes", where="torchrun", why=why, remedy=remedy)
     if mode.needs_torch:
-        _check_torch()
+        check_packages()
         to_stderr()
     try:
         # Output of imported files and libraries is no result; a training has none but --json, and must not end by it.
@@ -81,18 +79,3 @@ def _import_file(path: Path) -> None:
             "cannot import", where=f"{path}:{line}", why=why, remedy="--debug shows the traceback"
         ) from error
     IMPORTED.append(path)
-
-
-def _check_torch() -> None:
-    """Check the version of torch before it loads any file.
-
-    Raises:
-        UsageError: it is too old.
-    """
-    import torch
-
-    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if version < SMALLEST_TORCH:
-        needed = ".".join(map(str, SMALLEST_TORCH))
-        remedy = "Run python3 -m pip install -r requirements.txt"
-        raise UsageError("torch is too old", where=torch.__version__, why=f"{needed} or newer is needed", remedy=remedy)

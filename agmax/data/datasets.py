@@ -185,7 +185,8 @@ def _fetch(make: Callable[[bool], Any], root: Path, archives: list[Archive]) -> 
         return make(False)
     except (RuntimeError, OSError) as error:
         if root.exists() and not root.is_dir():
-            raise DataError("data folder is a file", where=root) from error
+            remedy = "Set dataset.root to a folder"
+            raise DataError("data folder is a file", where=root.resolve(), remedy=remedy) from error
     except (AssertionError, KeyError, TypeError, ValueError) as error:  # errors of torchvision's readers
         why = f"{type(error).__name__}: {error}"
         raise DataError("damaged file", where=root.resolve(), why=why, remedy="Remove the files there") from error

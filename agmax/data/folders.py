@@ -95,13 +95,14 @@ def _class_folders(folder: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
-        expected = f"expected {folder}/<class>/<image>"
-        raise DataError(
-            "data folder not found" if isinstance(error, FileNotFoundError) else "data folder not readable",
-            where=folder.resolve(),
-            why=f"{error.strerror}; {expected}",
-            remedy="Set dataset.root to the folder that holds it",
-        ) from error
+        raise _not_listed(error, f"expected {folder}/<class>/<image>") from error
+
+
+def _not_listed(error: OSError, expected: str) -> DataError:
+    """Return the error of a folder that the system does not list."""
+    what = "data folder not found" if isinstance(error, FileNotFoundError) else "data folder not readable"
+    where, remedy = Path(error.filename).resolve(), "Set dataset.root to the folder that holds it"
+    return DataError(what, where=where, why=f"{error.strerror}; {expected}", remedy=remedy)
 
 
 def _tree(folder: Path, class_names: Sequence[str] | None = None) -> FileDataset:
@@ -114,10 +115,15 @@ def _tree(folder: Path, class_names: Sequence[str] | None = None) -> FileDataset
         raise DataError("no class folders", where=folder.resolve(), why=f"expected {folder}/<class>/<image>")
     paths: list[str] = []
     labels: list[int] = []
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise _not_listed(error, f"expected images in {error.filename}") from error
+
     for label, name in enumerate(names):
         images = sorted(
             os.path.join(base, file)
-            for base, _, files in os.walk(folder / name, followlinks=True)
+            for base, _, files in os.walk(folder / name, onerror=refuse, followlinks=True)
             for file in files
             if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith(".")
         )

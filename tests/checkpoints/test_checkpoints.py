@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from agmax import builders
 from agmax.checkpoints import write as saving
 from agmax.checkpoints.read import load, load_weights, open_checkpoint, read_state
 from agmax.checkpoints.write import copy_checkpoint, save_checkpoint
+from agmax.config.resolve import Setting, resolve
 from agmax.core import storage
 from agmax.core.errors import CheckpointError, OutputError
 from agmax.core.storage import sweep
 from agmax.experiments.saved import load as load_saved
 from agmax.training.checkpoint_folder import CheckpointFolder
+from helpers import killed
 
 
 def state(value: float = 1.0) -> dict[str, Any]:
@@ -207,6 +211,26 @@ def test_temporary_files_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["step-00000001.pth"]
 
 
+@pytest.mark.parametrize("instant", killed.INSTANTS)
+def test_a_save_killed_at_any_instant_loses_no_checkpoint_and_the_next_start_sweeps(
+    tmp_path: Path, instant: str
+) -> None:
+    store = CheckpointFolder(tmp_path)
+    for step in (1, 2):
+        store.save(step, killed.state(step))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert killed.save_and_be_killed(tmp_path, 3, instant) == -signal.SIGKILL
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    store.sweep()
+    is_complete = instant in ("after it is put in place", "before the oldest is removed")
+    assert sorted(os.listdir(tmp_path)) == [store.path(step).name for step in ((1, 2, 3) if is_complete else (1, 2))]
+    found = store.newest()
+    assert found is not None and found[1]["step"] == (3 if is_complete else 2)
+    assert found[1]["model"]["weight"].unique().tolist() == [found[1]["step"]]
+    store.save(4, killed.state(4))
+    assert sorted(os.listdir(tmp_path)) == [store.path(step).name for step in ((3, 4) if is_complete else (2, 4))]
+
+
 def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
     store = CheckpointFolder(tmp_path)
     for step in (5, 10, 15, 20):
@@ -252,3 +276,25 @@ def test_weights_that_do_not_fit_are_counted_and_named() -> None:
     assert "1 missing (bias)" in text
     assert "1 unexpected (extra)" in text
     assert "weight (3, 4) instead of (3, 2)" in text
+
+
+def test_weights_fit_only_the_network_that_they_are_of() -> None:
+    """Six networks and the weights of each; what does not fit is counted, and the first five names are shown."""
+    kinds: dict[str, dict[str, Any]] = {"ResNet8": {}, "ResNet20": {}, "WideResNet10-1": {}, "ResNet8-agmax": {}}
+    kinds |= {"ResNet8-cutout": {"dataset.num_classes": 7}, "ResNet8-mixup": {"model.channels": 3}}
+    configs = [
+        resolve(name, dataset="digits", settings=[Setting(key, value, "test") for key, value in more.items()]).config
+        for name, more in kinds.items()
+    ]
+    states = [builders.model(config).state_dict() for config in configs]
+    for wanted in configs:
+        for saved, weights in zip(configs, states, strict=True):
+            if saved is wanted:
+                builders.restore_model(wanted, weights, where=Path("a.pth"), saved=saved)
+                continue
+            with pytest.raises(
+                CheckpointError, match=r"checkpoint: \w+, \d channels, \d+ classes, \w+; configuration:"
+            ):
+                builders.restore_model(wanted, weights, where=Path("a.pth"), saved=saved)
+    with pytest.raises(CheckpointError, match=r"[0-9]+ unexpected \((backbone[\w.]+, ){5}\.\.\.\)"):
+        builders.restore_model(configs[0], states[1], where=Path("a.pth"), saved=configs[1])

@@ -1,5 +1,7 @@
 """ImageNet and the user's own folders on disk."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,14 @@ def no_test(root: Path) -> None:
     write_tree(root, ["cat", "dog"], {"train": 2}, size=(8, 8))
 
 
+def one_level_too_high(root: Path) -> None:
+    write_tree(root / "pets", ["cat", "dog"], {"train": 2, "val": 2}, size=(8, 8))
+
+
+def one_level_too_low(root: Path) -> None:
+    write_images(root, 2, size=(8, 8))
+
+
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
@@ -164,6 +174,8 @@ def no_test(root: Path) -> None:
         ("imagenet", lambda root: (root / "train").mkdir(parents=True), "no class folders"),
         ("imagenet", empty_class, "dog"),
         ("imagenet", no_images, "cat"),
+        ("imagenet", one_level_too_high, "expected images/train/<class>/<image>"),
+        ("imagenet", one_level_too_low, "expected images/train/<class>/<image>"),
         ("folder", lambda root: None, "data folder not found"),
         ("folder", lambda root: root.write_text(""), "Not a directory"),
         ("folder", lambda root: root.mkdir(), "no class folders"),
@@ -171,6 +183,9 @@ def no_test(root: Path) -> None:
         ("folder", no_images, "cat"),
         ("folder", one_class, "found only cat"),
         ("folder", no_test, "no test images"),
+        ("folder", one_level_too_high, "found only pets"),
+        ("folder", one_level_too_low, "expected images/<class>/<image>"),
+        ("cifar10", lambda root: root.write_text(""), "data folder is a file"),
     ],
 )
 def test_missing_images_end_with_3_and_the_full_path(
@@ -179,10 +194,30 @@ def test_missing_images_end_with_3_and_the_full_path(
     make(tmp_path / "images")
     before = sorted(tmp_path.rglob("*"))
     answer = run("--config=ResNet8", "--train", f"--dataset={name}", "dataset.root=images", "train.runs_dir=.")
-    assert answer.status == 3
+    assert answer.status == 3 and answer.err.count("error: ") == 1
     assert message in answer.err
     assert str(tmp_path / "images") in answer.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("locked", ["train", "train/cat", "train/cat/inner"])
+def test_a_folder_that_may_not_be_read_is_named_and_not_taken_for_an_empty_one(
+    run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str
+) -> None:
+    write_tree(tmp_path / "images", ["cat", "dog"], {"train": 2, "val": 2}, size=(8, 8))
+    (tmp_path / "images" / "train" / "cat" / "inner").mkdir()
+    original, folder = os.scandir, tmp_path / "images" / locked
+
+    def refusing(path: Any = ".") -> Any:
+        if os.path.abspath(path) == str(folder):  # permissions do not hold for root, who may run this
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    answer = run("--config=ResNet8", "--train", "--dataset=folder", "dataset.root=images")
+    assert answer.status == 3
+    assert f"data folder not readable ({folder}): Permission denied; expected " in answer.err
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_a_missing_imagenet_v2_shows_the_expected_layout(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from agmax.cli.parser import parse
 from agmax.core import devices
 from agmax.evaluation.predict import Predictions
 from agmax.experiments.results import write_predictions
+from agmax.experiments.run_folder import find
 from agmax.experiments.start import find_weights
 from agmax.models import backbones
 from helpers.images import write_tree
 from helpers.places import REPOSITORY, skip_or_fail
-from helpers.training import TINY, Run, rows, train, tree
+from helpers.training import TINY, Run, rows, train
 
 
 def test_evaluation_needs_a_checkpoint(run: Run) -> None:
@@ -35,13 +36,20 @@ def test_evaluation_writes_nothing_and_needs_no_training_images(run: Run, tmp_pa
     trained = run("--config=ResNet8-standard", "--train", "--json", *words, "train.epochs=1", "train.batch_size=4").json
     for path in sorted((images / "train").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    before = tree(tmp_path)
     (images / "train").rmdir()
     imagenet = ("--dataset=imagenet", f"dataset.root={images}", "dataset.num_classes=2", "dataset.image_size=16")
-    answer = run("--eval", "--json", "--resume", trained["checkpoint"], *imagenet)
-    assert answer.status == 0, answer.err
-    assert answer.json["num_images"] == 6
-    assert tree(tmp_path) == before
+    newest = ("--config=ResNet8-standard", *words, "train.epochs=1", "train.batch_size=4", "--resume")
+    before = [(path, path.stat()) for path in sorted(tmp_path.rglob("*"))]
+    for which in (("--resume", trained["checkpoint"], *imagenet), ("--resume", trained["run_folder"]), newest):
+        answer = run("--eval", "--json", *which)
+        assert answer.status == 0, answer.err
+        assert (answer.json["num_images"], answer.json["checkpoint"]) == (6, trained["checkpoint"])
+        after = [(path, path.stat()) for path in sorted(tmp_path.rglob("*"))]
+        assert [path for path, _ in after] == [path for path, _ in before]
+        for (path, old), (_, new) in zip(before, after, strict=True):
+            assert (new.st_mtime_ns, new.st_ctime_ns, new.st_ino) == (old.st_mtime_ns, old.st_ctime_ns, old.st_ino), (
+                path
+            )
 
 
 EVALUATE_THEN_TRAIN = """
@@ -179,7 +187,9 @@ def test_an_unwritable_predictions_file_ends_the_evaluation_before_it_starts(
         assert "top1" not in answer.err
 
 
-def test_checkpoints_are_found_as_typed_then_in_checkpoints_then_in_the_runs(run: Run) -> None:
+def test_checkpoints_are_found_as_typed_then_in_checkpoints_then_in_the_runs(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = train(run, "ResNet8-standard", "train.epochs=1")
     source = Path(trained["checkpoint"])
     assert run("--eval", "--resume", "ResNet8-standard/digits-s0").status == 0
@@ -188,7 +198,11 @@ def test_checkpoints_are_found_as_typed_then_in_checkpoints_then_in_the_runs(run
     assert run("--eval", "--json", "--resume", "mine.pth").json["checkpoint"] == "checkpoints/mine.pth"
     Path("mine.pth").write_bytes(source.read_bytes())
     assert run("--eval", "--json", "--resume", "mine.pth").json["checkpoint"] == "mine.pth"
-    assert run("--eval", "--resume", str(source.resolve())).status == 0
+    assert run("--eval", "--json", "--resume", str(source.resolve())).json["checkpoint"] == str(source.resolve())
+    monkeypatch.setenv("HOME", str(Path("home").resolve()))
+    Path("home").mkdir()
+    Path("home/other.pth").write_bytes(source.read_bytes())
+    assert find("~/other.pth", "runs") == Path("home/other.pth").resolve()
     answer = run("--eval", "--resume", "nowhere.pth")
     assert answer.status == 4
     for text in ("checkpoints/nowhere.pth", "runs/nowhere.pth", "Existing checkpoints: mine.pth, checkpoints/mine.pth"):

@@ -52,6 +52,41 @@ def test_resumed_at_any_step_a_training_is_the_same_bit_for_bit(
         assert resumed[key] == whole[key]
 
 
+OBSERVED_OTHERWISE = (
+    "evaluation.every_epochs=2",
+    "evaluation.batch_size=7",
+    "evaluation.occlusion=true",
+    "evaluation.robustness_limit=8",
+    "train.log_every_steps=1",
+    "train.save_every_steps=null",
+    "train.keep_every_epochs=1",
+    "train.num_workers=2",
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((), OBSERVED_OTHERWISE), (OBSERVED_OTHERWISE, ())], ids=["from then on", "until then"]
+)
+def test_what_is_logged_saved_or_evaluated_otherwise_changes_no_bit_of_the_training(
+    run: Run, monkeypatch: pytest.MonkeyPatch, undisturbed: Path, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    """Killed in the second epoch after its sixth step, and continued in the same folder."""
+    with monkeypatch.context() as patch:
+        kill_at(patch, 6)
+        with pytest.raises(Killed):
+            run(*EVERYTHING, *before, "--train")
+    answer = run(*EVERYTHING, *after, "--train", "--resume", "--json")
+    assert answer.status == 0, answer.err
+    assert f"continuing after step {4 if before else 6} of 12" in answer.err
+    assert [path.name for path in Path("runs/ResNet8-cutmix-agmax").iterdir()] == ["digits-s0"]
+    assert_same_weights(answer.json["checkpoint"], undisturbed / "checkpoints" / "step-00000012.pth")
+    trained = [[{**row, "timing": 0} for row in rows(folder)] for folder in (answer.json["run_folder"], undisturbed)]
+    for row, expected in zip(*trained, strict=True):
+        assert {key: value for key, value in row.items() if not key.startswith("test_")} == {
+            key: value for key, value in expected.items() if not key.startswith("test_")
+        }
+
+
 @pytest.mark.parametrize(
     ("optimizer", "schedule"),
     [

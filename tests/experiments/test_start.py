@@ -17,11 +17,18 @@ from helpers.training import TINY, Killed, Run, assert_same_weights, kill_at, lo
 def test_without_a_terminal_there_are_plain_lines(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "0")
-    answer = run("--config=ResNet8-standard", "--train", *TINY, "--json")
+    answer = run("--config=ResNet8-standard", "--train", *TINY, "--json", "train.log_every_steps=2")
     assert answer.status == 0, answer.err
     assert "\r" not in answer.out + answer.err
     assert answer.json["mode"] == "train"
-    assert "epoch 3/3" in answer.err
+    lines = answer.err.splitlines()
+    assert [f"epoch {epoch}/3 step {step}/4" in lines for epoch in (1, 2, 3) for step in (1, 2, 3, 4)] == 3 * [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert any(line.startswith("epoch 3/3  loss") for line in lines)
 
 
 def test_a_finished_run_prints_its_result_again(run: Run) -> None:
@@ -60,6 +67,7 @@ def test_typed_mistakes_are_reported_before_a_checkpoint_is_looked_for(run: Run)
     for words in (("--config=ResNet8-cutout", "--train"), ("--eval",), ("--predict", "a.png")):
         answer = run(*words, "optimizer.lrr=3", "--resume", "nowhere")
         assert answer.status == 2 and "unknown key optimizer.lrr" in answer.err, words
+    assert not Path("runs").exists()
 
 
 def test_a_run_that_gives_only_its_weights_is_not_changed(run: Run) -> None:
@@ -104,6 +112,30 @@ def test_resume_with_other_settings_starts_a_new_folder_from_those_weights(run: 
     assert answer.json["run_folder"] == "runs/ResNet8-standard/digits-s0-2"
     assert [row["epoch"] for row in rows(answer.json["run_folder"])] == [1, 2, 3, 4, 5]
     assert tree(Path(first["run_folder"])) == before
+
+
+def test_each_setting_that_changes_the_training_is_listed_and_gets_a_folder_of_its_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Path(train(run, "ResNet8-standard", "train.epochs=1")["run_folder"])
+    before = tree(first)
+    monkeypatch.setattr(Trainer, "fit", lambda trainer: pytest.skip("started"))
+    for number, (setting, difference) in enumerate(
+        (
+            ("train.batch_size=50", "train.batch_size: 32 -> 50"),
+            ("augment.mix=cutmix", "augment.mix: none -> cutmix"),
+            ("schedule.name=constant", "schedule.name: cosine -> constant"),
+            ("dataset.mean=[0.4]", "dataset.mean: [0.3057] -> [0.4]"),
+        ),
+        start=2,
+    ):
+        answer = run("--config=ResNet8-standard", "--train", *TINY, "train.epochs=1", "--resume", setting)
+        assert answer.status == 4 and difference in answer.err
+        with pytest.raises(pytest.skip.Exception):
+            run("--train", "--resume", str(first), "train.epochs=9", setting, f"train.runs_dir=other{number}")
+        log = Path(f"other{number}/ResNet8-standard/digits-s0/train.log").read_text().splitlines()
+        assert {f"changed {difference}", "changed train.epochs: 1 -> 9"} <= set(log)
+        assert tree(first) == before
 
 
 def test_weights_of_another_network_are_refused(run: Run) -> None:

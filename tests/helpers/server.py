@@ -124,6 +124,9 @@ class Server(http.server.BaseHTTPRequestHandler):
     def send_404(self, number: int) -> None:
         self.send_whole(number, status=404, length=0)
 
+    def send_403(self, number: int) -> None:
+        self.send_whole(number, status=403, length=0)
+
     def send_page(self, number: int) -> None:
         page = b"<!doctype html>please log in"
         self.send_whole(number, length=len(page), Content_Type="text/html; charset=utf-8")
@@ -148,6 +151,9 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def send_loop(self, number: int) -> None:
         self.send_whole(number, status=302, length=0, Location=f"/loop/{number}")
+
+    def send_far(self, number: int) -> None:
+        self.send_whole(number, status=302, length=0, Location=f"/far/{len(self.asked)}")
 
     def send_to_file(self, number: int) -> None:
         self.send_whole(number, status=302, length=0, Location="file:///etc/passwd?token=secret")

@@ -1,6 +1,7 @@
 """Data sets and released files are downloaded whole, compared with their published digests, and kept."""
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,12 +98,36 @@ def test_released_files_are_fetched_by_name(
     expected = {"path": f"checkpoints/{NAME}", "size": len(body), "sha256": digest, "is_verified": False}
     assert (answer.status, answer.json["files"]) == (0, [expected])
     assert answer.err.strip().endswith(f"sha256 {digest}, not verified: no checksum is known")
+    assert "\r" not in answer.err  # no progress bar without a terminal
     found = run("--download=all", "--json").json["files"]
     assert [file["path"] for file in found] == [f"checkpoints/{name}" for name in agmax_format.RELEASED]
     assert len(Server.asked) == 4  # the first was there
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == set(agmax_format.RELEASED)
     wrong = run("--download=imagenet-standard-ResNet50-cutmix-auto_augment-78")
     assert wrong.status == 2 and f"Did you mean '{NAME}'?" in wrong.err
+
+
+@pytest.mark.parametrize("command", ["--download", "--eval"])
+def test_a_released_file_that_was_changed_on_its_way_is_removed_and_both_digests_are_shown(
+    run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    torch.save(file_of("WideResNet40-2", classes=10), tmp_path / "made.pth")
+    body = (tmp_path / "made.pth").read_bytes()
+    known = hashlib.sha256(body).hexdigest()
+    changed = bytearray(body)
+    changed[len(body) // 2] ^= 1
+    monkeypatch.setattr(Server, "body", bytes(changed))
+    monkeypatch.setattr(agmax_format, "URL", f"{server}/ok/")
+    monkeypatch.setitem(agmax_format.RELEASED, NAME, agmax_format.RELEASED[NAME]._replace(sha256=known))
+    answer = run(*(("--download", NAME) if command == "--download" else ("--eval", f"--resume={NAME}")))
+    assert (answer.status, answer.out, answer.err.count("\n")) == (5, "", 1)
+    assert f"its sha256 is {hashlib.sha256(changed).hexdigest()} instead of {known}" in answer.err
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_a_recorded_digest_is_a_complete_sha256() -> None:
+    for release in agmax_format.RELEASED.values():
+        assert release.sha256 is None or re.fullmatch("[0-9a-f]{64}", release.sha256)
 
 
 @pytest.mark.parametrize("digest", ["as it is", "of another file"])

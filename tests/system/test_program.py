@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from agmax.cli import parser
+from agmax.cli import packages, parser
 from agmax.cli.commands import list as listing
 from agmax.cli.commands import train as training
 from helpers.command import Answer
@@ -106,6 +107,46 @@ def test_a_torch_that_loads_checkpoints_unsafely_is_refused(
     assert (answer.status, answer.out) == (2, "")
     assert answer.err.startswith("error: torch is too old (2.9.1): 2.10 or newer is needed. Run python3 -m pip install")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "found", "needed"),
+    [("torchvision", "0.24.1+cpu", "0.25"), ("timm", "1.0.11", "1.0.12"), ("numpy", "1.26", "1.26.4")],
+)
+def test_a_package_that_is_too_old_is_named_with_both_versions_before_the_data_are_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, found: str, needed: str
+) -> None:
+    original = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: found if name == package else original(name))
+    answer = run("--train", "--config=ResNet8", "--dataset=imagenet", "dataset.root=nowhere")
+    remedy = "Run python3 -m pip install -r requirements.txt"
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err == f"error: {package} is too old ({found}): {needed} or newer is needed. {remedy}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", [*packages.SMALLEST, *packages.OTHERS])
+def test_every_required_package_is_looked_for_before_the_data_are_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    answer = run("--train", "--config=ResNet8", "--dataset=imagenet", "dataset.root=nowhere")
+    remedy = "Run python3 -m pip install -r requirements.txt"
+    assert (answer.status, answer.out, answer.err) == (2, "", f"error: missing package ({package}). {remedy}\n")
+
+
+def test_exactly_the_requirements_are_looked_for_and_none_newer_is_asked_for() -> None:
+    lines = (REPOSITORY / "requirements.txt").read_text().replace("pyyaml", "yaml").split()
+    asked = dict(line.split(">=") for line in lines)
+    assert set(asked) == {*packages.SMALLEST, *packages.OTHERS}
+    for package, smallest in packages.SMALLEST.items():
+        assert packages._numbers(smallest) <= packages._numbers(asked[package])
+
+
+def test_an_old_python_is_named_with_the_version_that_is_needed() -> None:
+    done = main_py("--list", code="sys.version_info, sys.version = (3, 10, 9), '3.10.9 (main)'")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: Python 3.11 or newer is needed (found 3.10.9)\n"
 
 
 def test_a_terminal_without_unicode_gets_escaped_text() -> None:
