@@ -32,7 +32,7 @@ Run = Callable[..., Answer]
 def test_full_memory_is_told_in_one_line(
     attempt: Callable[[], Any], why: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "train", lambda start, remarks: attempt())
+    monkeypatch.setattr(training, "train", lambda start, remarks, began: attempt())
     answer = run("--config=ResNet8", "--train", "--dataset=digits")
     assert answer.status == 8 and answer.err.count("\n") == 1
     assert why in answer.err and "Reduce train.batch_size and evaluation.batch_size" in answer.err
@@ -43,7 +43,7 @@ def _raise(error: Exception) -> None:
 
 
 def test_another_fault_of_torch_is_no_full_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "train", lambda start, remarks: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(training, "train", lambda start, remarks, began: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         run("--config=ResNet8", "--train", "--dataset=digits")
 
