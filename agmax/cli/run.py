@@ -23,7 +23,7 @@ def run(request: Request) -> dict[str, Any]:
 
     Raises:
         UsageError: several processes were started, torch is too old, or a file of --import fails.
-        ResourceError: the memory of the CPU or GPU is full.
+        ResourceError: the memory of the CPU or GPU is full, or the GPU cannot be used.
     """
     mode = MODES[request.mode]
     if mode.trains and os.environ.get("WORLD_SIZE", "1") != "1":
@@ -40,6 +40,9 @@ def run(request: Request) -> dict[str, Any]:
                 _import_file(Path(path))
             result: dict[str, Any] = importlib.import_module(mode.module).run(request)
     except (MemoryError, RuntimeError) as error:
+        if any(text in str(error) for text in UNUSABLE):
+            remedy = "Choose another one by CUDA_VISIBLE_DEVICES, or give --device cpu"
+            raise ResourceError("the GPU cannot be used", why=str(error).partition("\n")[0], remedy=remedy) from error
         if not _is_full_memory(error):
             raise
         why = str(error).partition("\n")[0] or "no memory is left"
@@ -90,6 +93,17 @@ def _is_full_memory(error: Exception) -> bool:
 
 FULL = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED")
 """Parts of the messages of torch's CPU allocator, CUDA, cuBLAS and cuDNN when no memory is left."""
+
+
+UNUSABLE = (
+    "busy or unavailable",
+    "no CUDA-capable device",
+    "driver version is insufficient",
+    "no NVIDIA driver",
+    "NVIDIA driver on your system is too old",
+    "uncorrectable ECC error",
+)
+"""Parts of CUDA's and torch's messages when a GPU is occupied or broken, or its driver is missing."""
 
 
 def _check_torch() -> None:
