@@ -17,7 +17,7 @@ from agmax.core.errors import printable
 from helpers.images import write_tree
 from helpers.places import REPOSITORY
 
-NAMES = ["a b'c", 'quo"te, <b>', "two\nlines", "ünï 类"]
+NAMES = ["a b'c", 'quo"te, <b>', "two\nlines", "ünï 类", os.fsdecode(b"caf\xe9")]  # the last is not UTF-8
 
 PROGRAM = """
 import json, os, sys
@@ -42,7 +42,7 @@ def test_odd_names_go_through_every_mode_of_a_program_that_speaks_ascii(tmp_path
     base = tmp_path / "ünï 'x'" / "two\nlines"
     photos = write_tree(base / NAMES[1], NAMES, {"train": 3, "test": 2}, size=(8, 8))
     root, runs_dir = json.dumps(str(photos)), json.dumps(str(base))  # as YAML, which needs quotes for a line break
-    data = ("--dataset=folder", f"dataset.root={root}", "dataset.image_size=8", "dataset.num_classes=4")
+    data = ("--dataset=folder", f"dataset.root={root}", "dataset.image_size=8", "dataset.num_classes=5")
     config = ("--config=ResNet8-cutmix", *data, f"train.runs_dir={runs_dir}", "train.epochs=1", "train.num_workers=0")
     first, second = (f"{base}/ResNet8-cutmix/folder-s{seed}" for seed in (0, 1))
     commands = {
@@ -78,7 +78,7 @@ def test_odd_names_go_through_every_mode_of_a_program_that_speaks_ascii(tmp_path
     assert load(Path(trained["checkpoint"]))["class_names"] == sorted(NAMES)
     log = (Path(first) / "train.log").read_text(encoding="utf-8")
     assert "run folder " + printable(first) in log and "two\nlines" not in log
-    assert np.load(base / "ü.npz")["test_labels"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert np.load(base / "ü.npz")["test_labels"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     events = EventAccumulator(f"{first}/tensorboard")
     events.Reload()
     assert len(events.Scalars("train_loss")) == 1
