@@ -49,6 +49,17 @@ def in_term(name: str) -> Callable[[TrainStep], None]:
     return change
 
 
+def in_record(step: TrainStep) -> None:
+    """Change a term that is recorded, not the sum that is minimized."""
+    objective = step.objective
+
+    def broken(outputs: Outputs, batch: Batch) -> Losses:
+        losses = objective(outputs, batch)
+        return losses._replace(terms={**losses.terms, "agreement": losses.terms["agreement"] * torch.nan})
+
+    step.objective = broken
+
+
 def first_weight(step: TrainStep) -> Tensor:
     return next(step.classifier.parameters())
 
@@ -155,18 +166,19 @@ def test_a_learning_rate_of_1e20_ends_with_7_and_leaves_no_checkpoint(
     [
         ((), in_gradient, "backbone.conv1.weight is not finite"),
         ((), lambda step: step.classifier.backbone.get_buffer("bn1.running_var").fill_(torch.inf), "running_var is"),
+        (("train.log_every_steps=50",), in_record, "agreement=nan"),
         (
             ("optimizer.name=adam", "optimizer.lr=1e-3"),
             lambda step: first_weight(step).register_hook(lambda gradient: gradient * 0 + 1e25),
             "exp_avg_sq of parameter 0 is not finite",
         ),
     ],
-    ids=["gradient", "statistics", "optimizer"],
+    ids=["gradient", "statistics", "record", "optimizer"],
 )
-def test_no_state_that_is_not_finite_is_saved_though_the_losses_are(
+def test_no_state_that_is_not_finite_is_saved_though_the_loss_is(
     run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], change: Callable[[TrainStep], None], what: str
 ) -> None:
-    """At step 8, the last of an epoch, no loss has shown the change yet."""
+    """At step 8, the last of an epoch, the loss that is minimized has not shown the change yet."""
     inject(monkeypatch, change, 8)
     answer = run(*WORDS, *words)
     assert answer.status == 7, answer.err
