@@ -315,6 +315,14 @@ def test_a_name_that_is_a_path_or_odd_is_refused_in_one_line(name: str, run: Run
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "name", ["a\0b", "x" * 5000, "x" * 201, "", " ", "Rés", "ResNet8\n"], ids=lambda name: repr(name)[:9]
+)
+def test_a_name_of_other_characters_is_no_configuration_name(name: str) -> None:
+    [line] = errors_of(name)
+    assert line.startswith("not a configuration name") and len(line) < 200
+
+
 def test_a_link_out_of_configs_is_refused(fragments: Callable[[dict[str, str]], None], tmp_path: Path) -> None:
     (tmp_path / "outside.yaml").write_text("base: ResNet8\n")
     fragments({})
