@@ -316,7 +316,7 @@ def test_a_name_that_is_a_path_or_odd_is_refused_in_one_line(name: str, run: Run
 
 
 @pytest.mark.parametrize(
-    "name", ["a\0b", "x" * 5000, "x" * 201, "", " ", "Rés", "ResNet8\n"], ids=lambda name: repr(name)[:9]
+    "name", ["a\0b", "a/\0b.yaml", "x" * 5000, "x" * 201, "", " ", "Rés", "ResNet8\n"], ids=lambda name: repr(name)[:9]
 )
 def test_a_name_of_other_characters_is_no_configuration_name(name: str) -> None:
     [line] = errors_of(name)
