@@ -165,7 +165,7 @@ def _reason(file: BufferedReader, error: Exception) -> str:
         refused = []
     if refused:
         return f"it contains code, which is never run: {', '.join(sorted(refused)[:5])}"
-    return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], *, where: Path, saved: str, wanted: str) -> None:

@@ -21,7 +21,7 @@ def run(request: Request) -> dict[str, Any]:
 
     Raises:
         UsageError: several processes were started, a package is too old, or a file of --import fails.
-        ResourceError: the memory of the CPU or GPU is full.
+        ResourceError: the memory of the CPU or GPU is full, or the GPU cannot be used.
     """
     mode = MODES[request.mode]
     if mode.trains and os.environ.get("WORLD_SIZE", "1") != "1":
@@ -41,6 +41,9 @@ def run(request: Request) -> dict[str, Any]:
     except (MemoryError, RuntimeError) as error:
         from agmax.core import memory
 
+        if any(text in str(error) for text in UNUSABLE):
+            remedy = "Choose another one by CUDA_VISIBLE_DEVICES, or give --device cpu"
+            raise ResourceError("the GPU cannot be used", why=str(error).partition("\n")[0], remedy=remedy) from error
         if not memory.is_full(error):
             raise
         sizes = "evaluation.batch_size" if request.mode != "train" else "train.batch_size and evaluation.batch_size"
@@ -79,3 +82,14 @@ def _import_file(path: Path) -> None:
             "cannot import", where=f"{path}:{line}", why=why, remedy="--debug shows the traceback"
         ) from error
     IMPORTED.append(path)
+
+
+UNUSABLE = (
+    "busy or unavailable",
+    "no CUDA-capable device",
+    "driver version is insufficient",
+    "no NVIDIA driver",
+    "NVIDIA driver on your system is too old",
+    "uncorrectable ECC error",
+)
+"""Parts of CUDA's and torch's messages when a GPU is occupied or broken, or its driver is missing."""

@@ -1,5 +1,6 @@
 """All settings with types, defaults and ranges; the text under each field says what it is and its unit."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, model_validator
@@ -77,6 +78,20 @@ class InitializationConfig(Section):
     """Standard deviation of the re-initialized weights."""
     zero_last_norm: bool = False
     """With scope all or library torch: the last batch-norm weight of every residual block starts at 0."""
+
+
+OTHER_ARGUMENTS = {
+    "num_classes": "Write dataset.num_classes",
+    "in_chans": "Write model.channels",
+    "drop_rate": "Write model.dropout",
+    "model_name": "Write model.backbone",
+    "pretrained": "Write model.pretrained=true",
+    **dict.fromkeys(
+        ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "cache_dir"),
+        "Weights are only read by model.pretrained and model.pretrained_file",
+    ),
+}
+"""Arguments of timm's create_model that are other settings here, or would read weights from any place."""
 
 
 class ModelConfig(Section):
@@ -278,6 +293,17 @@ class Config(Section):
             (
                 self.model.pretrained_file is not None and not self.model.pretrained,
                 "model.pretrained_file: it needs model.pretrained. Write model.pretrained=true",
+            ),
+            *(
+                (key in self.model.arguments, f"model.arguments.{key}: it is not an argument of the network. {remedy}")
+                for key, remedy in OTHER_ARGUMENTS.items()
+            ),
+            *(
+                (
+                    isinstance(value, str) and re.match(r"[\w+.-]+:\S", value) is not None,
+                    f"model.arguments.{key}: {value} is a place, and weights are only read from model.pretrained_file",
+                )
+                for key, value in self.model.arguments.items()
             ),
             (
                 self.model.channels == 1 and data.channels == 3,

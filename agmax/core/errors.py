@@ -3,11 +3,17 @@
 import re
 from collections.abc import Sequence
 
+_URL = re.compile(
+    r"(\b(?:[a-z][a-z0-9+.-]*://|https?:/))(?:[^\s/?#@]*@)?([^\s?#'\"()]*)(?:[?#][^\s'\"()]*)?", re.IGNORECASE
+)
+"""An address in a text; the groups are its scheme and place, without user, password, query and fragment."""
+
 
 class AgmaxError(Exception):
     """An error that says what is wrong, where, why, and what to do about it.
 
-    The text is `what (where): why. remedy`. `exit_code` is the exit status of the program.
+    The text is `what (where): why. remedy`, without what may be secret in a URL. `exit_code` is the exit status of
+    the program.
     """
 
     exit_code = 1
@@ -16,15 +22,17 @@ class AgmaxError(Exception):
         text = f"{what} ({where})" if str(where) else what
         if why:
             text += f": {why}"
-        self.summary = printable(text)  # without the remedy
-        if remedy:
-            text += f". {remedy}"
-        super().__init__(printable(text))
+        self.summary = _show(text)  # without the remedy
+        super().__init__(_show(f"{text}. {remedy}" if remedy else text))
 
     @property
     def lines(self) -> list[str]:
         """Return the messages to print, one a line."""
         return [str(self)]
+
+
+def _show(text: str) -> str:
+    return printable(_URL.sub(r"\1\2", text))
 
 
 class UsageError(AgmaxError):

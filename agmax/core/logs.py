@@ -6,9 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agmax.core.errors import printable
 from agmax.core.storage import explain
 
 log = logging.getLogger("agmax")
+
+
+def _on_one_line(record: logging.LogRecord) -> bool:
+    """Escape line breaks of a name in the message; the text of an exception keeps its own."""
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
+
+
+log.addFilter(_on_one_line)
 
 
 def to_stderr() -> None:

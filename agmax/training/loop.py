@@ -388,10 +388,16 @@ class Trainer:
         """Save the state after the current step.
 
         Raises:
-            DivergedError: a loss or a weight is not finite; the existing checkpoints are kept.
+            DivergedError: a loss, a weight or the optimizer's state is not finite; the existing checkpoints are kept.
         """
         self.means()
         values = {name: value for name, value in self.classifier.state_dict().items() if value.is_floating_point()}
+        for number, state in enumerate(self.optimizer.state.values()):  # of Adam it overflows before the weights do
+            values |= {
+                f"{name} of parameter {number}": value
+                for name, value in state.items()
+                if isinstance(value, Tensor) and value.is_floating_point()
+            }
         is_finite = torch.stack([value.isfinite().all() for value in values.values()])
         if not is_finite.all():
             bad = [f"{name} is not finite" for name, finite in zip(values, is_finite, strict=True) if not finite]

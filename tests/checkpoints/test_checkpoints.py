@@ -1,8 +1,12 @@
 """Checkpoints: complete or refused, and no code in them is run."""
 
 import errno
+import importlib
 import os
+import pickletools
+import random
 import signal
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import pytest
 import torch
 
 from agmax import builders
+from agmax.checkpoints import read as reading
 from agmax.checkpoints import write as saving
 from agmax.checkpoints.read import load, load_weights, open_checkpoint, read_state
 from agmax.checkpoints.write import copy_checkpoint, save_checkpoint
@@ -79,6 +84,20 @@ def test_a_file_that_is_replaced_during_the_read_is_still_read_completely(tmp_pa
     assert load(path)["model"]["weight"][0, 0] == 2
 
 
+def test_a_file_that_is_replaced_after_its_check_is_not_the_one_that_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, verify = tmp_path / "a.pth", reading.verify
+    save_checkpoint(path, state(1.0))
+
+    def replace_then(*arguments: Any) -> None:
+        verify(*arguments)
+        save_checkpoint(path, state(2.0))
+
+    monkeypatch.setattr(reading, "verify", replace_then)
+    assert load(path)["model"]["weight"][0, 0] == 1
+
+
 def test_a_file_that_says_it_is_encrypted_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     save_checkpoint(path, state())
@@ -129,17 +148,75 @@ def test_compressed_entries_are_refused_before_they_are_read(tmp_path: Path) -> 
         load(tmp_path / "b.pth")
 
 
-class Opens:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, ("PWNED", "w")
+class Calls:
+    """An object whose pickle calls a function when it is read."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
 
 
-def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+CODE = {
+    "open": (open, "PWNED", "w"),
+    "system": (os.system, "touch PWNED"),
+    "exec": (exec, "open('PWNED', 'w')"),
+    "eval": (eval, "open('PWNED', 'w')"),
+    "Popen": (subprocess.Popen, ["touch", "PWNED"]),
+    "import_module": (importlib.import_module, "antigravity"),
+    "mkdir": (os.mkdir, "PWNED"),
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_in_a_checkpoint_is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"format": "agmax checkpoint", "version": 1, "model": Opens()}, "evil.pth")
-    with pytest.raises(CheckpointError, match="open"):
+    torch.save({"format": "agmax checkpoint", "version": 1, "model": Calls(*CODE[name])}, "evil.pth")
+    with pytest.raises(CheckpointError, match=f"it contains code, which is never run: .*{name}"):
         load(Path("evil.pth"))
-    assert not Path("PWNED").exists()
+    assert os.listdir() == ["evil.pth"]
+
+
+def test_no_changed_opcode_of_the_pickle_runs_code_or_fails_in_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive is whole; its pickle, which could call any function, has random bytes, opcodes and names in it."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": "agmax checkpoint", "version": 1, "model": {"w": torch.zeros(3)}}, "whole.pth")
+    with zipfile.ZipFile("whole.pth") as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    [name] = [name for name in entries if name.endswith("data.pkl")]
+    rng = random.Random(0)
+    opcodes = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
+    code = [b"cos\nsystem\n(X\x0b\x00\x00\x00touch PWNEDtR", b"cbuiltins\nopen\n(U\x05PWNEDU\x01wtR"]
+    num_refused = 0
+    for _ in range(400):
+        pickled = bytearray(entries[name])
+        place = rng.randrange(2, len(pickled))
+        pickled[place : place + rng.choice([0, 0, 1, 4])] = rng.choice(
+            [rng.choice(opcodes), rng.choice(code), rng.randbytes(2)]
+        )
+        with zipfile.ZipFile("evil.pth", "w") as archive:
+            for entry, content in entries.items():
+                archive.writestr(entry, bytes(pickled) if entry == name else content)
+        try:
+            load(Path("evil.pth"))
+        except CheckpointError as error:
+            num_refused += 1
+            assert error.exit_code == 4 and str(error).startswith(
+                ("checkpoint not loaded (", "not a checkpoint", "checkpoint of")
+            )
+    assert num_refused > 200 and sorted(os.listdir()) == ["evil.pth", "whole.pth"]
+
+
+def test_an_archive_of_very_many_entries_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_ENTRIES", 3)
+    save_checkpoint(tmp_path / "a.pth", state())
+    with pytest.raises(CheckpointError, match=r"not a checkpoint .*it has \d+ entries"):
+        load(tmp_path / "a.pth")
 
 
 def test_files_of_other_formats_are_refused(tmp_path: Path) -> None:

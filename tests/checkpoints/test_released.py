@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from agmax import builders
@@ -358,7 +359,10 @@ def test_a_checkpoint_with_invalid_entries_is_refused(
 def test_nonfinite_weights_can_be_evaluated_on_request(run: Run, tmp_path: Path) -> None:
     crafted("no numbers", tmp_path / "a.pth")
     words = ("--config=WideResNet40-2", "--dataset=digits", "model.channels=3", "--resume=a.pth", "--json")
-    assert run("--eval", *words).status == 4
+    Image.new("L", (32, 32)).save("a.png")
+    for mode in (["--eval"], ["--train"], ["--predict", "a.png"], ["--export"]):
+        refused = run(*mode, *(words if mode[0] in ("--eval", "--train") else words[-2:]))
+        assert refused.status == 4 and "weights not finite (a.pth): backbone.head.bias hold" in refused.err, refused.err
     answer = run("--eval", "--allow-nonfinite", *words, "--occlusion", "evaluation.robustness_limit=20")
     assert answer.status == 0, answer.err
     assert answer.json["nll"] is None and answer.json["top1"] < 20

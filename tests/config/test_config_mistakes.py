@@ -2,6 +2,8 @@
 
 import json
 import math
+import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,8 +176,11 @@ def test_a_single_document_may_be_marked_as_one(before: str, write: Callable[[st
 def test_a_file_that_is_not_plain_yaml_is_refused_before_it_is_parsed(raw: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(raw)
+    start, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     [line] = errors_of(str(path))
     assert line.startswith(f"{message} ({path}")
+    assert time.process_time() - start < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200 * 1024  # KiB
 
 
 @pytest.mark.parametrize(

@@ -315,6 +315,14 @@ def test_a_name_that_is_a_path_or_odd_is_refused_in_one_line(name: str, run: Run
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "name", ["a\0b", "a/\0b.yaml", "x" * 5000, "x" * 201, "", " ", "Rés", "ResNet8\n"], ids=lambda name: repr(name)[:9]
+)
+def test_a_name_of_other_characters_is_no_configuration_name(name: str) -> None:
+    [line] = errors_of(name)
+    assert line.startswith("not a configuration name") and len(line) < 200
+
+
 def test_a_link_out_of_configs_is_refused(fragments: Callable[[dict[str, str]], None], tmp_path: Path) -> None:
     (tmp_path / "outside.yaml").write_text("base: ResNet8\n")
     fragments({})
@@ -348,3 +356,36 @@ def test_no_configuration_name_makes_the_program_fail_in_any_other_way(name: str
 )
 def test_a_network_from_elsewhere_is_refused_before_anything_is_built(backbone: str) -> None:
     assert errors_of("ResNet8", f"model.backbone={backbone}")[0].startswith("wrong value model.backbone=")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("checkpoint_path=weights.pth", "Weights are only read by model.pretrained and model.pretrained_file"),
+        ("pretrained_cfg=a1_in1k", "Weights are only read by"),
+        ("pretrained_cfg_overlay=x", "Weights are only read by"),
+        ("pretrained_strict=false", "Weights are only read by"),
+        ("cache_dir=/x", "Weights are only read by"),
+        ("pretrained=true", "Write model.pretrained=true"),
+        ("model_name=resnet18", "Write model.backbone"),
+        ("num_classes=7", "Write dataset.num_classes"),
+        ("in_chans=1", "Write model.channels"),
+        ("drop_rate=0.5", "Write model.dropout"),
+        ("stem_type=hf-hub:evil/x", "hf-hub:evil/x is a place"),
+        ("stem_type=hf_hub:evil/x", "hf_hub:evil/x is a place"),
+        ("stem_type=local-dir:/x", "local-dir:/x is a place"),
+        ("stem_type=https://host/x.pth", "https://host/x.pth is a place"),
+    ],
+)
+def test_arguments_of_a_network_name_no_weights_and_no_other_setting(argument: str, message: str) -> None:
+    [line] = errors_of("ResNet8", f"model.arguments.{argument}")
+    key = argument.partition("=")[0]
+    assert line.startswith(f"settings do not fit: model.arguments.{key} ") and message in line
+
+
+@pytest.mark.parametrize("word", ["hf-hub:evil/x", "hf_hub:evil/x", "local-dir:/x"])
+def test_no_flag_takes_a_network_from_elsewhere(word: str, run: Run, tmp_path: Path) -> None:
+    for words in ([f"--config={word}"], [f"--feature-extractor={word}"], ["--config=ResNet8", f"--resume={word}"]):
+        answer = run("--train", "--dataset=digits", *words)
+        assert answer.status == (4 if "--resume" in words[-1] else 2) and answer.err.count("\n") == 1, answer.err
+    assert list(tmp_path.iterdir()) == []

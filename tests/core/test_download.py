@@ -10,7 +10,7 @@ import pytest
 
 from agmax.core import download, locks
 from agmax.core.download import fetch
-from agmax.core.errors import BusyError, DownloadError, OutputError, without_secrets
+from agmax.core.errors import AgmaxError, BusyError, DownloadError, OutputError, without_secrets
 from helpers.server import BODY, SHA256, Server, serving
 
 
@@ -218,6 +218,10 @@ def test_secrets_of_a_url_are_not_shown() -> None:
     assert without_secrets("https://me:pass@host.org:8080/a/b.pth?token=secret#x") == "https://host.org:8080/a/b.pth"
     assert without_secrets("--resume=https://host/a?b") == "--resume=https://host/a"
     assert without_secrets("train.epochs=3?") == "train.epochs=3?"
+    error = AgmaxError(
+        "no (https://me:pass@host/a.pth?token=s#x)", where="http:/me:s@host/b", why="see 'ftp://h/c?s', a?b"
+    )
+    assert str(error) == "no (https://host/a.pth) (http:/host/b): see 'ftp://h/c', a?b"
 
 
 def test_http_is_allowed_only_with_a_known_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

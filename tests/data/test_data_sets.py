@@ -1,6 +1,8 @@
 """Digits, CIFAR, SVHN and Fashion-MNIST, read from their files."""
 
 import gzip
+import io
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +114,23 @@ def test_a_failed_download_ends_with_5_and_names_the_folder(
     assert [text.startswith("error:") for text in answer.err.splitlines()].count(True) == 1
 
 
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil-of-agmax-tests", "cifar-10-batches-py/evil"])
+def test_an_archive_that_is_not_the_published_one_is_never_unpacked(tmp_path: Path, name: str) -> None:
+    """Its checksum decides: here a member lies outside of the folder, or links to there."""
+    root = tmp_path / "data"
+    root.mkdir()
+    with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for member in (tarfile.TarInfo(name), tarfile.TarInfo("cifar-10-batches-py/link")):
+            member.size = 4 if member.name == name else 0
+            if not member.size:
+                member.type, member.linkname = tarfile.SYMTYPE, "/etc"
+            archive.addfile(member, io.BytesIO(b"evil"))
+    with pytest.raises(DownloadError, match="data set not found and not downloaded"):
+        datasets.load("cifar10", str(root), split="train")
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "cifar-10-python.tar.gz"]
+    assert not Path("/tmp/evil-of-agmax-tests").exists()
+
+
 # --- Fashion-MNIST -----------------------------------------------------------------------------------------------
 
 
@@ -197,3 +216,10 @@ def test_no_flipped_bit_of_a_gzipped_file_goes_unnoticed(tmp_path: Path) -> None
         (tmp_path / LABELS).write_bytes(damaged)
         with pytest.raises(DataError):
             datasets.load("fashion_mnist", str(tmp_path), split="train")
+
+
+def test_a_small_file_that_unpacks_to_a_gigabyte_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "MAX_IDX_BYTES", 1000)
+    write_fashion_mnist(tmp_path)
+    with pytest.raises(DataError, match=r"damaged file .*: it unpacks to more than 1,000 bytes"):
+        datasets.load("fashion_mnist", str(tmp_path), split="train")

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from agmax.checkpoints.read import load
 from agmax.optim.lr_schedules import Plateau
+from agmax.training import loop
 from agmax.training.loop import Trainer
 from helpers.images import write_tree
 from helpers.places import REPOSITORY
@@ -27,6 +29,7 @@ from helpers.training import (
     loss_log,
     rows,
     train,
+    weights,
 )
 from main import main
 
@@ -238,3 +241,26 @@ def test_every_augmentation_resumes_bit_for_bit(run: Run, monkeypatch: pytest.Mo
     resumed = interrupted_and_resumed(run, monkeypatch, 7, *words)
     assert loss_log(resumed["run_folder"]) == loss_log(whole["run_folder"])
     assert_same_weights(resumed["checkpoint"], whole["checkpoint"])
+
+
+@pytest.mark.parametrize("is_parallel_first", [True, False])
+def test_weights_are_saved_alike_from_one_device_and_from_several(
+    run: Run, monkeypatch: pytest.MonkeyPatch, undisturbed: Path, is_parallel_first: bool
+) -> None:
+    """A training in DataParallel, which has no device here and only wraps the model, continues without it, and back."""
+
+    def wrap(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(loop, "data_parallel", lambda model, device: torch.nn.DataParallel(model))
+
+    with monkeypatch.context() as patch:
+        if is_parallel_first:
+            wrap(patch)
+        kill_at(patch, 6)
+        with pytest.raises(Killed):
+            run(*EVERYTHING, "--train")
+    if not is_parallel_first:
+        wrap(monkeypatch)
+    resumed = run(*EVERYTHING, "--train", "--resume", "--json").json
+    assert loss_log(resumed["run_folder"]) == loss_log(undisturbed)
+    assert_same_weights(resumed["checkpoint"], undisturbed / "checkpoints" / Path(resumed["checkpoint"]).name)
+    assert not any("module." in name for name in weights(resumed["checkpoint"]))

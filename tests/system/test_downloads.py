@@ -193,3 +193,37 @@ def test_a_failed_download_ends_the_evaluation(
     assert answer.status == 5
     assert f"Or download it by other means to checkpoints/{NAME}" in answer.err
     assert not (tmp_path / "checkpoints" / NAME).exists()
+
+
+def test_nothing_secret_of_an_address_or_the_environment_is_printed_or_written(
+    run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(file_of("WideResNet40-2", classes=10), tmp_path / "made.pth")
+    monkeypatch.setattr(Server, "body", (tmp_path / "made.pth").read_bytes())
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, "SECRET")
+    data = ("--dataset=digits", "dataset.train_limit=20", "dataset.image_size=16", "model.channels=3", "train.epochs=1")
+    address = f"{server}/ok/svhn-WideResNet40-2.pth?token=SECRET#SECRET"
+    hidden = address.replace("://", "://me:SECRET@")
+    commands = [
+        (0, ("--train", "--config=WideResNet40-2", f"--resume={address}", *data, "train.batch_size=20")),
+        (0, ("--eval", f"--resume={address}", *data, "--json", "--predictions=p.npz")),
+        (5, ("--eval", f"--resume={address.replace('/ok/', '/404/')}", *data)),
+        (5, ("--eval", f"--resume={address.replace('/ok/', '/to-http/')}", *data)),
+        (5, ("--eval", "--resume", hidden, *data)),
+        (5, ("--eval", "--resume", hidden, *data, "--debug")),
+        (2, ("--eval", f"--resum={hidden}")),
+        (2, ("--eval", "--resume=a.pth", hidden)),
+        (2, ("--train", f"--config={hidden}")),
+        (2, ("--print-config", "--config=ResNet8", f"dataset.name={hidden}")),
+        (3, ("--predict", hidden, f"--checkpoint={address}")),
+    ]
+    for status, words in commands:
+        monkeypatch.setattr("sys.argv", ["main.py", *words])
+        answer = run(*words)
+        assert answer.status == status, answer.err
+        assert "SECRET" not in answer.out + answer.err, words
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"environment.json", "train.log", "config.yaml", "state.json", "p.npz"} <= {path.name for path in files}
+    assert [path for path in files if b"SECRET" in path.read_bytes() or "SECRET" in path.name] == []
+    assert "/ok/svhn-WideResNet40-2.pth" in next(tmp_path.rglob("environment.json")).read_text()

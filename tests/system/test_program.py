@@ -38,6 +38,25 @@ def test_full_memory_is_told_in_one_line(
     assert why in answer.err and "Reduce train.batch_size and evaluation.batch_size" in answer.err
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors might be",
+        "No CUDA GPUs are available: no CUDA-capable device is detected",
+        "Found no NVIDIA driver on your system. Please check",
+        "CUDA driver version is insufficient for CUDA runtime version",
+    ],
+)
+def test_a_gpu_that_is_busy_or_has_no_driver_ends_with_8(
+    message: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "train", lambda start, remarks: _raise(torch.AcceleratorError(message)))
+    answer = run("--config=ResNet8", "--train", "--dataset=digits")
+    assert answer.status == 8 and answer.err.count("\n") == 1
+    assert answer.err.startswith(f"error: the GPU cannot be used: {message.splitlines()[0]}. Choose another one by ")
+    assert answer.err.endswith("or give --device cpu\n")
+
+
 def _raise(error: Exception) -> None:
     raise error
 

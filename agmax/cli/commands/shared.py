@@ -6,7 +6,7 @@ from typing import Any
 
 from agmax.cli.parser import Request
 from agmax.config.resolve import Resolved
-from agmax.core.errors import UsageError
+from agmax.core.errors import UsageError, printable
 
 ModeResult = dict[str, Any]
 """The result of a mode, printed by --json: keys and plain values."""
@@ -15,7 +15,7 @@ ModeResult = dict[str, Any]
 def print_notes(request: Request, resolved: Resolved) -> None:
     """Print remarks on flags and notes on the configuration to stderr."""
     for note in (*request.remarks, *resolved.notes):
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
 
 
 def figure_path(typed: str | None, default: str) -> Path:
