@@ -298,7 +298,7 @@ def test_a_save_killed_at_any_instant_loses_no_checkpoint_and_the_next_start_swe
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert killed.save_and_be_killed(tmp_path, 3, instant) == -signal.SIGKILL
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
-    store.sweep()
+    sweep(tmp_path)
     is_complete = instant in ("after it is put in place", "before the oldest is removed")
     assert sorted(os.listdir(tmp_path)) == [store.path(step).name for step in ((1, 2, 3) if is_complete else (1, 2))]
     found = store.newest()

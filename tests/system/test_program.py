@@ -50,7 +50,7 @@ def test_full_memory_is_told_in_one_line(
 def test_a_gpu_that_is_busy_or_has_no_driver_ends_with_8(
     message: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "train", lambda start, remarks: _raise(torch.AcceleratorError(message)))
+    monkeypatch.setattr(training, "train", lambda start, remarks, began: _raise(torch.AcceleratorError(message)))
     answer = run("--config=ResNet8", "--train", "--dataset=digits")
     assert answer.status == 8 and answer.err.count("\n") == 1
     assert answer.err.startswith(f"error: the GPU cannot be used: {message.splitlines()[0]}. Choose another one by ")
