@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pickle import PicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -199,7 +200,10 @@ def _work(
             pixels = torch.empty((len(positions), *row_shape), dtype=torch.uint8)
         result = _result(fill, pixels, positions, epoch)
         with suppress(BrokenPipeError):  # the parent is gone
-            results.send((result, None if slots is not None else pixels.numpy()))
+            try:
+                results.send((result, None if slots is not None else pixels.numpy()))
+            except (TypeError, AttributeError, PicklingError) as error:  # of which nothing was sent
+                results.send((RuntimeError(f"a data worker cannot send its result: {error}"), None))
 
 
 def _result(fill: Fill, pixels: Tensor, positions: list[int], epoch: int) -> Any:
