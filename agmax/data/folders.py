@@ -105,7 +105,8 @@ def list_images(folder: Path) -> list[str]:
             seen.add((status.st_dev, status.st_ino))
             entries = sorted(os.scandir(current), key=lambda entry: entry.name)
         except OSError as error:
-            raise DataError("data folder not readable", where=current, why=str(error.strerror)) from error
+            why = f"{error.strerror}; expected images in it"
+            raise DataError("data folder not readable", where=Path(current).resolve(), why=why) from error
         links = {entry.path for entry in entries if entry.is_symlink()}  # only these need a look at the disk
         waiting += [entry.path for entry in reversed(entries) if entry.is_dir(follow_symlinks=False)]
         linked += [entry.path for entry in reversed(entries) if entry.path in links and os.path.isdir(entry)]
