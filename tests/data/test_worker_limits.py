@@ -62,18 +62,18 @@ import subprocess, sys
 from main import main
 trained = main(sys.argv[1:])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/dev/shm"], check=True)
-sys.exit(trained or main(["--eval", "--resume", "runs", "train.num_workers=2"]))
+sys.exit(trained or main(["--eval", "--resume", "runs/ResNet8-standard-agmax/folder-s0", "train.num_workers=2"]))
 """
 
 
 def test_neither_a_small_nor_a_read_only_dev_shm_hinders_workers(images: Path) -> None:
-    """A batch of eight images in two views of 224 pixels has 2.4 MB, where each worker has room for two."""
+    """A batch of eight images in two views of 160 pixels has 1.2 MB, and each worker has room for two."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0:
         skip_or_fail("needs user namespaces")
     done = program(
         TRAIN_THEN_READ_ONLY,
         *WORDS,
-        *("dataset.image_size=224", "train.batch_size=8", "train.epochs=1"),
+        *("dataset.image_size=160", "train.batch_size=8", "train.epochs=1"),
         folder=images.parent,
         prefix=("unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"),
     )
