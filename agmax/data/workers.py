@@ -7,7 +7,6 @@ folder of temporary files matters, and no descriptor is passed with a batch.
 import math
 import mmap
 import multiprocessing
-import os
 import signal
 import sys
 import traceback
@@ -36,9 +35,6 @@ WAIT_SECONDS = 600.0
 
 WAIT_PARTS = 20
 """Parts of this wait; a program that was suspended with its workers loses only one of them."""
-
-PARENT_CHECK_SECONDS = 2.0
-"""Seconds between two looks of an idle worker for its parent."""
 
 END_SECONDS = 5.0
 """Seconds to wait for the end of a killed worker."""
@@ -160,7 +156,7 @@ def _start_worker(fill: Fill, slots: Tensor | None, row_shape: tuple[int, ...]) 
         pipes += context.Pipe(duplex=False)
         their_tasks, tasks, results, their_results = pipes
         inherited = (tasks, results) if HAS_FORK else ()
-        arguments = (fill, slots, row_shape, their_tasks, their_results, inherited, os.getpid())
+        arguments = (fill, slots, row_shape, their_tasks, their_results, inherited)
         process = context.Process(target=_work, args=arguments, daemon=True)
         process.start()
     except BaseException:
@@ -179,17 +175,14 @@ def _work(
     tasks: Connection,
     results: Connection,
     inherited: tuple[Connection, ...],
-    parent: int,
 ) -> None:
-    """Fill batches until the parent closes the pipe or is gone; later workers hold copies of the pipe's end."""
+    """Fill batches until the pipe of tasks is closed: the parent is gone, and workers that started later have left."""
     outlive_stop_signals()
     _allow_stop_signals()
     torch.set_num_threads(1)
     for pipe in inherited:
         pipe.close()
-    while os.getppid() == parent:
-        if not tasks.poll(PARENT_CHECK_SECONDS):
-            continue
+    while True:
         try:
             slot, positions, epoch = tasks.recv()
         except EOFError:
