@@ -22,7 +22,7 @@ from agmax.core.errors import ResourceError
 from agmax.data import workers
 from agmax.data.splits import FileDataset
 from agmax.data.workers import Workers
-from helpers.streaming import CROPS, epoch_of, same, stream, worker_processes
+from helpers.streaming import CROPS, epoch_of, raising, same, stream, worker_processes
 
 BATCHES = [torch.tensor([number % 7, number % 5, number % 3][: 1 + number % 3]) for number in range(40)]
 """Forty batches of one to three images, more than there are slots."""
@@ -68,6 +68,21 @@ def test_batches_keep_their_order_and_belong_to_who_has_received_them(
             received.append(filled)
         assert [(images.tolist(), text) for images, text in received] == expected(epoch)
     with_slots.stop()
+
+
+def test_tasks_and_results_that_no_pipe_takes_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "HAS_FORK", False)  # so that the images go through the pipe
+    monkeypatch.setattr(workers, "_result", lambda fill, images, positions, epoch: len(positions))
+    previous = signal.signal(signal.SIGALRM, raising(TimeoutError()))
+    signal.setitimer(signal.ITIMER_REAL, 10)
+    try:
+        large = started(num_workers=1, num_rows=60_000)
+        sizes = [count for _, count in large.fill([torch.arange(60_000)] * 5, epoch=0)]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert sizes == [60_000] * 5
+    large.stop()
 
 
 def test_workers_without_a_fork_can_be_sent_what_they_compute(photographs: FileDataset) -> None:
