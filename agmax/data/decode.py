@@ -1,6 +1,9 @@
 """Decode image files to RGB or gray and upright, and crop them."""
 
+import errno
 import math
+import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +15,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms.v2 import functional
 
-from agmax.core.errors import DataError
+from agmax.core.errors import DataError, ResourceError
 
 Box = tuple[int, int, int, int]
 """Left, upper, right and lower edge, in pixels."""
@@ -149,8 +152,11 @@ def open_image(path: str) -> Iterator[Image.Image]:
 
     Raises:
         UnreadableError: the file is not an image, is damaged, or cannot be converted.
+        ResourceError: too many files are open.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for its writer
+            raise ValueError("it is no plain file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # for instance of damaged EXIF data: the pixels are intact
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -159,6 +165,9 @@ def open_image(path: str) -> Iterator[Image.Image]:
     except MemoryError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            remedy = "Raise the limit (ulimit -n) or lower train.num_workers"
+            raise ResourceError("too many open files", where=path, why=str(error.strerror), remedy=remedy) from None
         why = f"decode raised {type(error).__name__}: {error}"
         if isinstance(error, UnidentifiedImageError):
             why = "Pillow does not know its format"

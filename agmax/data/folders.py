@@ -82,6 +82,47 @@ def split_folders(root: Path) -> dict[str, Path]:
     return splits
 
 
+def list_images(folder: Path) -> list[str]:
+    """List the images below a folder: those of a folder by name, then those of the folders in it.
+
+    Links are followed. A folder that can be reached in several ways is listed once, by the path without links if there
+    is one. Pipes and devices are left out; a link to nothing is listed, so that its reading names it.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    images: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    waiting, linked = [os.fspath(folder)], list[str]()  # stacks: the last is next
+    while waiting or linked:
+        current = waiting.pop() if waiting else linked.pop()
+        try:
+            status = os.stat(current)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except OSError as error:
+            raise _not_listed(error, "expected images in it") from error
+        links = {entry.path for entry in entries if entry.is_symlink()}  # only these need a look at the disk
+        waiting += [entry.path for entry in reversed(entries) if entry.is_dir(follow_symlinks=False)]
+        linked += [entry.path for entry in reversed(entries) if entry.path in links and os.path.isdir(entry)]
+        images += [
+            entry.path
+            for entry in entries
+            if entry.name.lower().endswith(IMG_EXTENSIONS)
+            and entry.name[0] != "."
+            and (entry.is_file(follow_symlinks=False) or (entry.path in links and _is_file_or_nothing(entry.path)))
+        ]
+    return images
+
+
+def _is_file_or_nothing(link: str) -> bool:
+    return os.path.isfile(link) or not os.path.exists(link)
+
+
 def _check_classes(files: FileDataset, folder: Path, training: Path) -> None:
     """Raise DataError if the classes of `folder` differ from those of train: labels are positions in that list."""
     names = _class_folders(training)
@@ -106,7 +147,10 @@ def _not_listed(error: OSError, expected: str) -> DataError:
 
 
 def _tree(folder: Path, class_names: Sequence[str] | None = None) -> FileDataset:
-    """List the images <folder>/<class>/**/<image>; classes are in alphabetical order unless given."""
+    """List the images <folder>/<class>/**/<image>; classes are in alphabetical order unless given.
+
+    Two classes that lead to one folder by links have both its images.
+    """
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     present = _class_folders(folder)
@@ -115,18 +159,8 @@ def _tree(folder: Path, class_names: Sequence[str] | None = None) -> FileDataset
         raise DataError("no class folders", where=folder.resolve(), why=f"expected {folder}/<class>/<image>")
     paths: list[str] = []
     labels: list[int] = []
-
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise _not_listed(error, f"expected images in {error.filename}") from error
-
     for label, name in enumerate(names):
-        images = sorted(
-            os.path.join(base, file)
-            for base, _, files in os.walk(folder / name, onerror=refuse, followlinks=True)
-            for file in files
-            if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith(".")
-        )
+        images = sorted(list_images(folder / name)) if name in present else []
         if not images:
             extensions = " ".join(IMG_EXTENSIONS)
             raise DataError("class without images", where=(folder / name).resolve(), why=f"looked for {extensions}")

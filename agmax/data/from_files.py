@@ -1,21 +1,17 @@
 """The loader of image files: worker processes decode each file once and crop its views."""
 
-import signal
-import threading
 import traceback
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from agmax.core.batch import RawBatch
 from agmax.core.errors import DataError, ResourceError
 from agmax.core.logs import log
 from agmax.core.rng import seed_for
-from agmax.core.signals import outlive_stop_signals
 from agmax.data.decode import (
     Box,
     UnreadableError,
@@ -28,6 +24,7 @@ from agmax.data.decode import (
     to_tensor,
 )
 from agmax.data.splits import FileDataset, indices_of
+from agmax.data.workers import Workers
 
 MAX_UNREADABLE_FRACTION = 0.01
 """Maximum fraction of the images that may be skipped; one image always may."""
@@ -60,32 +57,25 @@ class FileLoader:
         unreadable images out of their batches, up to MAX_UNREADABLE_FRACTION.
         """
         self.class_names = data.class_names
-        self.labels = data.labels
-        self._order = _BatchOrder()
+        self.labels, self._indices = data.labels, indices_of(data)
+        self._num_workers, self._pin_memory = num_workers, pin_memory
         self._skip_bad_images, self._bad_paths = skip_bad_images, list[str]()
         crop = (
             RandomResizedCrop([image_size, image_size], scale=random_resized[0], ratio=random_resized[1])
             if random_resized
             else None
         )
-        self._loader = DataLoader(
-            _ViewsDataset(
-                data,
-                image_size=image_size,
-                channels=channels,
-                crop=crop,
-                scaled_decoding=scaled_decoding,
-                exif_rotation=exif_rotation,
-                num_views=num_views,
-                seed=seed,
-            ),
-            batch_sampler=self._order,
-            num_workers=num_workers,
-            collate_fn=_collate,
-            pin_memory=pin_memory,
-            persistent_workers=num_workers > 0,
-            worker_init_fn=_leave_stop_signals_to_the_parent,
+        self._views = _Views(
+            data.paths,
+            image_size=image_size,
+            channels=channels,
+            crop=crop,
+            scaled_decoding=scaled_decoding,
+            exif_rotation=exif_rotation,
+            num_views=num_views,
+            seed=seed,
         )
+        self._idle_workers: Workers | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,30 +85,54 @@ class FileLoader:
 
         Raises:
             DataError: an image cannot be read, or too many if such images are skipped.
-            ResourceError: a worker died, or the memory is full.
+            ResourceError: a worker died or hangs, or memory, processes or open files ran out.
         """
-        self._order.keys = [[(epoch, position) for position in positions.tolist()] for positions in batches]
         try:
-            results = iter(self._loader)
-            _remove_worker_signal_handler()
-            for batch, bad in results:
-                self._count_bad_images(bad)
-                if batch is None:
-                    why = f"none of its {len(bad)} images can be read"
-                    raise DataError("batch without images", where=bad[0].path, why=why, remedy="Replace or remove them")
-                yield batch
+            for positions, (images, bad) in zip(batches, self._fill(batches, epoch), strict=True):
+                self._count_bad_images(list(bad.values()))
+                if bad:
+                    rows = _readable_rows(len(positions), bad)
+                    images, positions = images[rows], positions[rows]
+                parts = images, self.labels[positions], self._indices[positions]
+                yield RawBatch(*(part.pin_memory() if self._pin_memory else part for part in parts))
         except MemoryError:
             what, remedy = "the memory is full", "Lower train.num_workers or train.batch_size"
             raise ResourceError(what, why="while reading images", remedy=remedy) from None
-        except RuntimeError as error:
-            if "Too many open files" in str(error):
-                remedy = "Raise the limit (ulimit -n) or lower train.num_workers"
-                why = "the data workers pass their tensors as open files"
-                raise ResourceError("too many open files", why=why, remedy=remedy) from None
-            if not any(text in str(error) for text in ("DataLoader worker (pid", "Pin memory thread exited")):
-                raise
-            what = "a data worker was killed (often out of memory)"
-            raise ResourceError(what, why=str(error), remedy="Lower train.num_workers") from None
+
+    def _fill(self, batches: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, "_BadImages"]]:
+        """Yield the pixels of each batch, uint8 [N, ...], and its bad images.
+
+        Workers that have finished an epoch are kept for the next. Those of an epoch that is left early are ended, with
+        the batches that they work on.
+        """
+        if not self._num_workers or not batches:
+            for positions in batches:
+                images = torch.empty((len(positions), *self._views.shape), dtype=torch.uint8)
+                yield images, self._views.fill(images, positions.tolist(), epoch)
+            return
+        workers = self._take_workers(max(map(len, batches)))
+        try:
+            yield from workers.fill(batches, epoch=epoch)
+        finally:
+            if workers.is_idle and self._idle_workers is None:
+                self._idle_workers = workers
+            else:
+                workers.stop()
+
+    def _take_workers(self, num_rows: int) -> Workers:
+        """Return workers for batches of `num_rows` images: the idle ones, if their memory is large enough."""
+        workers, self._idle_workers = self._idle_workers, None
+        if workers is not None and workers.num_rows >= num_rows:
+            return workers
+        if workers is not None:
+            workers.stop()
+        return Workers(
+            self._views.fill,
+            num_workers=self._num_workers,
+            num_rows=num_rows,
+            row_shape=self._views.shape,
+            pin_memory=self._pin_memory,
+        )
 
     def _count_bad_images(self, bad: list["_BadImage"]) -> None:
         """Count the skipped images and log each once; raise an error that cannot be skipped."""
@@ -138,27 +152,6 @@ class FileLoader:
             )
 
 
-class _BatchOrder:
-    """The batch sampler: each key holds the epoch, so that the workers need not be restarted for a new one."""
-
-    def __init__(self) -> None:
-        self.keys: list[list[tuple[int, int]]] = []
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-class _Item(NamedTuple):
-    """The views of an image."""
-
-    pixels: Tensor  # uint8 [V, C, H, W] or [C, H, W]
-    label: int
-    image_index: int  # its position in the files of the split
-
-
 class _BadImage(NamedTuple):
     """The error of an image, as text: an exception would lose its type on the way from a worker."""
 
@@ -174,12 +167,16 @@ class _BadImage(NamedTuple):
         return error
 
 
-class _ViewsDataset(Dataset[_Item | _BadImage]):
-    """A data set that maps (epoch, position) to the views of an image, or its error."""
+_BadImages = dict[int, _BadImage]
+"""The bad images of a batch, by their row."""
+
+
+class _Views:
+    """The views of the images of a data set, decoded and cropped from their files."""
 
     def __init__(
         self,
-        data: FileDataset,
+        paths: tuple[str, ...],
         *,
         image_size: int,
         channels: int,
@@ -189,36 +186,47 @@ class _ViewsDataset(Dataset[_Item | _BadImage]):
         num_views: int,
         seed: int,
     ) -> None:
-        self.paths, self.labels, self.indices = data.paths, data.labels, indices_of(data)
+        self.paths = paths
         self.image_size, self.channels, self.crop = image_size, channels, crop
         self.scaled_decoding, self.exif_rotation = scaled_decoding, exif_rotation
         self.num_views, self.seed = num_views, seed
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of an image: (V, C, H, W), or (C, H, W) of center crops."""
+        views = () if self.crop is None else (self.num_views,)
+        return (*views, self.channels, self.image_size, self.image_size)
 
-    def __getitem__(self, key: tuple[int, int]) -> _Item | _BadImage:
-        epoch, position = key
+    def fill(self, images: Tensor, positions: list[int], epoch: int) -> _BadImages:
+        """Write the images at some positions to `images` uint8 [N, ...], and return those that have an error."""
+        errors = (self._write(image, position, epoch) for image, position in zip(images, positions, strict=True))
+        return {row: error for row, error in enumerate(errors) if error is not None}
+
+    def _write(self, image: Tensor, position: int, epoch: int) -> _BadImage | None:
+        """Write one image [V, C, H, W] or [C, H, W], or return its error."""
         path = self.paths[position]
         try:
-            pixels = self._center(path) if self.crop is None else self._crops(path, epoch, position)
+            if self.crop is None:
+                image.copy_(self._center(path))
+            else:
+                self._write_crops(image, path, epoch, position)
         except UnreadableError as error:
             return _BadImage(path, str(error), True, _location(error.__context__ or error))
-        except MemoryError:
+        except (MemoryError, ResourceError):
             raise
         except Exception as error:
             why = f"crop raised {type(error).__name__}: {error}"
             text = str(DataError("image cannot be cropped", where=path, why=why))
             return _BadImage(path, text, False, _location(error))
-        return _Item(pixels, int(self.labels[position]), int(self.indices[position]))
+        return None
 
     def _center(self, path: str) -> Tensor:
         """Return the center crop [C, H, W], with the same pixels as in an evaluation."""
         image = decode_image(path, self.channels, exif_rotation=self.exif_rotation)
         return to_tensor(center_crop(image, self.image_size))
 
-    def _crops(self, path: str, epoch: int, position: int) -> Tensor:
-        """Return the random crops [V, C, H, W]."""
+    def _write_crops(self, views: Tensor, path: str, epoch: int, position: int) -> None:
+        """Write the random crops [V, C, H, W]."""
         shrink, boxes = 1, list[Box]()
         size = shrinkable_size(path, exif_rotation=self.exif_rotation) if self.scaled_decoding else None
         if size is not None:
@@ -226,11 +234,9 @@ class _ViewsDataset(Dataset[_Item | _BadImage]):
             shrink = max_shrink(boxes, self.image_size)
         pixels = decode_pixels(path, self.channels, exif_rotation=self.exif_rotation, shrink=shrink)
         height, width = pixels.shape[-2:]
-        views = torch.empty((self.num_views, self.channels, self.image_size, self.image_size), dtype=torch.uint8)
         for view, edges in enumerate(boxes or self._boxes(width, height, epoch, position)):
             left, upper, right, lower = (round(edge / shrink) for edge in edges)
             views[view] = resized_crop(pixels, (left, upper, right, lower), self.image_size)
-        return views
 
     def _boxes(self, width: int, height: int, epoch: int, position: int) -> list[Box]:
         """Draw the box of each view by torchvision's rule."""
@@ -250,30 +256,14 @@ def _location(error: BaseException) -> str:
     return f"raised in {frame.filename}, line {frame.lineno}, {frame.name}"
 
 
-def _collate(items: list[_Item | _BadImage]) -> tuple[RawBatch | None, list[_BadImage]]:
-    """Stack the readable images; in a worker default_collate stacks into shared memory.
+def _readable_rows(num_rows: int, bad: _BadImages) -> list[int]:
+    """Return the rows of the readable images; a single one is returned twice: batch normalization needs two.
 
-    If only one of several images is readable, it is returned twice: batch normalization needs two.
+    Raises:
+        DataError: there are none.
     """
-    readable = [item for item in items if isinstance(item, _Item)]
-    bad = [item for item in items if isinstance(item, _BadImage)]
-    if len(readable) == 1 and bad:
-        readable = readable * 2
-    if not readable:
-        return None, bad
-    pixels, labels, indices = zip(*readable, strict=True)
-    return RawBatch(default_collate(list(pixels)), torch.tensor(labels), torch.tensor(indices)), bad
-
-
-def _leave_stop_signals_to_the_parent(worker: int) -> None:
-    outlive_stop_signals()
-
-
-def _remove_worker_signal_handler() -> None:
-    """Remove torch's signal handler, which raises the death of a worker anywhere, even during a save.
-
-    The loader notices a dead worker itself, within five seconds, when the next batch is fetched.
-    """
-    has_signal = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
-    if has_signal and getattr(signal.getsignal(signal.SIGCHLD), "__module__", "").startswith("torch.utils.data"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    rows = [row for row in range(num_rows) if row not in bad]
+    if not rows:
+        why = f"none of its {num_rows} images can be read"
+        raise DataError("batch without images", where=bad[0].path, why=why, remedy="Replace or remove them")
+    return rows * 2 if len(rows) == 1 else rows

@@ -1,7 +1,6 @@
 """Classify image files with a trained model."""
 
 import csv
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from agmax.core.errors import DataError
 from agmax.data.decode import UnreadableError, open_image
+from agmax.data.folders import list_images
 
 if TYPE_CHECKING:
     from agmax.experiments.model import Model
@@ -51,10 +51,7 @@ def image_files(paths: Sequence[str]) -> list[Path]:
             continue
         if not path.is_dir():
             raise DataError("nothing to classify", where=path, why="it is neither a file nor a folder")
-        for folder, folders, names in os.walk(path):
-            folders.sort()
-            images = [name for name in sorted(names) if name.lower().endswith(IMG_EXTENSIONS) and name[0] != "."]
-            files += [file for file in (Path(folder) / name for name in images) if file.is_file()]
+        files += map(Path, list_images(path))
     if not files:
         raise DataError(
             "nothing to classify", where=", ".join(paths), why=f"no file ends in {' '.join(IMG_EXTENSIONS)}"

@@ -24,7 +24,7 @@ from agmax.data.in_memory import InMemoryLoader
 from agmax.data.splits import FileDataset, InMemoryDataset
 from helpers.datasets import CPU, IMAGENET, configured, random_pixels
 from helpers.images import write_images
-from helpers.streaming import CROPS, epoch_of, same, stream
+from helpers.streaming import CROPS, epoch_of, same, stream, worker_processes
 
 # --- pixels of evaluation ------------------------------------------------------------------------------------------
 
@@ -159,10 +159,9 @@ def test_persistent_workers_give_the_batches_of_the_main_process_from_any_step_o
     for epoch, start in ((0, 0), (1, 2), (0, 1)):
         assert same(epoch_of(workers, epoch, start), epoch_of(alone, epoch, start))
     assert same(epoch_of(alone, 1, 2), epoch_of(alone, 1)[2:])
-    processes = [worker.pid for worker in workers._loader._iterator._workers]
-    next(iter(workers.batches(sampler.shuffle_batches(6, 2, seed=3, epoch=0), epoch=0)))  # an epoch that is given up
+    processes = worker_processes(workers)
     assert same(epoch_of(workers, 2), epoch_of(alone, 2))
-    assert [worker.pid for worker in workers._loader._iterator._workers] == processes
+    assert worker_processes(workers) == processes and all(process.is_alive() for process in processes)
 
 
 def test_workers_outlive_stop_signals_for_a_while_and_end_with_the_main_process(
@@ -171,7 +170,7 @@ def test_workers_outlive_stop_signals_for_a_while_and_end_with_the_main_process(
     monkeypatch.setattr(signals, "GRACE_SECONDS", 2)
     loader, alone = stream(six_files, num_workers=2), stream(six_files)
     epoch_of(loader, 0)
-    workers = loader._loader._iterator._workers
+    workers = worker_processes(loader)
     for worker, number in itertools.product(workers, signals.STOP_SIGNALS):
         os.kill(worker.pid, number)
     assert same(epoch_of(loader, 1), epoch_of(alone, 1))

@@ -1,6 +1,7 @@
 """Photographs drawn by formula, read as training and evaluation read files."""
 
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ def stream(data: FileDataset, *, num_workers: int = 0, **options: Any) -> FileLo
 def epoch_of(loader: FileLoader, epoch: int = 0, start: int = 0, *, batch_size: int = 2) -> list[RawBatch]:
     batches = sampler.shuffle_batches(len(loader), batch_size, seed=3, epoch=epoch, start=start)
     return list(loader.batches(batches, epoch=epoch))
+
+
+def worker_processes(loader: FileLoader) -> list[BaseProcess]:
+    """Return the workers that wait for the next epoch."""
+    workers = loader._idle_workers
+    assert workers is not None
+    return [worker.process for worker in workers._workers]
 
 
 def same(one: list[RawBatch], other: list[RawBatch]) -> bool:
