@@ -25,7 +25,7 @@ from agmax.experiments.environment import environment
 from agmax.experiments.evaluate import measure
 from agmax.experiments.results import Result
 from agmax.experiments.run_folder import RunFolder, run_folder_of
-from agmax.experiments.saved import Checkpoint, check_data, describe_classes
+from agmax.experiments.saved import Checkpoint, check_data, check_images, describe_classes
 from agmax.experiments.start import Start, differences, stem
 from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
@@ -53,11 +53,13 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
     config, checkpoint = start.resolved.config, start.checkpoint
     device = devices.choose_device(config.train.device)
     data = builders.splits(config)
-    num_images = len(data.train.labels)
-    total_steps = config.train.epochs * builders.num_steps(config, num_images)
+    total_steps = config.train.epochs * builders.num_steps(config, len(data.train.labels))
+    description = builders.description(config, data.train)
     if checkpoint is not None:
         step = checkpoint.state["step"]
-        check_data(checkpoint, config, data.train.class_names, num_images if start.run else None)
+        check_data(checkpoint, config, data.train.class_names)
+        if start.run is not None:
+            check_images(checkpoint, config, description)
         if start.run is None and step >= total_steps:
             why = f"{checkpoint.path} is after step {step}, the training ends with step {total_steps}"
             raise UsageError("nothing left to train", where="--resume", why=why, remedy="Raise train.epochs")
@@ -88,6 +90,7 @@ def train(start: Start, *, remarks: Sequence[str] = ()) -> Result:
             metrics_log=folder,
             checkpoints=checkpoints,
             report=Board(folder.path / "tensorboard", first_step=first_step),
+            description=description,
         )
         with to_file(folder.path / "train.log"), _record_end(folder):
             about = f"{describe_classes(data.train.class_names)}, on {devices.device_name(device)}"
