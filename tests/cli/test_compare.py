@@ -198,14 +198,6 @@ def test_an_incomplete_run_folder_is_refused(copy: Path, run: Call) -> None:
     (copy / "result.json").write_text(json.dumps(early))
     answer = run("--compare", str(copy))
     assert answer.status == 4 and "run folder is incomplete" in answer.err and "samples_seen" in answer.err
-    for damaged in ("null", '{"top1": 9'):
-        (copy / "result.json").write_text(damaged)
-        answer = run("--compare", str(copy))
-        assert answer.status == 4 and "run folder is incomplete" in answer.err, damaged
-    (copy / "result.json").write_text(json.dumps(early))
-    (copy / "predictions.npz").unlink()
-    answer = run("--compare", str(copy))
-    assert answer.status == 4 and "predictions.npz" in answer.err
 
 
 # --- diff ----------------------------------------------------------------------------------------------------
