@@ -61,11 +61,13 @@ def _incomplete(run: RunFolder, why: str) -> CheckpointError:
 def _predictions(run: RunFolder) -> dict[str, NDArray[Any]]:
     path = run.path / "predictions.npz"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         remedy = f"Remove {run.path / 'result.json'} and --train --resume {run.path}: both are then written again"
-        raise CheckpointError("damaged predictions", where=path, why=str(error), remedy=remedy) from error
+        raise CheckpointError(
+            "damaged predictions", where=path, why=str(error).partition("\n")[0], remedy=remedy
+        ) from error
 
 
 def _record(
