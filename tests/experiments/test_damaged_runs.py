@@ -28,7 +28,7 @@ DAMAGES = {
     "null": b"null",
     "cut short": b'{"top1": 9',
     "not text": b"\xff\xfe\0\x80",
-    "list": b"[]",
+    "list": b"[3]",
     "no keys": b"{}",
     "nested": b"[" * 100_000,
 }

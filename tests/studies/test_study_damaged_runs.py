@@ -11,7 +11,7 @@ from helpers.studies import lines, numbers
 
 Call = Callable[..., Answer]
 
-DAMAGES = [b"", b"null", b'{"top1": 9', b"\xff\xfe\0", b"[]"]
+DAMAGES = [b"", b"null", b'{"top1": 9', b"\xff\xfe\0", b"[3]"]
 
 RUN = Path("runs/tiny-plain/digits-s0")
 
