@@ -48,6 +48,7 @@ def run(*, report: Callable[[str], None]) -> dict[str, Any]:
             metrics_log=RunFolder(folder),
             checkpoints=CheckpointFolder(folder),
             report=lambda row: None,
+            description=builders.description(config, data),
         )
         for parameter in trainer.classifier.parameters():
             parameter.grad = torch.zeros_like(parameter)

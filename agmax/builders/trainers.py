@@ -14,6 +14,7 @@ from agmax.config.schema import Config
 from agmax.core import devices
 from agmax.core.errors import DataError, UsageError
 from agmax.data import sampler
+from agmax.data.fingerprint import fingerprint
 from agmax.data.loader import Loader
 from agmax.data.splits import Dataset, partition, subset
 from agmax.evaluation.predict import Evaluator, predict
@@ -155,8 +156,12 @@ def trainer(
     metrics_log: MetricsLog,
     checkpoints: CheckpointStore,
     report: Callable[[dict[str, Any]], None],
+    description: dict[str, Any],
 ) -> Trainer:
-    """Return the trainer; `classifier` is on `device` already, `report` is called with every row of the metrics log."""
+    """Return the trainer; `classifier` is on `device` already, `report` is called with every row of the metrics log.
+
+    `description` is stored in every checkpoint, in plain types.
+    """
     classifier.autocast = devices.autocast_dtype(config.train.precision, device)
     evaluation_splits = {"validation": data.validation, "test": data.test}
     steps_per_epoch = num_steps(config, len(data.train.labels))
@@ -184,14 +189,15 @@ def trainer(
     evaluators = {
         name: evaluator(config, classifier, split, device) for name, split in evaluation_splits.items() if split
     }
-    store = TrainingStore(metrics_log, checkpoints, report, description(config, data.train))
+    store = TrainingStore(metrics_log, checkpoints, report, description)
     return Trainer(step, loader, plan, evaluators=evaluators, store=store)
 
 
 def description(config: Config, data: Dataset) -> dict[str, Any]:
-    """Return the settings, class names and number of images that every checkpoint stores, in plain types."""
+    """Return what every checkpoint stores of settings and data: class names, number and fingerprint of the images."""
     return {
         "config": config.model_dump(mode="json"),
         "class_names": list(data.class_names),
         "num_images": len(data.labels),
+        "fingerprint": fingerprint(data),
     }

@@ -34,17 +34,30 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def check_state(state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return `state` if it is a checkpoint of this program.
+    """Return the state of a checkpoint of this program; one of an earlier version has the entries of this version.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: it is no checkpoint of this program, or of a later version.
     """
     if state.get("format") != FORMAT:
         raise CheckpointError("not a checkpoint of this program", where=path)
-    if state.get("version") != VERSION:
-        why = f"format version {state.get('version')}, this program reads {VERSION}"
-        raise CheckpointError("checkpoint of another version", where=path, why=why)
+    version = state.get("version")
+    if not (isinstance(version, int) and 1 <= version <= VERSION):
+        why = f"format version {version}, this program reads 1 to {VERSION}"
+        remedy = "Update this program, or use the release that wrote the file"
+        raise CheckpointError("checkpoint of another version", where=path, why=why[:200], remedy=remedy)
+    for earlier in range(version, VERSION):
+        state = {**UPGRADES[earlier](state), "version": earlier + 1}
     return state
+
+
+def _from_version_1(state: dict[str, Any]) -> dict[str, Any]:
+    """Add the fingerprint of the data set, which version 1 does not have."""
+    return {**state, "fingerprint": None}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1}
+"""For each earlier version: make the entries of the next one."""
 
 
 @contextmanager

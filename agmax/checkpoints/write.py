@@ -9,7 +9,9 @@ import torch
 
 from agmax.core.storage import atomic_file
 
-FORMAT, VERSION = "agmax checkpoint", 1
+FORMAT, VERSION = "agmax checkpoint", 2
+"""A change of the entries of a checkpoint needs a new version, and a function in read.UPGRADES for the one before."""
+
 PIECE = 2**20
 """Number of bytes that are copied at a time."""
 

@@ -4,12 +4,16 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from types import NoneType
 from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
 from agmax.evaluation.metrics import METRICS, computed_metrics
 from agmax.evaluation.predict import Predictions
+
+STANDARD = ("top1", "top5", "nll", "ece")
+"""The metrics that every result has."""
 
 FLOAT16_RANGE = (-65504.0, 65504.0)
 
@@ -67,9 +71,9 @@ class Metrics:
         """Return the result of a mapping from `to_dict`; unknown keys are metrics.
 
         Raises:
-            ValueError: keys are missing.
+            ValueError: keys are missing, or a standard metric is not a number.
         """
-        names = {each.name for each in fields(cls)}
+        names = {each.name for each in fields(cls)} - {"values", "robustness", "published"}
         values: dict[str, Any] = {"values": {}, "robustness": {}, "published": {}}
         for key, value in mapping.items():
             if key in names:
@@ -78,6 +82,8 @@ class Metrics:
                 kind = "robustness" if key in ROBUSTNESS else "published" if key in PUBLISHED else "values"
                 values[kind][key] = value
         missing = [each.name for each in fields(cls) if each.name not in values and each.default_factory is MISSING]
+        metrics = values["values"]
+        missing += [name for name in STANDARD if not isinstance(metrics.get(name, ""), int | float | NoneType)]
         if missing:
             raise ValueError(f"{', '.join(missing)} missing")
         return cls(**values)

@@ -12,6 +12,8 @@ from typing import Any
 
 from agmax.core import locks, storage
 from agmax.core.errors import BusyError, CheckpointError, OutputError
+from agmax.core.logs import log
+from agmax.experiments.results import Result
 
 
 class RunFolder:
@@ -28,8 +30,14 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Return whether the training is finished."""
-        return (self.path / "result.json").is_file()
+        """Return whether the training is finished: a damaged result.json does not count."""
+        return self.result() is not None
+
+    @property
+    def has_epochs(self) -> bool:
+        """Return whether an epoch has ended here, so that there must have been a checkpoint."""
+        is_measured = self.metrics_path.is_file() and self.metrics_path.stat().st_size > 0
+        return is_measured or (self.path / "result.json").exists()
 
     @property
     def is_empty(self) -> bool:
@@ -91,28 +99,36 @@ class RunFolder:
         """Write a value as a JSON file atomically."""
         self.write_text(name, json.dumps(value, indent=1, ensure_ascii=True) + "\n")
 
-    def read_json(self, name: str) -> Any:
-        """Return the value of a JSON file, None if the file does not exist."""
-        path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Return the mapping in a JSON file, None if the file is missing or damaged."""
+        try:
+            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def result(self) -> Result | None:
+        """Return the result of the finished training, None if result.json is missing or damaged."""
+        try:
+            return Result.from_dict(self.read_json("result.json") or {})
+        except ValueError:
+            return None
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl up to the first damaged line, such as one that a kill has cut short."""
+        """Return the rows of metrics.jsonl, one a step, without damaged lines such as one cut short by a kill."""
+        rows = {row["step"]: row for row in map(_parse_row, self._lines()) if row is not None}
+        return [rows[step] for step in sorted(rows)]
+
+    def _lines(self) -> list[str]:
         if not self.metrics_path.is_file():
             return []
-        rows = []
-        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                break
-            rows.append(row)
-        return rows
+        return self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def drop_rows_after(self, step: int) -> None:
-        """Drop the rows of later steps, which will be trained again."""
+        """Drop damaged lines, with a warning, and the rows of later steps, which will be trained again."""
+        num_damaged = sum(_parse_row(line) is None for line in self._lines())
+        if num_damaged:
+            log.warning("warning: %s: %d damaged lines are dropped", self.metrics_path, num_damaged)
         rows = [row for row in self.rows() if row["step"] <= step]
         self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -132,6 +148,17 @@ class RunFolder:
         row = max((row for row in rows if key in row), key=lambda row: _metric_value(row, key))
         chosen_on = "validation" if key.startswith("validation") else "best_on_test (as the papers do)"
         return {"chosen_on": chosen_on, "epoch": row["epoch"], key: row[key], "test_top1": row.get("test_top1")}
+
+
+def _parse_row(line: str) -> dict[str, Any] | None:
+    """Return the row of a line of metrics.jsonl, None for a damaged line."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    kinds = {"epoch": int, "step": int, "timing": dict}
+    is_whole = isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in kinds.items())
+    return row if is_whole else None
 
 
 def run_folder_of(checkpoint: Path) -> str | None:

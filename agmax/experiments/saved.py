@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ KINDS: dict[str, Any] = {
     "step": int,
     "class_names": (list, NoneType),
     "num_images": (int, NoneType),
+    "fingerprint": (dict, NoneType),
     "optimizer": (dict, NoneType),
     "plateau": (list, tuple),
     "sums": dict,
@@ -162,18 +163,30 @@ def check_classes(config: Config, class_names: Sequence[str], *, known: Sequence
     log.info("note: classes are matched by their index: the data set has %s, the weights %s", data, weights)
 
 
-def check_data(
-    checkpoint: Checkpoint, config: Config, class_names: Sequence[str], num_images: int | None = None
-) -> None:
-    """Compare classes and, if given, the number of training images with those of a checkpoint's training.
+def check_data(checkpoint: Checkpoint, config: Config, class_names: Sequence[str]) -> None:
+    """Compare the classes of the data with those of a checkpoint's training.
 
     Raises:
-        DataError: the data set is the same and its classes differ, or the number of images differs.
+        DataError: the data set is the same and its classes differ.
     """
-    state = checkpoint.state
-    check_classes(config, class_names, known=state["class_names"], dataset=checkpoint.config.dataset.name)
-    if num_images not in (None, state["num_images"]):
-        why = f"{num_images} training images, {state['num_images']} at the start of the run"
+    known = checkpoint.state["class_names"]
+    check_classes(config, class_names, known=known, dataset=checkpoint.config.dataset.name)
+
+
+def check_images(checkpoint: Checkpoint, config: Config, description: Mapping[str, Any]) -> None:
+    """Compare the training images, of which `description` has number and fingerprint, with those of a checkpoint.
+
+    Raises:
+        DataError: they differ.
+    """
+    state, why = checkpoint.state, ""
+    if description["num_images"] != state["num_images"]:
+        why = f"{description['num_images']} training images, {state['num_images']} at the start of the run"
+    elif state["fingerprint"] is not None:  # version 1 has none
+        old, new = state["fingerprint"], description["fingerprint"]
+        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        why = f"other {' and '.join(changed)} of the training images than at the start of the run" if changed else ""
+    if why:
         remedy = "Restore them, or start a new run from the weights: --resume with the path of a checkpoint"
         raise DataError("the data set has changed", where=config.dataset.root, why=why, remedy=remedy)
 
@@ -212,6 +225,7 @@ def _from_agmax(state: dict[str, Any], path: Path) -> tuple[dict[str, Any], Conf
         "config": config.model_dump(mode="json"),
         "class_names": None,
         "num_images": None,
+        "fingerprint": None,
         "model": contents.weights,
         "step": 0,
         "optimizer": None,

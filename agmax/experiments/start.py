@@ -1,7 +1,7 @@
 """Find the start of a training or an evaluation: its weights and, for --resume, the run folder to continue."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +81,8 @@ def find_start(request: ConfigRequest, *, or_new: bool = False) -> Iterator[Star
                     run = _empty_run(resolved.config)
                 if run is not None:
                     locks.enter_context(run.lock())
+                    if not run.is_finished:
+                        _check_files(run)
                     fallback_dir = resolved.config.train.fallback_dir
                     start = Start(resolved, None if run.is_finished else _newest_checkpoint(run, fallback_dir), run)
         if start.run is None and (unfinished := find_unfinished(start.resolved.config)):
@@ -103,12 +105,33 @@ def _start_from(request: ConfigRequest, locks: ExitStack) -> Start:
         resolved, old_config = _prepare(_resolve_for_training(checkpoint, request)), checkpoint.config
     ignore = (*IRRELEVANT_SETTINGS, *EVALUATION_SETTINGS)
     if run is None or old_config is None or differences(old_config, resolved.config, ignore=ignore):
+        if checkpoint is None and run is not None:
+            _check_files(run)
         return Start(resolved, checkpoint)  # a new run from these weights; nothing is written to the old folder
     locks.enter_context(run.lock())
     paths = CheckpointFolder(run.checkpoints).list_checkpoints()
     if paths and (checkpoint is None or paths[-1] != checkpoint.path):  # another process has trained in the meantime
         checkpoint = _newest_checkpoint(run, resolved.config.train.fallback_dir)
+    if not run.is_finished:
+        _check_files(run)
     return Start(resolved, checkpoint, run)
+
+
+def _check_files(run: RunFolder) -> None:
+    """Warn if the result of a run is damaged, and check that a run with results of epochs has a checkpoint.
+
+    Without this check, the run would be trained again from its first step, over its own files.
+
+    Raises:
+        CheckpointError: it has none.
+    """
+    damaged = "" if run.is_finished or not (run.path / "result.json").exists() else str(run.path / "result.json")
+    if damaged:
+        log.warning("warning: %s is damaged, the run counts as unfinished", damaged)
+    if run.has_epochs and not CheckpointFolder(run.checkpoints).list_checkpoints():
+        why = f"and {damaged} is damaged" if damaged else "its epochs are in metrics.jsonl"
+        remedy = "Restore the checkpoints, or leave --resume out to start a new run"
+        raise CheckpointError("no checkpoint left", where=run.checkpoints, why=why, remedy=remedy)
 
 
 def _resolve_for_training(checkpoint: Checkpoint, request: ConfigRequest) -> Resolved:
@@ -203,11 +226,18 @@ def find_unfinished(config: Config) -> Path | None:
 
 
 def settings_of(run: RunFolder) -> Config | None:
-    """Return the settings of a run folder, None if its config.yaml is missing or not valid in this release."""
+    """Return the settings of a run folder, those of its newest checkpoint if its config.yaml is damaged.
+
+    None if it has no config.yaml, or the settings are not valid in this release.
+    """
+    path = run.path / "config.yaml"
     try:
-        return resolve.resolve(str(run.path / "config.yaml")).config
+        return resolve.resolve(str(path)).config
     except UsageError:
-        return None
+        with suppress(CheckpointError):
+            checkpoint = newest(run.checkpoints) if path.is_file() else None
+            return checkpoint.config if checkpoint else None
+    return None
 
 
 def differences(old: Config, new: Config, *, ignore: tuple[str, ...] = IRRELEVANT_SETTINGS) -> list[str]:

@@ -14,9 +14,10 @@ from agmax import builders
 from agmax.builders import Splits
 from agmax.checkpoints.write import copy_checkpoint
 from agmax.config import resolve
+from agmax.config.reader import parse_yaml, read_yaml
 from agmax.config.schema import Config
 from agmax.core import devices
-from agmax.core.errors import AgmaxError, BusyError, CheckpointError, OutputError, UsageError
+from agmax.core.errors import AgmaxError, BusyError, OutputError, UsageError
 from agmax.core.logs import log, to_file
 from agmax.core.signals import Stopped
 from agmax.core.storage import append, atomic_file
@@ -25,7 +26,7 @@ from agmax.experiments.environment import environment
 from agmax.experiments.evaluate import measure
 from agmax.experiments.results import Result
 from agmax.experiments.run_folder import RunFolder, run_folder_of
-from agmax.experiments.saved import Checkpoint, check_data, describe_classes
+from agmax.experiments.saved import Checkpoint, check_data, check_images, describe_classes
 from agmax.experiments.start import Start, differences, stem
 from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
@@ -49,16 +50,19 @@ def train(start: Start, *, remarks: Sequence[str] = (), began: float | None = No
         ResourceError: there is no such device, or its memory is full.
         Stopped: a stop signal arrived, or the time limit is over; the state of the training is saved.
     """
-    if start.run is not None and start.run.is_finished:
-        return _finished_result(start.run)
+    if start.run is not None and (result := start.run.result()) is not None:
+        log.info("%s is finished: %s", start.run.path, results.format_lines(result)[0])
+        return result
     config, checkpoint = start.resolved.config, start.checkpoint
     device = devices.choose_device(config.train.device)
     data = builders.splits(config)
-    num_images = len(data.train.labels)
-    total_steps = config.train.epochs * builders.num_steps(config, num_images)
+    total_steps = config.train.epochs * builders.num_steps(config, len(data.train.labels))
+    description = builders.description(config, data.train)
     if checkpoint is not None:
         step = checkpoint.state["step"]
-        check_data(checkpoint, config, data.train.class_names, num_images if start.run else None)
+        check_data(checkpoint, config, data.train.class_names)
+        if start.run is not None:
+            check_images(checkpoint, config, description)
         if start.run is None and step >= total_steps:
             why = f"{checkpoint.path} is after step {step}, the training ends with step {total_steps}"
             raise UsageError("nothing left to train", where="--resume", why=why, remedy="Raise train.epochs")
@@ -72,8 +76,9 @@ def train(start: Start, *, remarks: Sequence[str] = (), began: float | None = No
     loader = builders.training_loader(config, data.train, device)
     with ExitStack() as locks:
         folder = start.run or _create_locked(config, locks)
-        if folder.is_empty:
-            folder.write_text("config.yaml", resolve.as_yaml(start.resolved))
+        settings = resolve.as_yaml(start.resolved)
+        if folder.is_empty or _is_damaged(folder.path / "config.yaml", settings):
+            folder.write_text("config.yaml", settings)
         steps_per_epoch, keep_every_epochs = total_steps // config.train.epochs, config.train.keep_every_epochs
         checkpoints = CheckpointFolder(
             folder.checkpoints,
@@ -90,15 +95,16 @@ def train(start: Start, *, remarks: Sequence[str] = (), began: float | None = No
             metrics_log=folder,
             checkpoints=checkpoints,
             report=Board(folder.path / "tensorboard", first_step=first_step),
+            description=description,
         )
         with to_file(folder.path / "train.log"), _record_end(folder):
             about = f"{describe_classes(data.train.class_names)}, on {devices.device_name(device)}"
             _log_start([*remarks, *start.resolved.notes], config, trainer, folder, about)
             checkpoints.check_space(trainer.checkpoint_bytes)
-            if checkpoint is not None and start.run is None:
-                _copy_history(checkpoint, folder, config)
             if checkpoint is not None:
                 _restore(trainer, checkpoint, config, is_same_run=start.run is not None)
+                if start.run is None:
+                    _copy_history(checkpoint, folder, config)
             if start.run is not None:
                 folder.drop_rows_after(trainer.step)
             _record_environment(folder, environment(**devices.machine(device, trainer.classifier.autocast)))
@@ -114,6 +120,14 @@ def _create_locked(config: Config, locks: ExitStack) -> RunFolder:
         with suppress(BusyError):  # another process continues the empty folder already
             locks.enter_context(folder.lock())
             return folder
+
+
+def _is_damaged(path: Path, settings: str) -> bool:
+    """Return whether a configuration lacks a section of `settings`, or cannot be read."""
+    try:
+        return read_yaml(path).mapping.keys() != parse_yaml(settings, str(path)).mapping.keys()
+    except UsageError:
+        return True
 
 
 @contextmanager
@@ -139,22 +153,6 @@ def _record_end(folder: RunFolder) -> Iterator[None]:
             raise Stopped(error.signal_number, text) from error
         raise
     folder.write_json("state.json", {"state": "finished", **process})
-
-
-def _finished_result(run: RunFolder) -> Result:
-    """Return the result of a finished run.
-
-    Raises:
-        CheckpointError: result.json is damaged or incomplete.
-    """
-    try:
-        result = Result.from_dict(run.read_json("result.json"))
-    except (AttributeError, TypeError, ValueError) as error:
-        remedy = "Restore it, or remove it and --resume the run: its last checkpoint is then evaluated again"
-        path = run.path / "result.json"
-        raise CheckpointError("incomplete result", where=path, why=str(error), remedy=remedy) from error
-    log.info("%s is finished: %s top1 %.2f %%", run.path, result.split, result.top1)
-    return result
 
 
 def _log_start(notes: Sequence[str], config: Config, trainer: Trainer, folder: RunFolder, about: str) -> None:
@@ -220,12 +218,9 @@ def _copy_history(checkpoint: Checkpoint, folder: RunFolder, config: Config) -> 
 
 def _record_environment(folder: RunFolder, environment: dict[str, Any]) -> None:
     """Write environment.json; for a continued run, warn about changes that change the bits of its results."""
-    try:
-        old = folder.read_json("environment.json") or environment
-        old = old if isinstance(old, dict) else environment
-    except ValueError:
+    old = folder.read_json("environment.json") or environment
+    if old is environment and (folder.path / "environment.json").exists():
         log.warning("warning: environment.json is damaged, and is written again")
-        old = environment
     for key in (*VERSIONS, *devices.BIT_EXACT_KEYS):
         if old.get(key) != environment[key]:
             log.warning("warning: not bit-exact: %s was %s, is %s", key, old.get(key), environment[key])

@@ -33,18 +33,15 @@ def compare_runs(texts: Sequence[str], runs_dir: str) -> tuple[Analysis, Path]:
 
     Raises:
         UsageError: two runs of a variant have the same seed, or a run has no test metrics.
-        CheckpointError: a run does not exist, is not finished or lacks a file.
+        CheckpointError: a run does not exist or is not finished, or a file of it is missing or damaged.
     """
     variants: list[VariantRuns] = []
     runs = [_finished_run(text, runs_dir) for text in texts]
     for run in runs:
         config = start.settings_of(run)
-        assert config is not None, "a finished run has a configuration"
-        try:
-            record = records.record_of_run(run)
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            remedy = "Restore it, or train again: runs of early releases lack some files"
-            raise CheckpointError("run folder is incomplete", where=run.path, why=str(error), remedy=remedy) from error
+        if config is None:
+            raise _without_settings(run)
+        record = records.record_of_run(run)
         if "test" not in record["metrics"]:
             why = "it was trained with evaluation.test=false"
             raise UsageError("run without test metrics", where=run.path, why=why, remedy="Leave it out")
@@ -76,10 +73,16 @@ def _finished_run(text: str, runs_dir: str) -> RunFolder:
     path = _find_run(text, runs_dir)
     run = RunFolder(path)
     if not run.is_finished:
-        why = "it has no result.json"
+        why = "its result.json is damaged" if (path / "result.json").exists() else "it has no result.json"
         remedy = "Give finished run folders; --train --resume finishes one"
         raise CheckpointError("not a finished run", where=path, why=why, remedy=remedy)
     return run
+
+
+def _without_settings(run: RunFolder) -> CheckpointError:
+    path = run.path / "config.yaml"
+    why = f"{path} is damaged or of another release" if path.is_file() else "it has no config.yaml"
+    return CheckpointError("not a run folder", where=run.path, why=why)
 
 
 def _find_run(text: str, runs_dir: str) -> Path:
@@ -143,7 +146,10 @@ def _read_side(text: str, runs_dir: str) -> Side:
     if config is None and is_name:
         return Side(text, resolve.resolve(text).config, {})
     if config is None:
-        raise CheckpointError("not a run folder", where=run.path, why="it has no config.yaml")
+        raise _without_settings(run)
     result = run.read_json("result.json") or {}
+    if not result and (run.path / "result.json").exists():
+        remedy = f"--train --resume {run.path} writes it again"
+        raise CheckpointError("damaged result", where=run.path / "result.json", remedy=remedy)
     shown = (*computed_metrics(), "epochs", "seconds")
     return Side(text, config, {name: result[name] for name in shown if name in result})

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agmax.core import locks, storage
-from agmax.core.errors import DataError
+from agmax.core.errors import CheckpointError, DataError
 from agmax.evaluation.metrics import METRICS, add_complements
 from agmax.experiments.run_folder import RunFolder
 
@@ -31,12 +33,49 @@ def record_of_run(run: RunFolder) -> Record:
     Keys: seed, config, split, metrics (of every split: METRICS), best (the two protocols that choose an epoch),
     curves (values at epochs), epochs, steps, samples_seen, num_training_images, code, seconds, environment. With a test
     split: num_test_images, labels (checksum), right (packed bits: is each test image classified correctly?). Where it
-    was measured: robustness (top1 `at` occluded fractions in percent, and `at` offsets in pixels).
+    was measured: robustness (top1 `at` occluded fractions in percent, and `at` offsets in pixels). If
+    environment.json is damaged, code and environment are None.
+
+    Raises:
+        CheckpointError: another file is damaged or incomplete.
     """
-    result, environment = run.read_json("result.json"), run.read_json("environment.json")
-    with np.load(run.path / "predictions.npz", allow_pickle=False) as arrays:
-        predictions = dict(arrays)
+    result, environment = run.read_json("result.json"), run.read_json("environment.json") or {}
+    if result is None:
+        raise _incomplete(run, "result.json is damaged")
+    predictions = _predictions(run)
     rows = run.rows()
+    epochs = [row["epoch"] for row in rows]
+    try:
+        if not rows or rows[-1]["step"] != result["steps"] or epochs != list(range(epochs[0], epochs[-1] + 1)):
+            raise _incomplete(run, "metrics.jsonl does not have a row of every epoch")
+        return _record(result, environment, predictions, rows)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise _incomplete(run, f"{type(error).__name__}: {error}") from error
+
+
+def _incomplete(run: RunFolder, why: str) -> CheckpointError:
+    remedy = "Restore the file, or train again: runs of early releases lack some files"
+    return CheckpointError("run folder is incomplete", where=run.path, why=why, remedy=remedy)
+
+
+def _predictions(run: RunFolder) -> dict[str, NDArray[Any]]:
+    path = run.path / "predictions.npz"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        remedy = f"Remove {run.path / 'result.json'} and --train --resume {run.path}: both are then written again"
+        raise CheckpointError(
+            "damaged predictions", where=path, why=str(error).partition("\n")[0], remedy=remedy
+        ) from error
+
+
+def _record(
+    result: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    predictions: Mapping[str, NDArray[Any]],
+    rows: list[dict[str, Any]],
+) -> Record:
     record: Record = {
         "seed": result["seed"],
         "config": result["config"],

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from agmax.config import names, resolve
 from agmax.core import locks, storage
-from agmax.core.errors import AgmaxError, ResourceError
+from agmax.core.errors import AgmaxError, CheckpointError, ResourceError
 from agmax.core.logs import log
 from agmax.experiments import start
 from agmax.experiments.run_folder import RunFolder, find_runs
@@ -76,7 +76,11 @@ def run_all(
         with closing(_train_all(waiting, folder, jobs=jobs, gpus=gpus, fresh=fresh, imports=imports)) as outcomes:
             for outcome in outcomes:
                 if outcome.run is not None:
-                    done(outcome)
+                    try:
+                        done(outcome)
+                    except CheckpointError as error:  # a file of the run is damaged
+                        failed.append(RunOutcome(outcome.planned, None, str(error), error.exit_code))
+                        log.info("failed: %s: %s", outcome.planned.title, error)
                 elif outcome.exit_code == 0:
                     elsewhere.append(outcome.planned)
                 else:
@@ -180,7 +184,7 @@ def _train(
         if lock is None:
             return RunOutcome(planned, None, "another process trains it", 0)
         existing = next(iter(_find_runs(planned, fresh=fresh)), None)
-        if existing is not None and existing.read_json("result.json") is not None:
+        if existing is not None and existing.is_finished:
             return RunOutcome(planned, existing, "", 0)
         config = folder / "runs" / f"{planned.key}.yaml"
         log_file = config.with_suffix(".log")

@@ -24,6 +24,7 @@ from agmax.config.resolve import Setting, resolve
 from agmax.core import storage
 from agmax.core.errors import CheckpointError, OutputError
 from agmax.core.storage import sweep
+from agmax.experiments.saved import KINDS
 from agmax.experiments.saved import load as load_saved
 from agmax.training.checkpoint_folder import CheckpointFolder
 from helpers import killed
@@ -37,7 +38,7 @@ def test_a_saved_checkpoint_can_be_loaded(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", state())
     loaded = load(tmp_path / "a.pth")
     assert torch.equal(loaded.pop("model")["weight"], state()["model"]["weight"])
-    assert loaded == {"format": "agmax checkpoint", "version": 1, "step": 3, "sums": {"loss": 0.1}, "names": ["a", "b"]}
+    assert loaded == {"format": "agmax checkpoint", "version": 2, "step": 3, "sums": {"loss": 0.1}, "names": ["a", "b"]}
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
@@ -124,12 +125,12 @@ def test_tensors_without_enough_values_or_of_other_layouts_are_refused(tmp_path:
 def test_a_checkpoint_without_settings_is_named(tmp_path: Path) -> None:
     for content, why in (
         ({}, "class_names, config, .* missing"),
-        ({"config": {"modle": 1}}, "class_names, model, .* missing"),
+        ({"config": {"modle": 1}}, "class_names, fingerprint, model, .* missing"),
     ):
         save_checkpoint(tmp_path / "a.pth", content)
         with pytest.raises(CheckpointError, match=why):
             _ = load_saved(tmp_path / "a.pth").config
-    whole = dict.fromkeys(("model", "step", "class_names", "num_images", "optimizer", "plateau", "sums"))
+    whole = dict.fromkeys(["model", *KINDS])
     save_checkpoint(tmp_path / "a.pth", {"config": {"modle": 1}, **whole})
     message = "its settings belong to another release or to parts that are not registered: unknown key modle"
     with pytest.raises(CheckpointError, match=message):

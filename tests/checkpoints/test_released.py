@@ -345,7 +345,7 @@ def test_a_checkpoint_with_invalid_entries_is_refused(
     config = builders.with_num_classes(config, lambda: builders.split(config, "train"))
     weights = builders.model(config).state_dict()
     kept = {"config": config.model_dump(mode="json"), "model": weights, "step": 3, "class_names": None}
-    kept |= {"num_images": None, "optimizer": None, "plateau": [], "sums": {}}
+    kept |= {"num_images": None, "fingerprint": None, "optimizer": None, "plateau": [], "sums": {}}
     save_checkpoint(tmp_path / "a.pth", kept)
     assert run("--eval", "--resume=a.pth").status == 0
     save_checkpoint(tmp_path / "a.pth", kept | change)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agmax.cli.commands import compare as compare_command
@@ -192,20 +193,62 @@ def test_a_run_that_was_not_tested_is_refused(runs: Call) -> None:
     assert answer.status == 2 and "evaluation.test=false" in answer.err
 
 
-def test_an_incomplete_run_folder_is_refused(copy: Path, run: Call) -> None:
+def test_an_incomplete_result_is_refused(copy: Path, run: Call) -> None:
     early = result(str(copy))
     del early["samples_seen"]
     (copy / "result.json").write_text(json.dumps(early))
     answer = run("--compare", str(copy))
-    assert answer.status == 4 and "run folder is incomplete" in answer.err and "samples_seen" in answer.err
-    for damaged in ("null", '{"top1": 9'):
-        (copy / "result.json").write_text(damaged)
+    assert answer.status == 4 and "its result.json is damaged. Give finished run folders" in answer.err
+
+
+@pytest.mark.parametrize("damaged", [b"", b"null", b'{"top1": 9', b"\xff\xfe\0", b"PK\x03\x04 cut", None])
+@pytest.mark.parametrize(
+    ("name", "said_by_compare", "said_by_diff"),
+    [
+        ("result.json", "error: not a finished run (", "error: damaged result ("),
+        ("predictions.npz", "error: damaged predictions (", ""),
+        ("metrics.jsonl", "metrics.jsonl does not have a row of every epoch", ""),
+        ("environment.json", "", ""),
+        ("config.yaml", "", ""),
+        ("state.json", "", ""),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_in_one_line_or_not_needed(
+    copy: Path, run: Call, unreported: None, name: str, damaged: bytes | None, said_by_compare: str, said_by_diff: str
+) -> None:
+    (copy / name).unlink()
+    if damaged is not None:
+        (copy / name).write_bytes(damaged)
+    elif name == "config.yaml":
+        said_by_compare = said_by_diff = "it has no config.yaml"
+    elif name == "result.json":
+        said_by_diff = ""  # an unfinished run has settings
+    for words, said in ((("--compare", str(copy)), said_by_compare), (("--diff", str(copy), STANDARD), said_by_diff)):
+        answer = run(*words)
+        assert answer.status == (4 if said else 0), answer.err
+        assert said in answer.err and "Traceback" not in answer.err
+        assert not said or (answer.err.count("\n") == 1 and answer.out == "" and str(copy) in answer.err)
+
+
+def test_rows_of_some_epochs_are_not_compared(copy: Path, run: Call) -> None:
+    (row,) = (json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines())
+    for rows in ([row | {"epoch": 1, "step": 1}, row | {"epoch": 3}], [row | {"step": 1}]):
+        (copy / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
         answer = run("--compare", str(copy))
-        assert answer.status == 4 and "run folder is incomplete" in answer.err, damaged
-    (copy / "result.json").write_text(json.dumps(early))
-    (copy / "predictions.npz").unlink()
+        assert answer.status == 4 and "metrics.jsonl does not have a row of every epoch" in answer.err
+
+
+def test_predictions_with_a_wrong_byte_or_without_an_array_are_refused(copy: Path, run: Call) -> None:
+    path = copy / "predictions.npz"
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 3] ^= 255
+    path.write_bytes(damaged)
     answer = run("--compare", str(copy))
-    assert answer.status == 4 and "predictions.npz" in answer.err
+    assert answer.status == 4 and "error: damaged predictions (" in answer.err
+    assert f"--train --resume {copy}: both are then written again" in answer.err
+    np.savez(path, test_labels=np.zeros(3))
+    answer = run("--compare", str(copy))
+    assert answer.status == 4 and "run folder is incomplete" in answer.err and "test_predicted" in answer.err
 
 
 # --- diff ----------------------------------------------------------------------------------------------------

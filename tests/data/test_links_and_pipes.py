@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_no_gap(tmp_path: Path, mon
 
     def refuse(path: str) -> object:
         if "locked" in str(path):
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", path)
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)

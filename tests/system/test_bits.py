@@ -70,6 +70,7 @@ def trained(config: Config) -> dict[str, str]:
         metrics_log=unused,
         checkpoints=unused,
         report=unused,
+        description={},
     )
     trainer.make_step.model.train()
     for sample in samples(config):
