@@ -102,6 +102,7 @@ def test_the_saving_of_a_checkpoint_is_timed_and_leaves_nothing(run: Run, monkey
     assert answer.json["bytes"] > 600_000 and "1 MiB saved in 0." in answer.err
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # timm leaves its files open
 def test_both_evaluations_see_the_same_images_and_measure_the_same() -> None:
     config = resolve("ResNet8", dataset="imagenet", settings=[]).config
     config = config.model_copy(update={"train": config.train.model_copy(update={"num_workers": 0})})

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from agmax.experiments import source_hash
 from helpers.command import Answer
 from helpers.docs import blocks, commands
-from helpers.places import REPOSITORY
+from helpers.processes import run_code
 
 Run = Callable[..., Answer]
 
@@ -193,11 +192,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, str, str]"
     (folder / "page").mkdir()
     (folder / "page" / "mine.py").write_text(first)
     (folder / "three.py").write_text(second)
-    environment = {"PYTHONPATH": str(REPOSITORY)}
     (command,) = commands(with_import=True)  # of the page
     use_page = f"WORDS = {shlex.split(command)[2:]}{USE_PAGE}"
     done, *others = (
-        subprocess.run([sys.executable, "-c", code], cwd=place, env=environment, capture_output=True, text=True)
+        run_code(code, folder=place)
         for code, place in ((USE, folder), (use_page, folder / "page"), (USE_THREE, folder))
     )
     for each in (done, *others):

@@ -3,8 +3,6 @@
 import os
 import resource
 import stat
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +23,7 @@ from agmax.core.storage import (
     write_file,
 )
 from helpers.files import names
-from helpers.places import REPOSITORY, skip_or_fail
+from helpers.processes import run_code
 from helpers.training import tree
 
 # --- paths that must not be replaced ---------------------------------------------------------------------------------
@@ -214,7 +212,7 @@ def test_a_torch_error_without_a_cause_is_reported_as_a_full_disk_if_the_disk_is
 
 
 IN_SMALL = """
-import sys
+import subprocess
 from pathlib import Path
 import torch
 from agmax.checkpoints.write import save_checkpoint
@@ -225,6 +223,8 @@ def print_error(write, *arguments, **keywords):
         write(*arguments, **keywords)
     except OutputError as error:
         print(error)
+mounts = "mount -t tmpfs -o size=1m small small && mount -t tmpfs -o ro sealed sealed"
+subprocess.run(mounts, shell=True, check=True)
 path = Path("small/a.pth")
 save_checkpoint(path, {"weights": torch.zeros(10)})
 before = path.read_bytes()
@@ -239,18 +239,9 @@ print_error(write_file, Path("sealed/a"), "new")
 
 
 def test_a_full_disk_and_a_read_only_one_are_reported_as_such(tmp_path: Path) -> None:
-    if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0:
-        skip_or_fail("needs user namespaces")
     (tmp_path / "small").mkdir()
     (tmp_path / "sealed").mkdir()
-    script = 'mount -t tmpfs -o size=1m small small && mount -t tmpfs -o ro sealed sealed && exec "$@"'
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script, "sh", sys.executable, "-c", IN_SMALL],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    done = run_code(IN_SMALL, folder=tmp_path, mounts=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 6

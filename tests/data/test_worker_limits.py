@@ -4,8 +4,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +17,7 @@ from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
 from helpers.command import Answer
 from helpers.images import write_tree
-from helpers.places import REPOSITORY, skip_or_fail
-from helpers.processes import Process, steps_of
+from helpers.processes import Process, run_code, steps_of
 from helpers.training import assert_same_weights, loss_log
 
 Run = Callable[..., Answer]
@@ -46,20 +43,10 @@ def images(tmp_path: Path) -> Path:
     return write_tree(tmp_path / "data", ["a", "b"], {"train": 4, "val": 1}, size=(12, 12))
 
 
-def program(script: str, *words: str, folder: Path, prefix: tuple[str, ...] = (), **environment: str) -> Any:
-    """Run Python with a script in a process of its own."""
-    return subprocess.run(
-        [*prefix, sys.executable, "-c", script, *words],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-
-
 TRAIN_THEN_READ_ONLY = """
 import subprocess, sys
 from main import main
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/dev/shm"], check=True)
 trained = main(sys.argv[1:])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/dev/shm"], check=True)
 sys.exit(trained or main(["--eval", "--resume", "runs/ResNet8-standard-agmax/folder-s0", "train.num_workers=2"]))
@@ -68,15 +55,8 @@ sys.exit(trained or main(["--eval", "--resume", "runs/ResNet8-standard-agmax/fol
 
 def test_neither_a_small_nor_a_read_only_dev_shm_hinders_workers(images: Path) -> None:
     """A batch of eight images in two views of 160 pixels has 1.2 MB, and each worker has room for two."""
-    if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0:
-        skip_or_fail("needs user namespaces")
-    done = program(
-        TRAIN_THEN_READ_ONLY,
-        *WORDS,
-        *("dataset.image_size=160", "train.batch_size=8", "train.epochs=1"),
-        folder=images.parent,
-        prefix=("unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"),
-    )
+    words = (*WORDS, "dataset.image_size=160", "train.batch_size=8", "train.epochs=1")
+    done = run_code(TRAIN_THEN_READ_ONLY, *words, folder=images.parent, mounts=True)
     assert done.returncode == 0, done.stderr
     assert "test of folder, 2 images: top1" in done.stderr.splitlines()[-1]
 
@@ -94,9 +74,8 @@ def test_few_open_files_are_enough_or_are_one_line_and_a_long_tmpdir_does_not_ma
     place = images.parent / "long".ljust(100, "g")
     place.mkdir()
     limits = "40,24,12"
-    done = program(
-        WITH_FEWER_AND_FEWER_FILES, limits, *WORDS, "train.epochs=1", folder=images.parent, TMPDIR=str(place)
-    )
+    words = (limits, *WORDS, "train.epochs=1")
+    done = run_code(WITH_FEWER_AND_FEWER_FILES, *words, folder=images.parent, TMPDIR=str(place))
     assert done.stdout.splitlines() == ["40 0", "24 8", "12 8"], done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert (

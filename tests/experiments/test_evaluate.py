@@ -1,9 +1,6 @@
 """--eval: which checkpoint and images it uses, and what it writes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from agmax.experiments.run_folder import find
 from agmax.experiments.start import find_weights
 from agmax.models import backbones
 from helpers.images import write_tree
-from helpers.places import REPOSITORY, skip_or_fail
+from helpers.processes import run_code
 from helpers.training import TINY, Run, rows, train
 
 
@@ -53,8 +50,9 @@ def test_evaluation_writes_nothing_and_needs_no_training_images(run: Run, tmp_pa
 
 
 EVALUATE_THEN_TRAIN = """
-import sys
+import subprocess, sys
 from main import main
+subprocess.run("mount --bind runs runs && mount -o remount,ro,bind runs", shell=True, check=True)
 evaluated = main(["--eval", "--resume", sys.argv[1], "--json"])
 sys.exit(evaluated or main(["--config=ResNet8-standard", "--train", "--dataset=digits"]))
 """
@@ -62,17 +60,7 @@ sys.exit(evaluated or main(["--config=ResNet8-standard", "--train", "--dataset=d
 
 def test_evaluation_leaves_a_read_only_folder_as_it_is(run: Run, tmp_path: Path) -> None:
     trained = train(run, "ResNet8-standard", "train.epochs=1")
-    script = 'mount --bind runs runs && mount -o remount,ro,bind runs && "$@"'
-    probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True)
-    if probe.returncode != 0:
-        skip_or_fail("needs user namespaces")
-    both = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script, "sh", sys.executable, "-c", EVALUATE_THEN_TRAIN, trained["checkpoint"]],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    both = run_code(EVALUATE_THEN_TRAIN, trained["checkpoint"], folder=tmp_path, mounts=True)
     assert both.returncode == 6, both.stderr
     assert json.loads(both.stdout)["top1"] == trained["top1"]
     assert "cannot write the output folder (runs)" in both.stderr

@@ -1,10 +1,7 @@
 """Killed at any step and resumed, a training is the same bit for bit."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from agmax.optim.lr_schedules import Plateau
 from agmax.training import loop
 from agmax.training.loop import Trainer
 from helpers.images import write_tree
-from helpers.places import REPOSITORY
+from helpers.processes import run_code
 from helpers.training import (
     EVERYTHING,
     KILL_ITSELF,
@@ -214,12 +211,7 @@ def test_a_partial_row_is_written_again(run: Run, monkeypatch: pytest.MonkeyPatc
 
 def test_killed_with_signal_9_in_the_middle_of_epoch_3_and_resumed(run: Run, tmp_path: Path) -> None:
     words = ("--config=ResNet8-cutmix-agmax", "--train", *TINY, "train.save_every_steps=5", "--json")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILL_ITSELF, *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-    )
+    killed = run_code(KILL_ITSELF, *words, folder=tmp_path)
     assert killed.returncode == -signal.SIGKILL
     folder = Path("runs/ResNet8-cutmix-agmax/digits-s0")
     assert len(rows(folder)) == 2

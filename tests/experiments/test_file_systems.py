@@ -18,6 +18,7 @@ from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
 from helpers.command import Answer
 from helpers.places import REPOSITORY, skip_or_fail
+from helpers.processes import run_code
 from helpers.training import TINY, assert_same_weights, loss_log
 from main import main
 
@@ -145,17 +146,9 @@ for folder in ("medium", "large", "sealed"):
 def test_on_small_and_read_only_disks_a_training_ends_with_6_and_goes_on_when_it_can(
     tmp_path: Path, quiet: Path
 ) -> None:
-    if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0:
-        skip_or_fail("needs user namespaces")
     for name in ("tiny", "small", "medium", "large", "sealed"):
         (tmp_path / name).mkdir()
-    done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-c", ON_SMALL_DISKS, *WORDS],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    done = run_code(ON_SMALL_DISKS, *WORDS, folder=tmp_path, mounts=True)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     codes = [line for line in lines if len(line.split()) == 2 and line.split()[0] in os.listdir(tmp_path)]

@@ -107,7 +107,7 @@ def test_each_setting_that_changes_the_training_is_listed_and_gets_a_folder_of_i
 ) -> None:
     first = Path(train(run, "ResNet8-standard", "train.epochs=1")["run_folder"])
     before = tree(first)
-    monkeypatch.setattr(Trainer, "fit", lambda trainer: pytest.skip("started"))
+    monkeypatch.setattr(Trainer, "fit", lambda trainer, began: pytest.skip("started"))
     for number, (setting, difference) in enumerate(
         (
             ("train.batch_size=50", "train.batch_size: 32 -> 50"),
