@@ -134,6 +134,13 @@ def _run_code(code: str, words: Sequence[str], folder: Path, environment: Mappin
         os._exit(status)
 
 
+def start_code(code: str, *words: str, folder: Path, mounts: bool = False, **environment: str) -> Any:
+    """Start a process that runs Python code as `run_code` does, as the leader of a process group."""
+    process = CONTEXT.Process(target=_run_code, args=(code, words, folder, environment, mounts))
+    process.start()
+    return process
+
+
 def run_code(
     code: str, *words: str, folder: Path, mounts: bool = False, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
@@ -141,8 +148,7 @@ def run_code(
 
     With `mounts` it can mount file systems, in a namespace of its own; without namespaces the test is skipped.
     """
-    process = CONTEXT.Process(target=_run_code, args=(code, words, folder, environment, mounts))
-    process.start()
+    process = start_code(code, *words, folder=folder, mounts=mounts, **environment)
     process.join(120)
     process.kill()
     if process.exitcode == NO_NAMESPACES:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from agmax.experiments.run_folder import RunFolder
 from agmax.studies import runner
 from helpers.command import Answer
 from helpers.places import REPOSITORY
+from helpers.processes import start_code
 from helpers.studies import SETTINGS, TINY, TUNED, InThisProcess, folders, lines, numbers, stand_in, table, until
 from main import main
 
@@ -67,15 +67,16 @@ variants:
 """
 
 
-def start(*words: str) -> subprocess.Popen[bytes]:
+def start(*words: str) -> Any:
     """Start a study in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", STUDY, *words, "--study", "./tiny.yaml"],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    return start_code(STUDY, *words, "--study", "./tiny.yaml", folder=Path.cwd(), PYTHONPATH=str(REPOSITORY))
+
+
+def end_of(process: Any) -> int | None:
+    """Return the exit code of a process when it has ended."""
+    process.join(120)
+    code: int | None = process.exitcode
+    return code
 
 
 def is_alive(process: int) -> bool:
@@ -90,12 +91,12 @@ def test_killed_twice_a_study_ends_with_the_same_records_and_the_same_table(
     run: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     Path("tiny.yaml").write_text(THREE)
-    assert start("after the first record", "").wait(120) == -signal.SIGKILL
+    assert end_of(start("after the first record", "")) == -signal.SIGKILL
     assert len(lines()) == 1
     first = Path("runs/tiny-plain/digits-s0/result.json")
     before = first.stat().st_mtime_ns
 
-    assert start("in the middle of a run", RUN.format("kill")).wait(120) == -signal.SIGKILL
+    assert end_of(start("in the middle of a run", RUN.format("kill"))) == -signal.SIGKILL
     assert len(lines()) == 1 and folders() == ["tiny-plain/digits-s0", "tiny-plain/digits-s1"]
     broken = RunFolder(Path("runs/tiny-plain/digits-s1"))
     assert len(broken.rows()) == 1 and broken.read_json("result.json") is None
@@ -140,7 +141,7 @@ def test_a_run_whose_study_was_killed_is_waited_for_and_not_trained_twice(
         until(lambda: Path("pid").exists() and Path("pid").read_text())
         orphan = int(Path("pid").read_text())
         os.kill(first.pid, signal.SIGKILL)
-        first.wait()
+        end_of(first)
         trained = stand_in(monkeypatch, InThisProcess)
         monkeypatch.setattr(runner, "time", SimpleNamespace(sleep=sleep))
         answer = run("--study", "./tiny.yaml")

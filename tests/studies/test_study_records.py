@@ -2,9 +2,6 @@
 
 import base64
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +15,7 @@ from hypothesis import strategies as st
 from agmax.core.errors import DataError
 from agmax.studies import records
 from helpers.command import Answer
-from helpers.places import REPOSITORY
+from helpers.processes import start_code
 from helpers.studies import lines, until
 
 Call = Callable[..., Answer]
@@ -82,17 +79,13 @@ import sys
 from pathlib import Path
 from agmax.studies import records
 for number in range(40):
-    records.append_record(Path("tiny.jsonl"), {"key": f"{sys.argv[1]}-{number}", "code": "c", "right": "x" * 3000})
+    records.append_record(Path(sys.argv[2]), {"key": f"{sys.argv[1]}-{number}", "code": "c", "right": "x" * 3000})
 """
 
 
 def test_no_line_is_lost_where_many_write_at_once(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", APPENDING, f"process{number}"], cwd=tmp_path, env=environment)
-        for number in range(2)
-    ]
     path = tmp_path / "tiny.jsonl"
+    processes = [start_code(APPENDING, f"process{number}", str(path), folder=tmp_path) for number in range(2)]
 
     def write(thread: int) -> None:
         for number in range(40):
@@ -101,7 +94,9 @@ def test_no_line_is_lost_where_many_write_at_once(tmp_path: Path) -> None:
     until(path.exists)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
-    assert [process.wait(60) for process in processes] == [0, 0]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
     written = [
         f"{who}{each}-{number}"
         for who, count in (("process", 2), ("thread", 4))

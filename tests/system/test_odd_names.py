@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -37,6 +38,7 @@ def outputs(stream: bytes) -> dict[str, str]:
     return {name: text for name, _, text in (part.partition("\n") for part in parts)}
 
 
+@pytest.mark.slow
 def test_odd_names_go_through_every_mode_of_a_program_that_speaks_ascii(tmp_path: Path) -> None:
     """All commands run in one process, with the folders of images, runs and outputs and the classes oddly named."""
     base = tmp_path / "ünï 'x'" / "two\nlines"
