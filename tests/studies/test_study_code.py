@@ -1,5 +1,6 @@
 """Runs of other code are told by the fingerprint of the sources."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -81,3 +82,15 @@ def test_a_source_tree_is_clean_though_a_study_has_added_to_its_records(
     assert environment._commit.__wrapped__()["clean"] is True
     (tmp_path / "agmax" / "run.py").write_text("second\n")
     assert environment._commit.__wrapped__()["clean"] is False
+
+
+def test_git_only_reads_so_that_a_kill_leaves_no_lock_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.py").write_text("first\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    os.utime(tmp_path / "run.py", (1, 1))  # git would note the new time in its index
+    before = (tmp_path / ".git" / "index").read_bytes()
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "run.py"))
+    assert environment._commit.__wrapped__()["clean"] is True
+    assert (tmp_path / ".git" / "index").read_bytes() == before
