@@ -197,6 +197,13 @@ def test_every_link_to_a_file_leads_somewhere(page: str) -> None:
             assert place in places, (target, place)
 
 
+def test_the_tests_that_the_page_of_faults_names_exist() -> None:
+    rows = [line for line in PAGES["docs/faults.md"].splitlines() if line.startswith("| ") and "<br>" in line]
+    named = {"test_" + row.rpartition("<br>*")[2].removesuffix("* |").replace(" ", "_") for row in rows}
+    text = "".join(path.read_text() for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    assert len(rows) == 65 and [name for name in sorted(named) if f"\ndef {name}(" not in text] == []
+
+
 def test_every_page_stands_in_the_navigation() -> None:
     listed = (REPOSITORY / "mkdocs.yml").read_text()
     assert [page for page in PAGES if page != "README.md" and f" {Path(page).name}\n" not in listed] == []
