@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except ModuleNotFoundError as error:
         return missing_package(error)
-    except Stopped as stop:
-        print(f"error: {stop}", file=sys.stderr)
-        return stop.exit_code
+    except KeyboardInterrupt as stop:  # Stopped, or a second Ctrl-C while it is handled
+        print(f"error: {str(stop) or 'stopped by SIGINT'}", file=sys.stderr)
+        return stop.exit_code if isinstance(stop, Stopped) else 130
 
 
 def missing_package(error: ModuleNotFoundError) -> int:

@@ -185,7 +185,7 @@ def check_space(folder: Path, needed: int, *, purpose: str, remedy: str) -> None
     Raises:
         DiskFullError: it has not.
     """
-    free = _free_bytes(folder)
+    free = free_bytes(folder)
     if free < needed:
         why = f"{purpose} need {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
         raise DiskFullError("disk full", where=folder, why=why, remedy=remedy)
@@ -251,7 +251,7 @@ def explain(path: Path, *, what: str = CANNOT, remedy: str = "") -> Iterator[Non
         yield
     except (OSError, RuntimeError) as error:
         cause = _cause(error)
-        free = _free_bytes(path.parent)
+        free = free_bytes(path.parent)
         if cause is None and not ("unexpected pos" in str(error) and free < NEARLY_FULL):
             raise
         why = "the file is incomplete" if cause is None else cause.strerror or str(cause)
@@ -275,7 +275,8 @@ def _cause(error: BaseException | None) -> OSError | None:
     return error
 
 
-def _free_bytes(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
+    """Return the free space of the disk of a folder, 0 if that is not known."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:

@@ -5,9 +5,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from agmax.core import locks, storage
@@ -91,6 +92,13 @@ class RunFolder:
             storage.sweep(self.path)
             yield
 
+    def read_text(self, name: str) -> str | None:
+        """Return the text of a file, None if it is missing or not UTF-8."""
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+
     def write_text(self, name: str, text: str) -> None:
         """Write a file atomically."""
         storage.write_file(self.path / name, text)
@@ -102,8 +110,8 @@ class RunFolder:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return the mapping in a JSON file, None if the file is missing or damaged."""
         try:
-            value = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            value = json.loads(self.read_text(name) or "")
+        except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 
@@ -138,14 +146,16 @@ class RunFolder:
 
     def would_be_best(self, row: dict[str, Any]) -> bool:
         """Return whether a row is better than all rows in metrics.jsonl; of equal rows the first is the best."""
-        key = best_key(row)
+        key = _best_key([row])
         return all(_metric_value(row, key) > _metric_value(other, key) for other in self.rows() if key in other)
 
-    def best(self) -> dict[str, Any]:
-        """Return epoch and accuracy of the best row, and the split that it was chosen on."""
+    def best(self) -> dict[str, Any] | None:
+        """Return epoch and accuracy of the best row, and the split that it was chosen on; None without evaluations."""
         rows = self.rows()
-        key = best_key(rows[-1])
-        row = max((row for row in rows if key in row), key=lambda row: _metric_value(row, key))
+        key = _best_key(rows)
+        row = max((row for row in rows if key in row), key=lambda row: _metric_value(row, key), default=None)
+        if row is None:
+            return None
         chosen_on = "validation" if key.startswith("validation") else "best_on_test (as the papers do)"
         return {"chosen_on": chosen_on, "epoch": row["epoch"], key: row[key], "test_top1": row.get("test_top1")}
 
@@ -157,8 +167,12 @@ def _parse_row(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     kinds = {"epoch": int, "step": int, "timing": dict}
-    is_whole = isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in kinds.items())
-    return row if is_whole else None
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), kind) for key, kind in kinds.items()):
+        return None
+    timing = row["timing"]
+    numbers = [value for key, value in row.items() if key != "timing"] + [timing.get("train_seconds")]
+    is_whole = all(isinstance(value, int | float) for value in numbers)
+    return row if is_whole and isinstance(timing.get("images_per_second", ""), int | float | NoneType) else None
 
 
 def run_folder_of(checkpoint: Path) -> str | None:
@@ -167,9 +181,9 @@ def run_folder_of(checkpoint: Path) -> str | None:
     return str(folder) if (folder / "config.yaml").is_file() else None
 
 
-def best_key(row: dict[str, Any]) -> str:
+def _best_key(rows: Sequence[dict[str, Any]]) -> str:
     """Return the metric that decides the best epoch: on validation images, or on test images if there are none."""
-    return "validation_top1" if "validation_top1" in row else "test_top1"
+    return "validation_top1" if any("validation_top1" in row for row in rows) else "test_top1"
 
 
 def _metric_value(row: dict[str, Any], key: str) -> float:

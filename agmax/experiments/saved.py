@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
@@ -11,12 +12,13 @@ from agmax import builders
 from agmax.checkpoints import agmax_format
 from agmax.checkpoints.read import check_state, named_tensors, open_checkpoint, read_state, tensors_in
 from agmax.config import names, resolve
+from agmax.config.reader import read_yaml
 from agmax.config.resolve import Setting
 from agmax.config.schema import Config
 from agmax.core.download import fetch
 from agmax.core.errors import CheckpointError, DataError, UsageError, printable, without_secrets
 from agmax.core.logs import log
-from agmax.experiments.run_folder import find
+from agmax.experiments.run_folder import RunFolder, find
 from agmax.training.checkpoint_folder import CheckpointFolder
 
 KINDS: dict[str, Any] = {
@@ -96,7 +98,7 @@ def load(path: Path) -> Checkpoint:
     """
     if path.is_dir():
         folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        checkpoint = newest(folder)
+        checkpoint = newest(folder) if folder == path else newest_of_run(RunFolder(path))
         if checkpoint is None:
             raise CheckpointError("no checkpoint in the folder", where=folder)
         return checkpoint
@@ -113,6 +115,16 @@ def newest(folder: Path, *, fallback: Path | None = None) -> Checkpoint | None:
     """Load the newest undamaged checkpoint of a folder and its fallback folder, None if they have none."""
     item = CheckpointFolder(folder, fallback=fallback).newest()
     return check_complete(item[1], item[0]) if item else None
+
+
+def newest_of_run(run: RunFolder, fallback_dir: str | None = None) -> Checkpoint | None:
+    """Load the newest undamaged checkpoint of a run; `fallback_dir`, by default that of its settings, may hold it."""
+    if fallback_dir is None:
+        with suppress(UsageError):  # a damaged file names none
+            train = read_yaml(run.path / "config.yaml").mapping.get("train")
+            value = train.get("fallback_dir") if isinstance(train, dict) else None
+            fallback_dir = value if isinstance(value, str) else None
+    return newest(run.checkpoints, fallback=run.fallback(fallback_dir))
 
 
 def _check_outline(outline: dict[str, Any], path: Path) -> Checkpoint:

@@ -10,10 +10,10 @@ from agmax.config import resolve
 from agmax.config.resolve import ConfigRequest, LayeredConfig, Resolved, Setting
 from agmax.config.schema import Config
 from agmax.core import devices, storage
-from agmax.core.errors import CheckpointError, UsageError
+from agmax.core.errors import BusyError, CheckpointError, UsageError
 from agmax.core.logs import log
 from agmax.experiments.run_folder import RunFolder, find_runs
-from agmax.experiments.saved import Checkpoint, load, locate, newest
+from agmax.experiments.saved import Checkpoint, load, locate, newest, newest_of_run
 from agmax.training.checkpoint_folder import CheckpointFolder
 
 AUTO = "auto"
@@ -42,6 +42,9 @@ EVALUATION_SETTINGS = (
     "evaluation.robustness_limit",
 )
 """Settings that change what is measured but not what is trained: a run is continued whatever they are."""
+
+NOT_TRAINING_SETTINGS = (*IRRELEVANT_SETTINGS, *EVALUATION_SETTINGS, "dataset.root")
+"""Settings that may change when a run is continued; its checkpoints tell whether the images are the same."""
 
 INPUT_SETTINGS = ("image_size", "test_image_size", "mean", "std", "statistics", "agmax_mean", "agmax_std")
 """Settings of the data set that belong to the weights: the size and normalization of their images."""
@@ -77,14 +80,12 @@ def find_start(request: ConfigRequest, *, or_new: bool = False) -> Iterator[Star
             if request.resume is not None:
                 remedy = "Leave --resume out to start a new run, or give --resume auto"
                 run = _newest_run(resolved.config, remedy=remedy, or_none=or_new or is_auto)
-                if run is None and is_auto:
-                    run = _empty_run(resolved.config)
                 if run is not None:
                     locks.enter_context(run.lock())
-                    if not run.is_finished:
-                        _check_files(run)
-                    fallback_dir = resolved.config.train.fallback_dir
-                    start = Start(resolved, None if run.is_finished else _newest_checkpoint(run, fallback_dir), run)
+                elif is_auto:
+                    run = _lock_empty_run(resolved, locks)
+                if run is not None:
+                    start = Start(resolved, _checkpoint_to_continue(run, resolved.config), run)
         if start.run is None and (unfinished := find_unfinished(start.resolved.config)):
             log.info("note: %s has the same configuration and is not finished; --resume continues it", unfinished)
         yield start
@@ -96,39 +97,50 @@ def _start_from(request: ConfigRequest, locks: ExitStack) -> Start:
     resolve.check_keys(request)
     path = locate(request.resume, runs_dir(request))
     run = RunFolder(path) if (path / "config.yaml").is_file() else None
-    checkpoint = load(path) if run is None else _newest_checkpoint(run, _unresolved(request, "train.fallback_dir"))
+    checkpoint = load(path) if run is None else newest_of_run(run, _unresolved(request, "train.fallback_dir"))
     if checkpoint is None:  # the run was interrupted before its first checkpoint
         assert run is not None
         with_source = request._replace(source=request.source or str(run.path / "config.yaml"))
         resolved, old_config = _prepare(resolve.layer_config(with_source).resolve()), settings_of(run)
     else:
         resolved, old_config = _prepare(_resolve_for_training(checkpoint, request)), checkpoint.config
-    ignore = (*IRRELEVANT_SETTINGS, *EVALUATION_SETTINGS)
-    if run is None or old_config is None or differences(old_config, resolved.config, ignore=ignore):
+    if run is None or old_config is None or differences(old_config, resolved.config, ignore=NOT_TRAINING_SETTINGS):
         if checkpoint is None and run is not None:
-            _check_files(run)
+            _check_files(run, checkpoint)
         return Start(resolved, checkpoint)  # a new run from these weights; nothing is written to the old folder
     locks.enter_context(run.lock())
     paths = CheckpointFolder(run.checkpoints).list_checkpoints()
     if paths and (checkpoint is None or paths[-1] != checkpoint.path):  # another process has trained in the meantime
-        checkpoint = _newest_checkpoint(run, resolved.config.train.fallback_dir)
+        checkpoint = newest_of_run(run, resolved.config.train.fallback_dir)
     if not run.is_finished:
-        _check_files(run)
+        _warn_of_damaged_result(run)
+        _check_files(run, checkpoint)
     return Start(resolved, checkpoint, run)
 
 
-def _check_files(run: RunFolder) -> None:
-    """Warn if the result of a run is damaged, and check that a run with results of epochs has a checkpoint.
+def _checkpoint_to_continue(run: RunFolder, config: Config) -> Checkpoint | None:
+    """Return the checkpoint of a locked run, None if the run is finished or has none yet."""
+    if run.is_finished:
+        return None
+    _warn_of_damaged_result(run)
+    checkpoint = newest_of_run(run, config.train.fallback_dir)
+    _check_files(run, checkpoint)
+    return checkpoint
 
-    Without this check, the run would be trained again from its first step, over its own files.
+
+def _warn_of_damaged_result(run: RunFolder) -> None:
+    if not run.is_finished and (run.path / "result.json").exists():
+        log.warning("warning: %s is damaged, the run counts as unfinished", run.path / "result.json")
+
+
+def _check_files(run: RunFolder, checkpoint: Checkpoint | None) -> None:
+    """Check that a run with results of epochs has a checkpoint: else it would be trained again, over its own files.
 
     Raises:
         CheckpointError: it has none.
     """
     damaged = "" if run.is_finished or not (run.path / "result.json").exists() else str(run.path / "result.json")
-    if damaged:
-        log.warning("warning: %s is damaged, the run counts as unfinished", damaged)
-    if run.has_epochs and not CheckpointFolder(run.checkpoints).list_checkpoints():
+    if run.has_epochs and checkpoint is None:
         why = f"and {damaged} is damaged" if damaged else "its epochs are in metrics.jsonl"
         remedy = "Restore the checkpoints, or leave --resume out to start a new run"
         raise CheckpointError("no checkpoint left", where=run.checkpoints, why=why, remedy=remedy)
@@ -141,6 +153,8 @@ def _resolve_for_training(checkpoint: Checkpoint, request: ConfigRequest) -> Res
     """
     old_config, layered = checkpoint.config, _layers_over(checkpoint, request)
     more = []
+    if request.source is None and "train.time_limit" not in layered.typed:  # a limit of one job
+        more.append(Setting("train.time_limit", None, "default"))
     if request.source is not None and not layered.names_data:
         more.append(Setting("dataset.name", old_config.dataset.name, str(checkpoint.path)))
     dataset_seed = layered.value("dataset.seed")
@@ -174,7 +188,7 @@ def _newest_run(
     *,
     remedy: str,
     or_none: bool = False,
-    ignore: tuple[str, ...] = (*IRRELEVANT_SETTINGS, *EVALUATION_SETTINGS),
+    ignore: tuple[str, ...] = NOT_TRAINING_SETTINGS,
 ) -> RunFolder | None:
     """Return the newest run folder of the same training, or None with `or_none`.
 
@@ -200,27 +214,29 @@ def _newest_run(
     raise CheckpointError("nothing to resume", where=pattern, why=why, remedy=remedy)
 
 
-def _empty_run(config: Config) -> RunFolder | None:
-    """Return a run folder of this name whose training was killed before its first file, None if there is none."""
-    runs = find_runs(config.train.runs_dir, config.name, stem(config))
-    return next((run for run in runs if run.is_empty), None)
+def _lock_empty_run(resolved: Resolved, locks: ExitStack) -> RunFolder | None:
+    """Lock a run folder of this name whose training was killed before its first file, None if there is none.
 
-
-def _newest_checkpoint(run: RunFolder, fallback_dir: str | None) -> Checkpoint | None:
-    """Load the newest checkpoint of a run; `fallback_dir`, by default that of the run's settings, may hold it."""
-    checkpoint = newest(run.checkpoints)
-    config = checkpoint.config if checkpoint else settings_of(run)
-    fallback = run.fallback(fallback_dir or (config.train.fallback_dir if config else None))
-    if fallback is None or not fallback.is_dir():
-        return checkpoint
-    return newest(run.checkpoints, fallback=fallback)
+    Its settings are written at once: until then the folder may become that of any configuration.
+    """
+    for run in find_runs(resolved.config.train.runs_dir, resolved.config.name, stem(resolved.config)):
+        if run.is_empty:
+            with suppress(BusyError), ExitStack() as lock:
+                lock.enter_context(run.lock())
+                if run.is_empty:  # still
+                    run.write_text("config.yaml", resolve.as_yaml(resolved))
+                    locks.enter_context(lock.pop_all())
+                    return run
+    return None
 
 
 def find_unfinished(config: Config) -> Path | None:
     """Return the newest unfinished run folder of the same configuration, None if there is none."""
     for run in find_runs(config.train.runs_dir, config.name, stem(config)):
         run_config = settings_of(run)
-        if run_config is not None and not differences(run_config, config) and not run.is_finished:
+        if run_config is None or run.is_finished:
+            continue
+        if not differences(run_config, config, ignore=NOT_TRAINING_SETTINGS):
             return run.path
     return None
 
@@ -287,10 +303,10 @@ def find_weights(request: ConfigRequest, *, split: str = "train") -> Start:
     else:
         config = resolve.layer_config(request).resolve().config
         config = builders.with_num_classes(config, lambda: builders.split(config, split))
-        ignore = (*IRRELEVANT_SETTINGS, "evaluation.")
+        ignore = (*NOT_TRAINING_SETTINGS, "evaluation.")
         run = _newest_run(config, remedy="Give --resume RUN or CHECKPOINT", ignore=ignore)
         assert run is not None
-        newest_checkpoint = newest(run.checkpoints)
+        newest_checkpoint = newest_of_run(run, config.train.fallback_dir)
         if newest_checkpoint is None:
             remedy = "Continue the training with --train --resume"
             raise CheckpointError("no checkpoint yet", where=run.checkpoints, remedy=remedy)

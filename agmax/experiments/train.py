@@ -51,8 +51,15 @@ def train(start: Start, *, remarks: Sequence[str] = (), began: float | None = No
         Stopped: a stop signal arrived, or the time limit is over; the state of the training is saved.
     """
     if start.run is not None and (result := start.run.result()) is not None:
-        log.info("%s is finished: %s", start.run.path, results.format_lines(result)[0])
-        return result
+        return _check_finished(result, start.run, start.resolved.config)
+    with ExitStack() as stack:
+        if start.run is not None:
+            stack.enter_context(_record_end(start.run))
+        return _train(start, stack, remarks=remarks, began=began)
+
+
+def _train(start: Start, stack: ExitStack, *, remarks: Sequence[str], began: float | None) -> Result:
+    """Train; a new run folder is locked, and its end recorded, when `stack` ends."""
     config, checkpoint = start.resolved.config, start.checkpoint
     device = devices.choose_device(config.train.device)
     data = builders.splits(config)
@@ -74,65 +81,81 @@ def train(start: Start, *, remarks: Sequence[str] = (), began: float | None = No
         weights, path = checkpoint.state["model"], checkpoint.path
         classifier = builders.restore_model(config, weights, where=path, saved=checkpoint.config)
     loader = builders.training_loader(config, data.train, device)
-    with ExitStack() as locks:
-        folder = start.run or _create_locked(config, locks)
-        settings = resolve.as_yaml(start.resolved)
-        if folder.is_empty or _is_damaged(folder.path / "config.yaml", settings):
-            folder.write_text("config.yaml", settings)
-        steps_per_epoch, keep_every_epochs = total_steps // config.train.epochs, config.train.keep_every_epochs
-        checkpoints = CheckpointFolder(
-            folder.checkpoints,
-            keep_every_steps=keep_every_epochs and keep_every_epochs * steps_per_epoch,
-            fallback=folder.fallback(config.train.fallback_dir),
-        )
-        first_step = checkpoint.state["step"] if checkpoint and start.run else 0
-        trainer = builders.trainer(
-            config,
-            data,
-            loader,
-            classifier.to(device),
-            device=device,
-            metrics_log=folder,
-            checkpoints=checkpoints,
-            report=Board(folder.path / "tensorboard", first_step=first_step),
-            description=description,
-        )
-        with to_file(folder.path / "train.log"), _record_end(folder):
-            about = f"{describe_classes(data.train.class_names)}, on {devices.device_name(device)}"
-            _log_start([*remarks, *start.resolved.notes], config, trainer, folder, about)
-            checkpoints.check_space(trainer.checkpoint_bytes)
-            if checkpoint is not None:
-                _restore(trainer, checkpoint, config, is_same_run=start.run is not None)
-                if start.run is None:
-                    _copy_history(checkpoint, folder, config)
-            if start.run is not None:
-                folder.drop_rows_after(trainer.step)
-            _record_environment(folder, environment(**devices.machine(device, trainer.classifier.autocast)))
-            with logging_redirect_tqdm([log]):  # prints log lines above the progress bar
-                trainer.fit(began=began)
-            return _finish(config, trainer, folder, data)
+    folder = start.run or _create(config, stack)
+    settings = resolve.as_yaml(start.resolved)
+    if not _has_settings(folder.path / "config.yaml", settings):
+        folder.write_text("config.yaml", settings)
+    steps_per_epoch, keep_every_epochs = total_steps // config.train.epochs, config.train.keep_every_epochs
+    checkpoints = CheckpointFolder(
+        folder.checkpoints,
+        keep_every_steps=keep_every_epochs and keep_every_epochs * steps_per_epoch,
+        fallback=folder.fallback(config.train.fallback_dir),
+    )
+    first_step = checkpoint.state["step"] if checkpoint and start.run else 0
+    trainer = builders.trainer(
+        config,
+        data,
+        loader,
+        classifier.to(device),
+        device=device,
+        metrics_log=folder,
+        checkpoints=checkpoints,
+        report=Board(folder.path / "tensorboard", first_step=first_step),
+        description=description,
+    )
+    about = f"{describe_classes(data.train.class_names)}, on {devices.device_name(device)}"
+    _log_start([*remarks, *start.resolved.notes], config, trainer, folder, about)
+    checkpoints.set_aside_after(first_step)
+    checkpoints.check_space(trainer.checkpoint_bytes)
+    if checkpoint is not None:
+        _restore(trainer, checkpoint, config, is_same_run=start.run is not None)
+        if start.run is None:
+            _copy_history(checkpoint, folder, config)
+    if start.run is not None:
+        folder.drop_rows_after(trainer.step)
+    _record_environment(folder, environment(**devices.machine(device, trainer.classifier.autocast)))
+    with logging_redirect_tqdm([log]):  # prints log lines above the progress bar
+        trainer.fit(began=began)
+    return _finish(config, trainer, folder, data)
 
 
-def _create_locked(config: Config, locks: ExitStack) -> RunFolder:
-    """Create a run folder and lock it."""
+def _has_settings(path: Path, settings: str) -> bool:
+    """Return whether a configuration has the values of `settings`; it has not if it is damaged."""
+    try:
+        return bool(read_yaml(path).mapping == parse_yaml(settings, str(path)).mapping)
+    except UsageError:
+        return False
+
+
+def _check_finished(result: Result, run: RunFolder, config: Config) -> Result:
+    """Return the result of a finished run.
+
+    Raises:
+        UsageError: a measurement is asked for that the result does not have.
+    """
+    wanted = {"occlusion": config.evaluation.occlusion, "offsets": config.evaluation.offsets}
+    missing = [name for name, is_wanted in wanted.items() if is_wanted and name not in result.robustness]
+    if missing and result.split == "test":
+        flags = " ".join(f"--{name}" for name in missing)
+        remedy = f"Measure it with --eval --resume {run.path} {flags}"
+        raise UsageError("the run is finished", where=run.path, why=f"without {', '.join(missing)}", remedy=remedy)
+    log.info("%s is finished: %s", run.path, results.format_lines(result)[0])
+    return result
+
+
+def _create(config: Config, stack: ExitStack) -> RunFolder:
+    """Create a run folder, locked and with its end recorded until `stack` ends."""
     while True:
         folder = RunFolder.create(config.train.runs_dir, config.name, stem(config))
         with suppress(BusyError):  # another process continues the empty folder already
-            locks.enter_context(folder.lock())
+            stack.enter_context(folder.lock())
+            stack.enter_context(_record_end(folder))
             return folder
-
-
-def _is_damaged(path: Path, settings: str) -> bool:
-    """Return whether a configuration lacks a section of `settings`, or cannot be read."""
-    try:
-        return read_yaml(path).mapping.keys() != parse_yaml(settings, str(path)).mapping.keys()
-    except UsageError:
-        return True
 
 
 @contextmanager
 def _record_end(folder: RunFolder) -> Iterator[None]:
-    """Write state.json: running, then finished, stopped or failed, and why; train.log has the reason too.
+    """Write train.log, and state.json: running, then finished, stopped or failed, and why; the log has the reason too.
 
     Raises:
         Stopped: as in the block, with the command that continues the training.
@@ -140,7 +163,8 @@ def _record_end(folder: RunFolder) -> Iterator[None]:
     process = {"process": os.getpid(), "host": platform.node()}
     folder.write_json("state.json", {"state": "running", **process})
     try:
-        yield
+        with to_file(folder.path / "train.log"):
+            yield
     except BaseException as error:
         state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
         reason = str(error) if isinstance(error, AgmaxError | Stopped) else f"{type(error).__name__}: {error}"
@@ -152,7 +176,7 @@ def _record_end(folder: RunFolder) -> Iterator[None]:
             text = f"{reason}. Continue with python3 main.py --train --resume {folder.path}"
             raise Stopped(error.signal_number, text) from error
         raise
-    folder.write_json("state.json", {"state": "finished", **process})
+    folder.write_json("state.json", {"state": "finished", "exit_code": 0, **process})
 
 
 def _log_start(notes: Sequence[str], config: Config, trainer: Trainer, folder: RunFolder, about: str) -> None:
@@ -210,10 +234,14 @@ def _copy_history(checkpoint: Checkpoint, folder: RunFolder, config: Config) -> 
         return
     previous = RunFolder(Path(old_folder))
     rows = [row for row in previous.rows() if row["step"] <= checkpoint.state["step"]]
-    folder.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     best = CheckpointFolder(previous.checkpoints).best
-    if rows and best.is_file() and folder.best()["epoch"] == previous.best()["epoch"]:
+    folder.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    if folder.best() is None:
+        return
+    if best.is_file() and folder.best() == previous.best():
         copy_checkpoint(best, CheckpointFolder(folder.checkpoints).best)
+    else:  # the best of these rows is not kept: it must not count
+        folder.write_text("metrics.jsonl", "")
 
 
 def _record_environment(folder: RunFolder, environment: dict[str, Any]) -> None:
@@ -224,7 +252,8 @@ def _record_environment(folder: RunFolder, environment: dict[str, Any]) -> None:
     for key in (*VERSIONS, *devices.BIT_EXACT_KEYS):
         if old.get(key) != environment[key]:
             log.warning("warning: not bit-exact: %s was %s, is %s", key, old.get(key), environment[key])
-    codes = dict.fromkeys([*old["code"].split("+"), environment["code"]] if "code" in old else [])
+    code = old.get("code")
+    codes = dict.fromkeys([*code.split("+"), environment["code"]] if isinstance(code, str) else [])
     folder.write_json("environment.json", environment | {"code": "+".join(codes) or environment["code"]})
 
 
@@ -245,6 +274,8 @@ def _finish(config: Config, trainer: Trainer, folder: RunFolder, data: Splits) -
         predictions=predictions[split],
         with_robustness=split == "test",
     ).metrics
+    best = folder.best()
+    assert best is not None, "the last epoch is always evaluated"
     result = Result(
         **vars(final_metrics)
         | results.training_times(folder.rows())
@@ -253,7 +284,7 @@ def _finish(config: Config, trainer: Trainer, folder: RunFolder, data: Splits) -
             "steps": trainer.plan.total_steps,
             "num_training_images": len(trainer.data),
             "samples_seen": config.train.epochs * len(trainer.data) * config.objective.num_views,
-            "best": folder.best(),
+            "best": best,
         }
     )
     folder.write_json("result.json", result.to_dict())

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from agmax.checkpoints.read import load
 from agmax.checkpoints.write import copy_checkpoint, save_checkpoint
 from agmax.core.errors import CheckpointError, DiskFullError, OutputError
 from agmax.core.logs import log
-from agmax.core.storage import check_space, make_folder
+from agmax.core.storage import check_space, explain, free_bytes, make_folder, sweep
 
 KEEP = 2
 """Number of checkpoints kept, in addition to the best."""
+
+SPARE = 1.1
+"""Free space, as a multiple of the newest checkpoint, with which the next one is written beside the older ones."""
 
 ATTEMPTS, RETRY_SECONDS = 3, 1.0
 """How often a checkpoint is written if that fails, and the seconds between two attempts."""
@@ -45,6 +49,7 @@ class CheckpointFolder:
         Raises:
             DiskFullError: it has not.
         """
+        make_folder(self.folder)
         existing = [*self.list_checkpoints()[-KEEP:], *([self.best] if self.best.is_file() else [])]
         needed = (KEEP + 1) * checkpoint_bytes - sum(path.stat().st_size for path in existing)
         remedy = "Free space, or set train.runs_dir to a folder on a larger disk"
@@ -62,8 +67,12 @@ class CheckpointFolder:
         except OutputError as error:
             raise self._save_elsewhere(step, state, error) from error
         self._remove_old(keep=KEEP)
-        for path in _checkpoints_in(self.fallback):
-            path.unlink(missing_ok=True)
+        if self.fallback is not None and self.fallback.is_dir():
+            sweep(self.fallback)
+            for path in _checkpoints_in(self.fallback):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # it holds other files
+                self.fallback.rmdir()
 
     def keep_best(self, step: int) -> None:
         """Keep the checkpoint of a step as the best so far.
@@ -80,18 +89,34 @@ class CheckpointFolder:
             CheckpointError: all checkpoints are damaged.
         """
         failures: list[str] = []
-        for path in sorted([*self.list_checkpoints(), *_checkpoints_in(self.fallback)], key=_step_of, reverse=True):
+        paths = sorted([*self.list_checkpoints(), *_checkpoints_in(self.fallback)], key=_step_of)
+        while paths:
+            path = paths.pop()
             try:
                 return path, load(path)
             except CheckpointError as error:
-                log.warning("warning: %s; trying the previous checkpoint", error)
+                log.warning("warning: %s%s", error.summary, "; trying the previous checkpoint" if paths else "")
                 failures.append(path.name)
         if failures:
             raise CheckpointError("no undamaged checkpoint", where=self.folder, why=f"damaged: {', '.join(failures)}")
         return None
 
+    def set_aside_after(self, step: int) -> None:
+        """Rename the checkpoints of later steps, which are damaged: they must not count as the newest.
+
+        Raises:
+            OutputError: a file cannot be renamed.
+        """
+        for path in self.list_checkpoints():
+            if _step_of(path) > step:
+                with explain(path, what="cannot rename"):
+                    path.rename(path.with_name(f"{path.name}.damaged"))
+
     def _write(self, write: Callable[[], None]) -> None:
-        """Write a checkpoint; try again if that fails, on a full disk without the older checkpoints."""
+        """Write a checkpoint; try again if that fails. On a full disk the older checkpoints are removed first."""
+        paths = self.list_checkpoints()
+        if len(paths) > 1 and free_bytes(self.folder) < SPARE * paths[-1].stat().st_size:
+            self._remove_old(keep=1)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 write()
@@ -108,7 +133,8 @@ class CheckpointFolder:
     def _remove_old(self, *, keep: int) -> None:
         """Remove all but the newest checkpoints and those kept for good."""
         for old in self.list_checkpoints()[:-keep]:
-            if not self._keep_every_steps or _step_of(old) % self._keep_every_steps:
+            step = _step_of(old)
+            if not self._keep_every_steps or step == 0 or step % self._keep_every_steps:
                 old.unlink(missing_ok=True)
 
     def _save_elsewhere(self, step: int, state: dict[str, Any], error: OutputError) -> OutputError:

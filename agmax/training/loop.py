@@ -140,9 +140,13 @@ class TrainStep:
 
 
 def _copy(source: Iterable[Tensor], target: Iterable[Tensor]) -> None:
-    """Copy tensors into others of the same shapes; on a GPU in a few kernels."""
-    targets, sources = list(target), list(source)
-    if targets:
+    """Copy tensors into others of the same shapes and dtypes; on a GPU in a few kernels for each dtype."""
+    pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for from_, to in zip(source, target, strict=True):
+        targets, sources = pairs.setdefault(to.dtype, ([], []))
+        targets.append(to)
+        sources.append(from_)
+    for targets, sources in pairs.values():
         torch._foreach_copy_(targets, sources)
 
 
@@ -398,7 +402,8 @@ class Trainer:
                 for name, value in state.items()
                 if isinstance(value, Tensor) and value.is_floating_point()
             }
-        is_finite = torch.stack([value.isfinite().all() for value in values.values()])
+        device = self.make_step.device  # torch keeps some states of an optimizer, such as its steps, on the CPU
+        is_finite = torch.stack([value.isfinite().all().to(device) for value in values.values()])
         if not is_finite.all():
             bad = [f"{name} is not finite" for name, finite in zip(values, is_finite, strict=True) if not finite]
             raise self._diverged(", ".join(bad[:3]))

@@ -202,7 +202,7 @@ def test_a_torch_error_without_a_cause_is_reported_as_a_full_disk_if_the_disk_is
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for free, kind in ((storage.NEARLY_FULL - 1, OutputError), (storage.NEARLY_FULL, RuntimeError)):
-        monkeypatch.setattr(storage, "_free_bytes", lambda _, free=free: free)
+        monkeypatch.setattr(storage, "free_bytes", lambda _, free=free: free)
         why = "disk full" if kind is OutputError else "unexpected pos"
         with pytest.raises(kind, match=why), atomic_file(tmp_path / "a"):
             raise RuntimeError("unexpected pos 704 vs 598")
