@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from agmax.core.errors import without_secrets
-from agmax.experiments.source_hash import fingerprint
+from agmax.experiments.source_hash import source_hash
 
 GIT = ("git", "--no-optional-locks")
 """Git that only reads: killed together with a training, it would leave a lock that hinders the user's commits."""
 
 
 def environment(**more: Any) -> dict[str, Any]:
-    """Return versions, platform, command, commit and code fingerprint, and `more`."""
+    """Return versions, platform, command, commit and source hash, and `more`."""
     packages = ("torch", "torchvision", "timm", "numpy", "pydantic")
     return {
         "agmax": _version("agmax"),
@@ -24,7 +24,7 @@ def environment(**more: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "command": [without_secrets(word) for word in sys.argv],
         **_commit(),
-        "code": fingerprint(),
+        "code": source_hash(),
         **more,
     }
 

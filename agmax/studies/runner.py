@@ -19,7 +19,7 @@ from agmax.core.errors import AgmaxError, CheckpointError, ResourceError
 from agmax.core.logs import log
 from agmax.experiments import start
 from agmax.experiments.run_folder import RunFolder, find_runs
-from agmax.experiments.source_hash import fingerprint
+from agmax.experiments.source_hash import source_hash
 from agmax.experiments.start import IRRELEVANT_SETTINGS
 from agmax.studies.plan import PlannedRun
 
@@ -208,7 +208,7 @@ def _find_runs(planned: PlannedRun, *, fresh: bool) -> Iterable[RunFolder]:
     for run in find_runs(config.train.runs_dir, config.name, start.stem(config)):
         other = start.settings_of(run)
         environment = run.read_json("environment.json") or {}
-        if other is None or (fresh and environment.get("code") != fingerprint()):
+        if other is None or (fresh and environment.get("code") != source_hash()):
             continue
         num_classes = other.dataset.num_classes  # a run folder has the number of classes found in the data
         expected = resolve.with_classes(config, num_classes) if num_classes else config
