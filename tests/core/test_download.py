@@ -243,6 +243,10 @@ def test_an_address_is_shown_the_same_wherever_it_stands(url: str, shown: str) -
     assert error.summary == f"no {shown} ({shown}): {shown} is for all"
 
 
+def test_each_of_two_addresses_in_a_text_loses_its_password() -> None:
+    assert without_secrets("of https://h/a and https://me:SECRET@g/b?c=SECRET") == "of https://h/a and https://g/b"
+
+
 def test_an_address_with_spaces_and_quotes_in_its_query_is_shown_without_it() -> None:
     assert str(AgmaxError("no file", where="https://h/a?c='SECRET' (SECRET)\nSECRET")) == "no file (https://h/a)"
 
