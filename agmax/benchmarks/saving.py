@@ -54,7 +54,8 @@ def run(*, report: Callable[[str], None]) -> dict[str, Any]:
             parameter.grad = torch.zeros_like(parameter)
         trainer.optimizer.step()  # creates its state
         seconds = []
-        for trainer.step in range(1, REPEATS + 1):
+        for step in range(1, REPEATS + 1):
+            trainer.step = step
             devices.synchronize(device)
             began = time.perf_counter()
             trainer.save()

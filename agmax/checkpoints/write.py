@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from agmax.core.errors import CheckpointError
 from agmax.core.storage import atomic_file
 
 FORMAT, VERSION = "agmax checkpoint", 2
@@ -30,9 +31,14 @@ def copy_checkpoint(source: Path, path: Path) -> None:
     """Copy a checkpoint atomically.
 
     Raises:
+        CheckpointError: the source cannot be opened.
         OutputError: the disk is full or cannot be written.
     """
-    with atomic_file(path) as file, source.open("rb") as original:
+    try:
+        original = source.open("rb")
+    except OSError as error:
+        raise CheckpointError("cannot read the checkpoint", where=source, why=error.strerror or str(error)) from error
+    with original, atomic_file(path) as file:
         shutil.copyfileobj(original, file, PIECE)
 
 

@@ -32,9 +32,10 @@ def run(request: Request) -> dict[str, Any]:
         check_packages()
         to_stderr()
     try:
-        # Output of imported files and libraries is no result; a training has none but --json, and must not end by it.
-        is_result = not request.as_json and request.mode != "train"
-        with contextlib.nullcontext() if is_result else contextlib.redirect_stdout(sys.stderr):
+        # A training prints no result without --json, so its output goes to stderr: a closed stdout does not end it.
+        # With --json, the output of imported files and libraries is no part of the result.
+        prints_result = not request.as_json and request.mode != "train"
+        with contextlib.nullcontext() if prints_result else contextlib.redirect_stdout(sys.stderr):
             for path in request.imports:
                 _import_file(Path(path))
             result: dict[str, Any] = importlib.import_module(mode.module).run(request)

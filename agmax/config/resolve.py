@@ -410,7 +410,7 @@ def _explain(item: Any, merged: dict[str, Setting]) -> list[UsageError]:
         errors = []
         for text in str(item["ctx"]["error"]).splitlines():
             key, _, why = text.partition(": ")
-            origin = merged[key].origin if key in merged else "default"
+            origin = next((merged[parent].origin for parent in _parents(key) if parent in merged), "default")
             errors.append(UsageError(f"settings do not fit: {key}", where=origin, why=why))
         return errors
     key = ".".join(str(word) for word in item["loc"])

@@ -301,7 +301,7 @@ class Config(Section):
             *(
                 (
                     isinstance(value, str) and re.match(r"[\w+.-]+:\S", value) is not None,
-                    f"model.arguments.{key}: {value} is a place, and weights are only read from model.pretrained_file",
+                    f"model.arguments.{key}: {value} is an address; weights are only read from model.pretrained_file",
                 )
                 for key, value in self.model.arguments.items()
             ),

@@ -71,13 +71,13 @@ def fetch(
     except _UnexpectedContent as error:
         part.unlink(missing_ok=True)
         origin.unlink(missing_ok=True)
-        raise DownloadError("download refused", where=without_secrets(url), why=str(error), remedy=by_hand) from error
+        raise DownloadError("download refused", where=url, why=str(error), remedy=by_hand) from error
     except _ConnectionLost as error:
         if not part.stat().st_size:  # nothing to continue from
             part.unlink()
             origin.unlink(missing_ok=True)
         remedy = f"Try again. {by_hand}"
-        raise DownloadError("download failed", where=without_secrets(url), why=str(error), remedy=remedy) from error
+        raise DownloadError("download failed", where=url, why=str(error), remedy=remedy) from error
     return path
 
 
@@ -102,12 +102,12 @@ def _check_url(url: str, *, plain: bool) -> SplitResult:
     except ValueError:
         parts, is_valid = SplitResult("", "", "", "", ""), False
     if not is_valid:
-        raise DownloadError("URL refused", where=without_secrets(url), why="it is not the URL of a file")
+        raise DownloadError("URL refused", where=url, why="it is not the URL of a file")
     if "@" in parts.netloc:
-        raise DownloadError("URL refused", where=without_secrets(url), why="it contains a user name or a password")
+        raise DownloadError("URL refused", where=url, why="it contains a user name or a password")
     if parts.scheme != "https" and not (parts.scheme == "http" and (plain or parts.hostname in LOOPBACK)):
         why = "only https is allowed, or http on this machine"
-        raise DownloadError("URL refused", where=without_secrets(url), why=why)
+        raise DownloadError("URL refused", where=url, why=why)
     return parts
 
 

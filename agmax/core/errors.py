@@ -3,10 +3,17 @@
 import re
 from collections.abc import Sequence
 
-_URL = re.compile(
-    r"(\b(?:[a-z][a-z0-9+.-]*://|https?:/))(?:[^\s/?#@]*@)?([^\s?#'\"()]*)(?:[?#][^\s'\"()]*)?", re.IGNORECASE
+_SCHEME = r"(?:[a-z][a-z0-9+.-]*://|https?:/)"
+
+_WHOLE = re.compile(rf"((?:-*[\w.-]+=)?{_SCHEME})(?:[^/?#]*@)?([^?#]*)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
+"""An address that fills a text or the value of a flag, whatever it holds."""
+
+_INSIDE = re.compile(
+    rf"(\b{_SCHEME})(?:[^\s/?#]*@)?"
+    rf"([^\s?#'\"]*(?:(?:(?!{_SCHEME})[^?#'\"])*(?=[?#]))?)(?:[?#][^\s'\"()]*)?",
+    re.IGNORECASE,
 )
-"""An address in a text; the groups are its scheme and place, without user, password, query and fragment."""
+"""An address inside a text; of what follows it, a word with ? or # may be its end, after a space that it holds."""
 
 
 class AgmaxError(Exception):
@@ -19,20 +26,14 @@ class AgmaxError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: object = "", why: str = "", remedy: str = "") -> None:
-        text = f"{what} ({where})" if str(where) else what
-        if why:
-            text += f": {why}"
-        self.summary = _show(text)  # without the remedy
-        super().__init__(_show(f"{text}. {remedy}" if remedy else text))
+        what, place, why, remedy = (without_secrets(text) for text in (what, str(where), why, remedy))
+        self.summary = (f"{what} ({place})" if place else what) + (f": {why}" if why else "")
+        super().__init__(f"{self.summary}. {remedy}" if remedy else self.summary)
 
     @property
     def lines(self) -> list[str]:
         """Return the messages to print, one a line."""
         return [str(self)]
-
-
-def _show(text: str) -> str:
-    return printable(_URL.sub(r"\1\2", text))
 
 
 class UsageError(AgmaxError):
@@ -105,10 +106,6 @@ def printable(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return a URL without user, password, query and fragment, which may be secrets."""
-    scheme, mark, rest = text.partition("://")
-    if not mark:
-        return text
-    place = re.split(r"[?#]", rest, maxsplit=1)[0]
-    host, slash, path = place.partition("/")
-    return printable(f"{scheme}://{host.rpartition('@')[2]}{slash}{path}")
+    """Return a printable text whose addresses have no user, password, query and fragment, which may be secrets."""
+    pattern = _WHOLE if _WHOLE.match(text) else _INSIDE
+    return printable(pattern.sub(r"\1\2", text))

@@ -21,19 +21,17 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 POLL_SECONDS = 0.1
 """Seconds between two attempts to take a lock of a file system without locks."""
 
-OWNER = re.compile(r"process (\d+) on (.+) since (\d*)", re.DOTALL)
-"""The content of a lock: process, machine, and the start of the process, which tells it from a later one."""
+OWNER = re.compile(r"process (\d+) on (.+) since (\d*) in (.*)", re.DOTALL)
+"""The content of a lock: process, machine, start of the process, which tells it from a later one, and namespace."""
 
-_locks: set[int] = set()
-"""Descriptors of the locks that this process holds."""
+_locks: dict[int, int] = {}
+"""For each lock that this process holds: its descriptor, and one of /dev/null, open in case no more can be opened."""
 
 
 def _release_locks_in_child() -> None:
     """Close the locks in a forked child, a data worker for instance: a lock ends with the process that took it."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in _locks:
-        os.dup2(null, descriptor)
-    os.close(null)
+    for descriptor, null in _locks.items():
+        os.dup2(null, descriptor, inheritable=False)
     _locks.clear()
 
 
@@ -70,26 +68,31 @@ def open_locked(
 
 @contextmanager
 def lock(path: Path) -> Iterator[int | None]:
-    """Hold a lock file, write its owner into it, and yield its descriptor; None if another program holds it.
+    """Hold a lock file, write its owner into it if possible, and yield its descriptor.
+
+    It yields None if another program holds the lock.
 
     Forked children do not keep the lock; a started program does if it is given the descriptor (`pass_fds`).
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be opened for writing.
     """
     with open_locked(path) as file:
         if file is None:
             yield None
             return
+        descriptor = file.fileno()
+        with suppress(OSError):  # on a full disk the lock holds, only its owner is not known
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, _this_process().encode())
         with explain(path):
-            file.truncate(0)
-            file.write(_this_process().encode())
-            file.flush()
-        _locks.add(file.fileno())
+            null = os.open(os.devnull, os.O_RDWR)
+        _locks[descriptor] = null
         try:
-            yield file.fileno()
+            yield descriptor
         finally:
-            _locks.discard(file.fileno())
+            _locks.pop(descriptor, None)
+            os.close(null)
 
 
 def lock_owner(path: Path) -> str:
@@ -107,7 +110,15 @@ def lock_owner(path: Path) -> str:
 
 
 def _this_process() -> str:
-    return f"process {os.getpid()} on {platform.node()} since {_start_of(os.getpid())}"
+    return f"process {os.getpid()} on {platform.node()} since {_start_of(os.getpid())} in {_namespace()}"
+
+
+def _namespace() -> str:
+    """Return the namespace in which process numbers of this program count; nothing where there are none."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _start_of(process: int) -> str:
@@ -119,9 +130,12 @@ def _start_of(process: int) -> str:
 
 
 def _has_ended(owner: str) -> bool:
-    """Return whether the content of a lock names a process of this machine that has ended."""
+    """Return whether the content of a lock names a process of this machine that has certainly ended.
+
+    A process of another namespace, such as that of a container, cannot be seen from here.
+    """
     match = OWNER.fullmatch(owner)
-    if match is None or match[2] != platform.node():
+    if match is None or (match[2], match[4]) != (platform.node(), _namespace()):
         return False
     process = int(match[1])
     try:
@@ -130,7 +144,8 @@ def _has_ended(owner: str) -> bool:
         return True
     except (OSError, OverflowError):
         pass
-    return _start_of(process) != match[3]
+    start = _start_of(process)  # nothing where /proc hides the processes of other users
+    return start != "" and start != match[3]
 
 
 def _try_open_locked(path: Path, *, wait: bool) -> tuple[BufferedRandom | None, Path | None]:

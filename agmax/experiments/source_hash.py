@@ -30,7 +30,7 @@ IMPORTED: list[Path] = []
 
 
 @lru_cache
-def fingerprint() -> str:
+def source_hash() -> str:
     """Return 12 hexadecimal digits of the hash; comments, docstrings and formatting do not change it."""
     digest = hashlib.sha256()
     for pattern in DECIDES:

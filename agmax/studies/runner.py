@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,13 +12,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from agmax.config import names, resolve
+from agmax.config import resolve
 from agmax.core import locks, storage
 from agmax.core.errors import AgmaxError, CheckpointError, ResourceError
 from agmax.core.logs import log
 from agmax.experiments import start
+from agmax.experiments.environment import program
 from agmax.experiments.run_folder import RunFolder, find_runs
-from agmax.experiments.source_hash import fingerprint
+from agmax.experiments.source_hash import source_hash
 from agmax.experiments.start import IRRELEVANT_SETTINGS
 from agmax.studies.plan import PlannedRun
 
@@ -208,18 +208,12 @@ def _find_runs(planned: PlannedRun, *, fresh: bool) -> Iterable[RunFolder]:
     for run in find_runs(config.train.runs_dir, config.name, start.stem(config)):
         other = start.settings_of(run)
         environment = run.read_json("environment.json") or {}
-        if other is None or (fresh and environment.get("code") != fingerprint()):
+        if other is None or (fresh and environment.get("code") != source_hash()):
             continue
         num_classes = other.dataset.num_classes  # a run folder has the number of classes found in the data
         expected = resolve.with_classes(config, num_classes) if num_classes else config
         if not resolve.differences(other, expected, ignore=IRRELEVANT_SETTINGS):
             yield run
-
-
-def program() -> list[str]:
-    """Return the command that starts this program."""
-    script = names.PACKAGE.parent / "main.py"
-    return [sys.executable, str(script)] if script.is_file() else [sys.executable, "-m", "agmax"]
 
 
 def visible_gpus() -> list[str]:

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
-from agmax.studies.runner import program
+from agmax.experiments.environment import program
 
 STOPPED_BY_USR1 = 138
 """The exit code of a program that has saved and stopped after SIGUSR1."""

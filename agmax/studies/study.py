@@ -9,7 +9,7 @@ from agmax.core import storage
 from agmax.core.errors import UsageError
 from agmax.core.logs import log
 from agmax.core.signals import stop_at_once
-from agmax.experiments.source_hash import fingerprint
+from agmax.experiments.source_hash import source_hash
 from agmax.studies import analysis, estimate, intervals, plan, records, runner, slurm, spec, tuning
 from agmax.studies.analysis import Analysis, Pair, VariantRuns
 from agmax.studies.plan import PlannedRun, TypedSettings
@@ -166,12 +166,12 @@ def too_few_seeds(study: Study) -> list[str]:
 
 def _is_missing(planned: PlannedRun, record_of: Mapping[str, Record], *, fresh: bool) -> bool:
     """Return whether a run has no record; with `fresh`, records of other code do not count."""
-    return planned.key not in record_of or (fresh and record_of[planned.key].get("code") != fingerprint())
+    return planned.key not in record_of or (fresh and record_of[planned.key].get("code") != source_hash())
 
 
 def _num_of_other_code(planned_runs: Sequence[PlannedRun], record_of: Mapping[str, Record]) -> int:
     listed = [record_of[planned.key] for planned in planned_runs if planned.key in record_of]
-    return sum(record.get("code") != fingerprint() for record in listed)
+    return sum(record.get("code") != source_hash() for record in listed)
 
 
 def _report_plan(

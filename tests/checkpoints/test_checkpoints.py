@@ -342,6 +342,9 @@ def test_a_copy_is_complete(tmp_path: Path) -> None:
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
     with pytest.raises(OutputError):
         copy_checkpoint(tmp_path / "a.pth", tmp_path / "nowhere" / "b.pth")
+    with pytest.raises(CheckpointError, match=r"cannot read the checkpoint \(.*/gone\.pth\): No such file"):
+        copy_checkpoint(tmp_path / "gone.pth", tmp_path / "b.pth")
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
 
 
 def test_weights_that_do_not_fit_are_counted_and_named() -> None:

@@ -371,16 +371,18 @@ def test_a_network_from_elsewhere_is_refused_before_anything_is_built(backbone: 
         ("num_classes=7", "Write dataset.num_classes"),
         ("in_chans=1", "Write model.channels"),
         ("drop_rate=0.5", "Write model.dropout"),
-        ("stem_type=hf-hub:evil/x", "hf-hub:evil/x is a place"),
-        ("stem_type=hf_hub:evil/x", "hf_hub:evil/x is a place"),
-        ("stem_type=local-dir:/x", "local-dir:/x is a place"),
-        ("stem_type=https://host/x.pth", "https://host/x.pth is a place"),
+        ("stem_type=hf-hub:evil/x", "hf-hub:evil/x is an address"),
+        ("stem_type=hf_hub:evil/x", "hf_hub:evil/x is an address"),
+        ("stem_type=local-dir:/x", "local-dir:/x is an address"),
+        ("stem_type=https://host/x.pth", "https://host/x.pth is an address"),
     ],
 )
 def test_arguments_of_a_network_name_no_weights_and_no_other_setting(argument: str, message: str) -> None:
     [line] = errors_of("ResNet8", f"model.arguments.{argument}")
     key = argument.partition("=")[0]
     assert line.startswith(f"settings do not fit: model.arguments.{key} ") and message in line
+    [same] = errors_of("ResNet8", f"model.arguments={{{argument.replace('=', ': ')}}}")
+    assert same == line  # where it was typed too
 
 
 @pytest.mark.parametrize("word", ["hf-hub:evil/x", "hf_hub:evil/x", "local-dir:/x"])

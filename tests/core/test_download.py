@@ -224,6 +224,33 @@ def test_secrets_of_a_url_are_not_shown() -> None:
     assert str(error) == "no (https://host/a.pth) (http:/host/b): see 'ftp://h/c', a?b"
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://h/a b?c=SECRET", "https://h/a b"),
+        ("https://h/a?c=SECRET", "https://h/a"),
+        ("https://h/a(1)?c=SECRET", "https://h/a(1)"),
+        ("https://me:SECRET@SECRET@h/a", "https://h/a"),
+        ("HTTPS://h/a#SECRET", "HTTPS://h/a"),
+    ],
+)
+def test_an_address_is_shown_the_same_wherever_it_stands(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+    assert without_secrets(f"train.fallback_dir={url}") == f"train.fallback_dir={shown}"
+    assert without_secrets(f"see {url} and {url} or more") == f"see {shown} and {shown} or more"
+    error = AgmaxError(f"no {url}", where=url, why=f"{shown} is for all", remedy=f"Copy {url} by hand")
+    assert str(error) == f"no {shown} ({shown}): {shown} is for all. Copy {shown} by hand"
+    assert error.summary == f"no {shown} ({shown}): {shown} is for all"
+
+
+def test_each_of_two_addresses_in_a_text_loses_its_password() -> None:
+    assert without_secrets("of https://h/a and https://me:SECRET@g/b?c=SECRET") == "of https://h/a and https://g/b"
+
+
+def test_an_address_with_spaces_and_quotes_in_its_query_is_shown_without_it() -> None:
+    assert str(AgmaxError("no file", where="https://h/a?c='SECRET' (SECRET)\nSECRET")) == "no file (https://h/a)"
+
+
 def test_http_is_allowed_only_with_a_known_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert download._check_url("http://example.com/a.mat", plain=True)
     with pytest.raises(DownloadError, match="only https is allowed"):

@@ -4,6 +4,8 @@ import errno
 import multiprocessing
 import os
 import platform
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -84,6 +86,19 @@ def test_an_error_in_a_block_that_holds_a_lock_is_not_changed(tmp_path: Path) ->
         (tmp_path / "nowhere").read_bytes()
 
 
+def test_a_lock_whose_owner_cannot_be_written_holds(tmp_path: Path) -> None:
+    path, before = tmp_path / ".lock", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with locks.lock(path) as first:
+            assert first is not None
+            with locks.lock(path) as second:
+                assert second is None
+            assert locks.lock_owner(path) == "another program"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
 def test_a_lock_is_not_kept_by_forked_children(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
@@ -97,6 +112,35 @@ def test_a_lock_is_not_kept_by_forked_children(tmp_path: Path) -> None:
         assert second is not None and child.is_alive()
     child.kill()
     child.join()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
+def test_a_child_that_can_open_no_more_files_keeps_no_lock_either(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    read, write = os.pipe()
+    with locks.lock(tmp_path / "lock") as first:
+        assert first is not None
+        spare = os.dup(first)
+        os.close(spare)
+        assert spare > first  # with this limit all open files are kept, and none is opened
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, before[1]))
+        try:
+            child = os.fork()
+            if child == 0:
+                try:
+                    os.write(write, b"!")
+                    time.sleep(60)
+                finally:
+                    os._exit(0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert os.read(read, 1) == b"!"
+    with locks.lock(tmp_path / "lock") as second:
+        assert second is not None and os.waitpid(child, os.WNOHANG) == (0, 0)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(read)
+    os.close(write)
 
 
 # --- file systems without locks --------------------------------------------------------------------------------------
@@ -120,7 +164,7 @@ def test_where_the_file_system_has_no_locks_a_link_stands_for_one(
     path, link = tmp_path / ".lock", tmp_path / "..lock.owner"
     for _ in range(2):
         with locks.lock(path) as first:
-            assert first is not None and link.is_symlink()
+            assert first is not None and os.readlink(link).endswith(f" in {locks._namespace()}")
             with locks.lock(path) as second:
                 assert second is None
             assert locks.lock_owner(path) == f"process {os.getpid()} on {platform.node()}"
@@ -145,21 +189,42 @@ def ended_process() -> int:
     return process.pid
 
 
+def owner(process: int, *, machine: str = platform.node(), namespace: str | None = None) -> str:
+    """Return the content of the lock of a process that began one tick after the machine."""
+    return f"process {process} on {machine} since 1 in {locks._namespace() if namespace is None else namespace}"
+
+
 @pytest.mark.usefixtures("without_flock")
 def test_the_link_of_a_killed_program_is_removed_and_that_of_another_machine_is_not(tmp_path: Path) -> None:
     path, link = tmp_path / ".lock", tmp_path / "..lock.owner"
-    here = platform.node()
-    for ended in (f"process {ended_process()} on {here} since 1", f"process {os.getpid()} on {here} since 1"):
+    for ended in (owner(ended_process()), owner(os.getpid())):
         link.symlink_to(ended)  # the second: a later process has the same number
         assert locks.lock_owner(path) == "another program"
         with locks.lock(path) as held:
             assert held is not None
-    for other in (f"process {ended_process()} on elsewhere since 1", "nonsense"):
+    others = (owner(ended_process(), machine="elsewhere"), owner(ended_process(), namespace="pid:[1]"), "nonsense")
+    for other in others:  # the second is in another container of this machine
         link.symlink_to(other)
         with locks.lock(path) as held:
             assert held is None
         assert locks.lock_owner(path) == ("another program" if other == "nonsense" else other.split(" since")[0])
         link.unlink()
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_the_link_of_a_process_that_the_system_hides_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the mount option hidepid, /proc shows no process of another user, to whom no signal may be sent either."""
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    link = tmp_path / "..lock.owner"
+    link.symlink_to(owner(os.getppid()))
+    monkeypatch.setattr(locks.os, "kill", refuse)
+    monkeypatch.setattr(locks, "_start_of", lambda process: "")
+    with locks.lock(tmp_path / ".lock") as held:
+        assert held is None
+    assert link.is_symlink() and locks.lock_owner(tmp_path / ".lock").startswith(f"process {os.getppid()} on ")
 
 
 @pytest.mark.usefixtures("without_flock")
@@ -193,7 +258,7 @@ def test_of_ten_programs_that_start_together_one_holds_the_lock(
 
     if not has_flock:
         monkeypatch.setattr(locks.fcntl, "flock", refuse)
-        (tmp_path / "..lock.owner").symlink_to(f"process {ended_process()} on {platform.node()} since 1")
+        (tmp_path / "..lock.owner").symlink_to(owner(ended_process()))
     context = multiprocessing.get_context("fork")
     barrier, end, answers = context.Barrier(10), context.Event(), context.SimpleQueue()
 
@@ -215,6 +280,6 @@ def test_of_ten_programs_that_start_together_one_holds_the_lock(
 
 def test_a_lock_names_no_process_that_has_ended(tmp_path: Path) -> None:
     with locks.lock(tmp_path / ".lock"):
-        (tmp_path / ".lock").write_text(f"process {ended_process()} on {platform.node()} since 1")
+        (tmp_path / ".lock").write_text(owner(ended_process()))
         assert locks.lock_owner(tmp_path / ".lock") == "another program"
     assert locks.lock_owner(tmp_path / "nowhere") == "another program"

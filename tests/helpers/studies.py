@@ -15,6 +15,7 @@ from agmax.config import resolve
 from agmax.config.resolve import ConfigRequest
 from agmax.core.errors import AgmaxError
 from agmax.core.logs import log
+from agmax.experiments.environment import program
 from agmax.experiments.run_folder import RunFolder
 from agmax.experiments.start import find_start
 from agmax.experiments.train import train
@@ -88,7 +89,7 @@ class InThisProcess:
 
     def __init__(self, words: Sequence[str], **files: Any) -> None:
         type(self).num_started += 1
-        self.words, self.output = words[len(runner.program()) :], files["stderr"]
+        self.words, self.output = words[len(program()) :], files["stderr"]
         self.returncode = 0
 
     def communicate(self) -> tuple[bytes, None]:

@@ -1,4 +1,4 @@
-"""Runs of other code are told by the fingerprint of the sources."""
+"""Runs of other code are told by the hash of the sources."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def test_runs_of_other_code_are_marked_and_repeated_only_when_asked(
 ) -> None:
     before = lines()
     for module in (environment, runner, study):
-        monkeypatch.setattr(module, "fingerprint", lambda: "another code")
+        monkeypatch.setattr(module, "source_hash", lambda: "another code")
     answer = run("--study", "./tiny.yaml", "--json")
     assert answer.status == 0 and trained.num_started == 0 and lines() == before
     assert "note: 4 finished runs are of another version of the code; --fresh repeats them" in answer.err
@@ -36,33 +36,33 @@ def test_runs_of_other_code_are_marked_and_repeated_only_when_asked(
     assert "4 runs, 4 finished, 0 to run" in run("--study", "./tiny.yaml", "--fresh").err and trained.num_started == 4
 
 
-def test_the_fingerprint_depends_on_what_code_does_and_not_on_its_layout(
+def test_the_source_hash_depends_on_what_code_does_and_not_on_its_layout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source_hash, "PACKAGE", tmp_path)
 
-    def fingerprint(text: str, name: str = "optim/lr_schedules.py") -> str:
+    def hash_of(text: str, name: str = "optim/lr_schedules.py") -> str:
         for path in tmp_path.rglob("*.py"):
             path.unlink()
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-        source_hash.fingerprint.cache_clear()
-        return source_hash.fingerprint()
+        source_hash.source_hash.cache_clear()
+        return source_hash.source_hash()
 
     try:
-        plain = fingerprint("FACTOR = 0.1\n\n\ndef scaled(lr):\n    return lr * FACTOR\n")
+        plain = hash_of("FACTOR = 0.1\n\n\ndef scaled(lr):\n    return lr * FACTOR\n")
         assert len(plain) == 12
         laid_out = "# as in the paper\nFACTOR = 0.1  # a tenth\ndef scaled(\n    lr\n):\n    return (lr * FACTOR)\n"
-        assert fingerprint(laid_out) == plain
-        assert fingerprint("FACTOR = 0.2\n\n\ndef scaled(lr):\n    return lr * FACTOR\n") != plain
-        assert fingerprint("FACTOR = 0.1\n\n\ndef scaled(lr):\n    return lr / FACTOR\n") != plain
-        assert fingerprint(laid_out, name="optim/optimizers.py") != plain
-        assert fingerprint(laid_out, name="cli/parser.py") == fingerprint("", name="cli/parser.py")  # decides no result
+        assert hash_of(laid_out) == plain
+        assert hash_of("FACTOR = 0.2\n\n\ndef scaled(lr):\n    return lr * FACTOR\n") != plain
+        assert hash_of("FACTOR = 0.1\n\n\ndef scaled(lr):\n    return lr / FACTOR\n") != plain
+        assert hash_of(laid_out, name="optim/optimizers.py") != plain
+        assert hash_of(laid_out, name="cli/parser.py") == hash_of("", name="cli/parser.py")  # decides no result
     finally:
-        source_hash.fingerprint.cache_clear()
+        source_hash.source_hash.cache_clear()
 
 
-def test_every_pattern_of_the_fingerprint_finds_a_file() -> None:
+def test_every_pattern_of_the_source_hash_finds_a_file() -> None:
     assert all(list(source_hash.PACKAGE.glob(pattern)) for pattern in source_hash.DECIDES)
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from agmax.cli import parser
 from agmax.config import resolve
-from agmax.studies import plan, runner, slurm, study
+from agmax.experiments.environment import program
+from agmax.studies import plan, slurm, study
 from agmax.studies import spec as files
 from agmax.studies.plan import TypedSettings
 from helpers.command import Answer
@@ -177,7 +178,7 @@ def test_the_array_job_is_a_script_that_trains_the_missing_runs(copy: Path, run:
     Path("srun").chmod(0o755)
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "7"}
     ran = subprocess.run(["bash"], input=answer.out, env=path, text=True, capture_output=True, check=True)
-    assert ran.stdout.splitlines() == [*runner.program(), *words, "--run", "7"]
+    assert ran.stdout.splitlines() == [*program(), *words, "--run", "7"]
     assert run(*words, "--print-slurm", "--json").json["script"] == answer.out
 
 
@@ -192,8 +193,3 @@ def test_a_finished_study_has_nothing_to_submit(copy: Path, run: Call) -> None:
 )
 def test_ranges_are_written_as_slurm_does(planned_runs: list[int], written: str) -> None:
     assert slurm.ranges(planned_runs) == written
-
-
-def test_the_command_that_starts_a_run_starts_this_program() -> None:
-    ran = subprocess.run([*runner.program(), "--list", "datasets"], capture_output=True, text=True, check=True)
-    assert "digits" in ran.stdout

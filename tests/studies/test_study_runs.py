@@ -42,7 +42,7 @@ def test_a_study_leaves_one_record_and_one_run_folder_of_each_run(copy: Path) ->
     for each in found:
         assert (each["study"], each["phase"], each["trial"], each["split"]) == ("tiny", "results", None, "test")
         assert (each["samples_seen"], each["steps"], each["epochs"]) == (40, 2, 1)
-        assert each["code"] == source_hash.fingerprint() and each["environment"]["threads"] == 1
+        assert each["code"] == source_hash.source_hash() and each["environment"]["threads"] == 1
         assert each["metrics"]["test"]["error"] == pytest.approx(100 - each["metrics"]["test"]["top1"])
 
 
