@@ -22,7 +22,7 @@ from agmax.core.logs import log, to_file
 from agmax.core.signals import Stopped
 from agmax.core.storage import append, atomic_file
 from agmax.experiments import results
-from agmax.experiments.environment import environment
+from agmax.experiments.environment import continue_command, environment
 from agmax.experiments.evaluate import measure
 from agmax.experiments.results import Result
 from agmax.experiments.run_folder import RunFolder, run_folder_of
@@ -173,7 +173,7 @@ def _record_end(folder: RunFolder) -> Iterator[None]:
             folder.write_json("state.json", {"state": state, "reason": reason, "exit_code": code, **process})
             append(folder.path / "train.log", f"{reason} (exit code {code})\n")
         if isinstance(error, Stopped):
-            text = f"{reason}. Continue with python3 main.py --train --resume {folder.path}"
+            text = f"{reason}. Continue with {continue_command(folder.path)}"
             raise Stopped(error.signal_number, text) from error
         raise
     folder.write_json("state.json", {"state": "finished", "exit_code": 0, **process})

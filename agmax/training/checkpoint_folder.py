@@ -79,6 +79,7 @@ class CheckpointFolder:
 
         Raises:
             OutputError: it cannot be written.
+            CheckpointError: the checkpoint of the step cannot be read.
         """
         self._write(lambda: copy_checkpoint(self.path(step), self.best))
 

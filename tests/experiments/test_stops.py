@@ -17,6 +17,7 @@ from agmax.core import signals
 from agmax.core.errors import ResourceError
 from agmax.evaluation import predict
 from agmax.experiments import api
+from agmax.experiments.environment import continue_command
 from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
 from helpers.command import Answer
@@ -72,7 +73,7 @@ def test_a_signal_ends_a_training_after_a_saved_step(
         answer = run(*WORDS, "--train")
     assert answer.status == 128 + number
     reason = f"stopped by {name} after step {step} of 12, which is saved"
-    assert answer.err.splitlines()[-1] == (f"error: {reason}. Continue with python3 main.py --train --resume {FOLDER}")
+    assert answer.err.splitlines()[-1] == f"error: {reason}. Continue with {continue_command(FOLDER)}"
     assert CheckpointFolder(FOLDER / "checkpoints").list_checkpoints()[-1].name == f"step-{step:08d}.pth"
     state = json.loads((FOLDER / "state.json").read_text())
     assert (state["state"], state["reason"], state["exit_code"]) == ("stopped", reason, 128 + number)
