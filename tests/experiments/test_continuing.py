@@ -17,7 +17,7 @@ from agmax.training.loop import Trainer
 from helpers.command import Answer
 from helpers.files import names
 from helpers.images import write_tree
-from helpers.training import TINY, Killed, kill_at, train
+from helpers.training import TINY, Killed, kill_at, rows, train
 
 Run = Callable[..., Answer]
 WORDS = ("--config=ResNet8-standard", "--train", *TINY)
@@ -77,16 +77,15 @@ def test_a_run_can_be_prolonged_before_its_first_evaluation(run: Run) -> None:
     first = train(run, "ResNet8-standard", *words)["run_folder"]
     answer = run("--train", "--resume", f"{first}/checkpoints/step-00000004.pth", "train.epochs=4", "--json")
     assert answer.status == 0, answer.err
+    assert [row["epoch"] for row in rows(answer.json["run_folder"])] == [1, 2, 3, 4]
     assert answer.json["best"]["epoch"] in (3, 4)
     assert (Path(answer.json["run_folder"]) / "checkpoints" / "best.pth").exists()
 
 
 def test_rows_whose_best_checkpoint_is_not_kept_do_not_count_for_the_best(run: Run) -> None:
     first = Path(train(run, "ResNet8-standard", "train.keep_every_epochs=1")["run_folder"])
-    rows = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
-    for row, top1 in zip(rows, (98.0, 97.0, 99.0), strict=True):
-        row["test_top1"] = top1
-    (first / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = [row | {"test_top1": top1} for row, top1 in zip(rows(first), (98.0, 97.0, 99.0), strict=True)]
+    (first / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
     answer = run("--train", "--resume", str(first / "checkpoints" / "step-00000008.pth"), "train.epochs=4", "--json")
     assert answer.json["best"]["epoch"] in (3, 4)
     assert (Path(answer.json["run_folder"]) / "checkpoints" / "best.pth").exists()
@@ -168,7 +167,10 @@ def test_a_failure_in_the_set_up_is_recorded(run: Run, monkeypatch: pytest.Monke
     ("name", "content"),
     [
         ("environment.json", b'{"code": null}'),
-        ("metrics.jsonl", b'{"epoch": 1, "step": 4, "test_top1": "x", "timing": {"train_seconds": 1}}\n'),
+        (
+            "metrics.jsonl",
+            b'{"epoch": 1, "step": 4, "test_top1": "x", "timing": {"images_per_second": 1, "train_seconds": 1}}\n',
+        ),
         ("metrics.jsonl", b'{"epoch": 1, "step": 4, "timing": {"images_per_sfcond": 1, "train_seconds": 1}}\n'),
     ],
 )
