@@ -114,6 +114,18 @@ def append(path: Path, content: str | bytes) -> None:
             sync_folder(path.parent)
 
 
+def overwrite(path: Path, content: str) -> None:
+    """Replace the content of an existing file within its own blocks: possible on a full disk, but not atomic.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("r+b") as file:
+        file.write(content.encode())
+        file.truncate()
+        sync(file)
+
+
 def put_in_place(temporary: Path, path: Path, *, replace: bool = True) -> None:
     """Move a finished file to its name, atomically and durably.
 

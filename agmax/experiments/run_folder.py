@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Any
 
 from agmax.core import locks, storage
-from agmax.core.errors import BusyError, CheckpointError, OutputError
+from agmax.core.errors import BusyError, CheckpointError, DiskFullError, OutputError
 from agmax.core.logs import log
 from agmax.experiments.results import Result
 
@@ -105,7 +105,19 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as a JSON file atomically."""
-        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=True) + "\n")
+        self.write_text(name, _as_json(value))
+
+    def record_state(self, state: dict[str, Any]) -> None:
+        """Write state.json; on a full disk into its own blocks.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        try:
+            self.write_json("state.json", state)
+        except DiskFullError:
+            with storage.explain(self.path / "state.json"):
+                storage.overwrite(self.path / "state.json", _as_json(state))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return the mapping in a JSON file, None if the file is missing or damaged."""
@@ -158,6 +170,10 @@ class RunFolder:
             return None
         chosen_on = "validation" if key.startswith("validation") else "best_on_test (as the papers do)"
         return {"chosen_on": chosen_on, "epoch": row["epoch"], key: row[key], "test_top1": row.get("test_top1")}
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=True) + "\n"
 
 
 def _parse_row(line: str) -> dict[str, Any] | None:

@@ -161,7 +161,7 @@ def _record_end(folder: RunFolder) -> Iterator[None]:
         Stopped: as in the block, with the command that continues the training.
     """
     process = {"process": os.getpid(), "host": platform.node()}
-    folder.write_json("state.json", {"state": "running", **process})
+    folder.record_state({"state": "running", **process})
     try:
         with to_file(folder.path / "train.log"):
             yield
@@ -170,13 +170,13 @@ def _record_end(folder: RunFolder) -> Iterator[None]:
         reason = str(error) if isinstance(error, AgmaxError | Stopped) else f"{type(error).__name__}: {error}"
         code = getattr(error, "exit_code", 130 if state == "stopped" else 1)
         with suppress(OSError, OutputError):  # the first error counts
-            folder.write_json("state.json", {"state": state, "reason": reason, "exit_code": code, **process})
+            folder.record_state({"state": state, "reason": reason, "exit_code": code, **process})
             append(folder.path / "train.log", f"{reason} (exit code {code})\n")
         if isinstance(error, Stopped):
             text = f"{reason}. Continue with {continue_command(folder.path)}"
             raise Stopped(error.signal_number, text) from error
         raise
-    folder.write_json("state.json", {"state": "finished", "exit_code": 0, **process})
+    folder.record_state({"state": "finished", "exit_code": 0, **process})
 
 
 def _log_start(notes: Sequence[str], config: Config, trainer: Trainer, folder: RunFolder, about: str) -> None:

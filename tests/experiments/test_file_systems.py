@@ -112,7 +112,7 @@ def test_a_fallback_that_cannot_be_written_is_named_at_the_start(run: Run) -> No
 
 
 ON_SMALL_DISKS = """
-import subprocess, sys
+import json, subprocess, sys
 from agmax.training import checkpoint_folder
 from agmax.training.loop import Trainer
 from main import main
@@ -121,7 +121,10 @@ words = sys.argv[1:]
 def mount(*arguments):
     subprocess.run(["mount", *arguments], check=True)
 def train(folder, *more):
-    print(folder, main([*words, f"train.runs_dir={folder}", *more]), file=sys.stderr)
+    code = main([*words, f"train.runs_dir={folder}", *more])
+    with open(f"{folder}/ResNet8-cutmix-agmax/digits-s0/state.json") as file:
+        assert json.load(file).get("exit_code") == code or folder == "sealed"
+    print(folder, code, file=sys.stderr)
 for folder, size in (("tiny", "300k"), ("small", "1m"), ("medium", "2m"), ("large", "2500k")):
     mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
     train(folder)
