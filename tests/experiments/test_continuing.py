@@ -1,5 +1,6 @@
 """What a run is continued from, and what must not hinder it: damaged neighbours, empty folders, moved images."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from agmax.core import locks
+from agmax.core import locks, storage
+from agmax.experiments.run_folder import RunFolder
 from agmax.training.checkpoint_folder import CheckpointFolder
 from agmax.training.loop import Trainer
 from helpers.command import Answer
@@ -93,8 +95,6 @@ def test_rows_whose_best_checkpoint_is_not_kept_do_not_count_for_the_best(run: R
 
 @pytest.mark.parametrize("mode", ["--train", "--eval"])
 def test_a_checkpoint_in_the_fallback_is_found_though_all_others_are_damaged(run: Run, mode: str) -> None:
-    from agmax.experiments.run_folder import RunFolder
-
     train(run, "ResNet8-standard", "train.fallback_dir=spare")
     fallback = RunFolder(FOLDER).fallback("spare")
     assert fallback is not None
@@ -233,3 +233,19 @@ def test_space_is_made_before_a_save_that_would_not_fit(tmp_path: Path, monkeypa
     )
     store.save(3, {"model": {"weight": torch.zeros(1000)}})
     assert before == [["step-00000002.pth"]] and names(tmp_path) == ["step-00000002.pth", "step-00000003.pth"]
+
+
+def test_the_end_of_a_training_is_recorded_on_a_full_disk_in_the_blocks_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder.create(str(tmp_path), "name", "stem")
+    folder.record_state({"state": "running", "reason": "x" * 500})
+    inode = (folder.path / "state.json").stat().st_ino
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(storage.os, "replace", full)
+    folder.record_state({"state": "failed", "exit_code": 6})
+    assert json.loads((folder.path / "state.json").read_text()) == {"state": "failed", "exit_code": 6}
+    assert (folder.path / "state.json").stat().st_ino == inode
