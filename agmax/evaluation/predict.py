@@ -69,7 +69,7 @@ def forward_batches(
         if not memory.is_full(error):
             raise
         why, remedy = memory.reason(error, device), f"Reduce evaluation.batch_size={batch_size}"
-        raise ResourceError(memory.WHAT, where="evaluation", why=why, remedy=remedy) from error
+        raise ResourceError(memory.FULL_MEMORY, where="evaluation", why=why, remedy=remedy) from error
     model.train(was_training)
 
 

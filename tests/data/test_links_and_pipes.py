@@ -68,7 +68,7 @@ def test_a_file_that_has_become_a_pipe_is_named_instead_of_waited_for(tmp_path: 
     os.mkfifo(tmp_path / "x.jpg")
     loader = stream(files_of(tmp_path / "x.jpg"), num_workers=num_workers)
     message = str(error_of(loader.batches([torch.tensor([0])], epoch=0)))
-    assert f"image cannot be read ({tmp_path / 'x.jpg'}): it is no plain file" in message
+    assert f"image cannot be read ({tmp_path / 'x.jpg'}): it is not a regular file" in message
 
 
 @pytest.mark.parametrize("target", ["gone.png", "x.png"])
