@@ -173,3 +173,13 @@ def test_another_runtime_error_keeps_its_type(photographs: FileDataset, monkeypa
     for num_workers in (0, 1):
         with pytest.raises(RuntimeError, match="no space left"):
             epoch_of(stream(photographs, num_workers=num_workers))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_full_memory_outside_of_the_images_is_said_too(
+    photographs: FileDataset, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    monkeypatch.setattr(from_files._Views, "fill", raising(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
+    loader = stream(photographs, num_workers=num_workers)
+    message = str(error_of(loader.batches([torch.tensor([0])], epoch=0), ResourceError))
+    assert message.startswith("the memory is full: while reading images. Lower ")
