@@ -132,7 +132,7 @@ def stopped_in_the_second_epoch(patch: pytest.MonkeyPatch) -> None:
 
 def stopped_after_a_signal_to_the_program(patch: pytest.MonkeyPatch) -> None:
     stopped_in_the_second_epoch(patch)
-    patch.setattr(workers, "WAIT_SECONDS", 20)
+    patch.setattr(workers, "WAIT_SECONDS", 40)
     kill, main_process = os.kill, os.getpid()
 
     def kill_both(pid: int, number: int) -> None:
@@ -216,9 +216,11 @@ def test_a_stop_signal_while_the_workers_hang_saves_the_last_step(
 ) -> None:
     with monkeypatch.context() as patch:
         stopped_after_a_signal_to_the_program(patch)
+        begin = time.monotonic()
         answer = run(*WORDS)
+        assert time.monotonic() - begin < 30
     assert answer.status == 143, answer.err
-    assert "stopped by SIGTERM after step 2 of 6, which is saved" in answer.err and "hangs" not in answer.err
+    assert "stopped by SIGTERM after step 2 of 6, which is saved" in answer.err
     resumed = run(*WORDS, "--resume")
     assert resumed.status == 0, resumed.err
     assert loss_log(FOLDER) == loss_log(quiet)
