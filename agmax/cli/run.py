@@ -49,7 +49,7 @@ def run(request: Request) -> dict[str, Any]:
             raise
         sizes = "evaluation.batch_size" if request.mode != "train" else "train.batch_size and evaluation.batch_size"
         remedy = f"Reduce {sizes}, or compute in bf16 (train.precision=auto, evaluation.precision=auto)"
-        raise ResourceError(memory.WHAT, why=memory.reason(error), remedy=remedy) from error
+        raise ResourceError(memory.FULL_MEMORY, why=memory.reason(error), remedy=remedy) from error
     return result
 
 

@@ -1,16 +1,25 @@
 """Full memory: recognize it, say how much there is, and estimate the batch that fits."""
 
+import errno
 import resource
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-WHAT = "the memory is full"
+FULL_MEMORY = "the memory is full"
+"""What an error says when no memory is left."""
 
 MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED")
 """Parts of the messages of torch's CPU allocator, CUDA, cuBLAS and cuDNN when no memory is left."""
+
+MESSAGE_OF_PILLOW = "out of memory error when "
+"""The beginning of the text of Pillow's OSError when no memory is left; other texts of it name the file."""
+
+MEMINFO, GROUP_LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+"""Linux's files of the machine's memory, and of what this container may use: bytes, or `max`."""
 
 GIB = 2**30
 
@@ -19,6 +28,8 @@ def is_full(error: Exception) -> bool:
     """Return whether an error reports a lack of memory, on CPU or GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM or str(error).startswith(MESSAGE_OF_PILLOW)
     return isinstance(error, RuntimeError) and any(text in str(error) for text in MESSAGES)
 
 
@@ -72,11 +83,22 @@ def _usage_of_gpus() -> str:
 
 
 def _usage_of_cpu() -> str:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB  # Linux counts in KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
     text = f"peak {peak:.2f} GiB"
     with suppress(OSError, KeyError, ValueError):
-        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+        lines = (line.split() for line in MEMINFO.read_text().splitlines())
         kib = {line[0]: int(line[1]) for line in lines}
         available, total = (kib[name] * 1024 / GIB for name in ("MemAvailable:", "MemTotal:"))
+        limit = _limit_of_group()
+        if limit is not None and limit < total:
+            return f"{text}, this container may use {limit:.2f} GiB"
         text += f", {available:.2f} of the machine's {total:.2f} GiB are available"
     return text
+
+
+def _limit_of_group() -> float | None:
+    """Return the GiB that the container may use, None without a limit."""
+    with suppress(OSError, ValueError):
+        return int(GROUP_LIMIT.read_text()) / GIB
+    return None

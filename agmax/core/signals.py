@@ -43,6 +43,9 @@ class PendingStop:
 _outer: list[PendingStop] = []
 """The signals of the blocks of `stop_at_once` that are running."""
 
+_deferred: list[PendingStop] = []
+"""The signals of the blocks of `defer_stop` that are running."""
+
 
 @contextmanager
 def stop_at_once() -> Iterator[None]:
@@ -79,8 +82,17 @@ def defer_stop() -> Iterator[PendingStop]:
             raise Stopped(number)
         pending.signal_number = pending.signal_number or number
 
-    with _handlers(handle):
-        yield pending
+    _deferred.append(pending)
+    try:
+        with _handlers(handle):
+            yield pending
+    finally:
+        _deferred.remove(pending)
+
+
+def is_stop_pending() -> bool:
+    """Return whether a stop signal waits for the end of a `defer_stop` block; a long wait in it can be given up."""
+    return any(pending.signal_number is not None for pending in _deferred)
 
 
 def outlive_stop_signals() -> None:

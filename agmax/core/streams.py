@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,7 +96,9 @@ class _Stdout(io.FileIO):
         if self._has_failed:
             return len(data)
         try:
-            return super().write(data)
+            while (written := super().write(data)) is None:  # it does not block, and is full
+                select.select([], [self], [])
+            return written
         except BrokenPipeError as error:
             self._has_failed = True
             raise NoReaderError("nobody reads stdout") from error

@@ -6,7 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms.v2 import functional
 
+from agmax.core import memory
 from agmax.core.errors import DataError, ResourceError
 
 Box = tuple[int, int, int, int]
@@ -72,9 +73,12 @@ def decode_pixels(path: str, channels: int, *, exif_rotation: bool = True, shrin
         is_plain = image.format == "JPEG" and image.mode in (("RGB", "L") if channels == 3 else ("L",))
         if is_plain and shrink == 1 and not (exif_rotation and _orientation(image) in UPRIGHT):
             mode = ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY
-            with suppress(RuntimeError, AttributeError):  # Pillow decides what is damaged; some versions lack it
+            try:
                 plain: Tensor = decode_jpeg(read_file(path), mode=mode)
                 return plain
+            except (RuntimeError, AttributeError) as error:  # Pillow decides what is damaged; some versions lack it
+                if memory.is_full(error):
+                    raise
         if shrink > 1:
             image.draft(None, (image.width // shrink, image.height // shrink))  # rounded up
         pixels: Tensor = functional.pil_to_tensor(convert_channels(image, channels, exif_rotation=exif_rotation))
@@ -153,18 +157,19 @@ def open_image(path: str) -> Iterator[Image.Image]:
     Raises:
         UnreadableError: the file is not an image, is damaged, or cannot be converted.
         ResourceError: too many files are open.
+        MemoryError: the memory is full.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for its writer
-            raise ValueError("it is no plain file")
+            raise ValueError("it is not a regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # for instance of damaged EXIF data: the pixels are intact
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 yield image
-    except MemoryError:
-        raise
     except Exception as error:
+        if memory.is_full(error):
+            raise MemoryError(memory.reason(error)) from error
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             remedy = "Raise the limit (ulimit -n) or lower train.num_workers"
             raise ResourceError("too many open files", where=path, why=str(error.strerror), remedy=remedy) from None
@@ -188,9 +193,9 @@ def _orientation(image: Image.Image) -> int:
     """Return the value of the EXIF tag; 1, upright, if it is missing or cannot be read."""
     try:
         value = image.getexif().get(ORIENTATION_TAG)
-    except MemoryError:
-        raise
-    except Exception:  # damaged EXIF data raise almost any error, and the pixels may be intact
+    except Exception as error:  # damaged EXIF data raise almost any error, and the pixels may be intact
+        if memory.is_full(error):
+            raise
         return 1
     return value if isinstance(value, int) else 1
 

@@ -136,13 +136,18 @@ def _class_folders(folder: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
-        raise _not_listed(error, f"expected {folder}/<class>/<image>") from error
+        remedy = "Set dataset.root to the folder that holds it"
+        raise _not_listed(error, f"expected {folder}/<class>/<image>", remedy_if_missing=remedy) from error
 
 
-def _not_listed(error: OSError, expected: str) -> DataError:
+def _not_listed(error: OSError, expected: str, *, remedy_if_missing: str = "") -> DataError:
     """Return the error of a folder that the system does not list."""
     what = "data folder not found" if isinstance(error, FileNotFoundError) else "data folder not readable"
-    where, remedy = Path(error.filename).resolve(), "Set dataset.root to the folder that holds it"
+    where, remedy = Path(error.filename).resolve(), ""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        remedy = remedy_if_missing
+    elif isinstance(error, PermissionError):
+        remedy = "Let this user read it, or remove it"
     return DataError(what, where=where, why=f"{error.strerror}; {expected}", remedy=remedy)
 
 

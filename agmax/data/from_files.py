@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import RandomResizedCrop
 
+from agmax.core import memory
 from agmax.core.batch import RawBatch
 from agmax.core.errors import DataError, ResourceError
 from agmax.core.logs import log
@@ -95,9 +96,11 @@ class FileLoader:
                     images, positions = images[rows], positions[rows]
                 parts = images, self.labels[positions], self._indices[positions]
                 yield RawBatch(*(part.pin_memory() if self._pin_memory else part for part in parts))
-        except MemoryError:
-            what, remedy = "the memory is full", "Lower train.num_workers or train.batch_size"
-            raise ResourceError(what, why="while reading images", remedy=remedy) from None
+        except (MemoryError, RuntimeError) as error:
+            if not memory.is_full(error):
+                raise
+            remedy = "Lower train.num_workers or train.batch_size"
+            raise ResourceError(memory.FULL_MEMORY, why="while reading images", remedy=remedy) from None
 
     def _fill(self, batches: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, "_BadImages"]]:
         """Yield the pixels of each batch, uint8 [N, ...], and its bad images.
@@ -212,9 +215,11 @@ class _Views:
                 self._write_crops(image, path, epoch, position)
         except UnreadableError as error:
             return _BadImage(path, str(error), True, _location(error.__context__ or error))
-        except (MemoryError, ResourceError):
+        except ResourceError:
             raise
         except Exception as error:
+            if memory.is_full(error):
+                raise MemoryError(memory.reason(error)) from error
             why = f"crop raised {type(error).__name__}: {error}"
             text = str(DataError("image cannot be cropped", where=path, why=why))
             return _BadImage(path, text, False, _location(error))

@@ -9,6 +9,7 @@ import mmap
 import multiprocessing
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,12 +18,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pickle import PicklingError
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from agmax.core.errors import AgmaxError, ResourceError
-from agmax.core.signals import STOP_SIGNALS, outlive_stop_signals
+from agmax.core.signals import STOP_SIGNALS, is_stop_pending, outlive_stop_signals
 
 Fill = Callable[[Tensor, list[int], int], Any]
 """Writes the images at positions [N] of an epoch to a tensor uint8 [N, ...]; returns a small picklable object."""
@@ -33,14 +35,17 @@ HAS_FORK = sys.platform != "darwin" and "fork" in multiprocessing.get_all_start_
 WAIT_SECONDS = 600.0
 """Seconds that a batch may take; a worker that needs longer hangs, for instance on a network folder."""
 
-WAIT_PARTS = 20
-"""Parts of this wait; a program that was suspended with its workers loses only one of them."""
+WAIT_PART_SECONDS = 0.5
+"""Seconds of a part of this wait: a stop signal ends it after one; a program that was suspended loses only one."""
 
 END_SECONDS = 5.0
-"""Seconds to wait for the end of a killed worker."""
+"""Seconds to wait for the end of killed workers."""
 
 PIPE_BYTES = 32768
 """Size of a message that a pipe takes beside another one, although nobody reads."""
+
+_ends_of_the_program: WeakSet[Connection] = WeakSet()
+"""The program's ends of all pipes; a worker that kept copies of them would keep the other workers from ending."""
 
 
 class _Worker(NamedTuple):
@@ -95,7 +100,7 @@ class Workers:
         and only then is the next task of that slot sent: no slot is written while it is read.
 
         Raises:
-            ResourceError: a worker died or hangs.
+            ResourceError: a worker died or hangs, or a stop signal arrived while one was waited for.
         """
         num_tasks = len(self._workers) * self._tasks_of_each
         for number in range(min(num_tasks, len(batches))):
@@ -117,7 +122,13 @@ class Workers:
     def _fetch(self, number: int, num_rows: int) -> tuple[Tensor, Any]:
         """Wait for a batch and return a copy of it, which belongs to the caller."""
         worker, slot = self._place(number)
-        if not any(worker.results.poll(WAIT_SECONDS / WAIT_PARTS) for _ in range(WAIT_PARTS)):
+        num_parts = math.ceil(WAIT_SECONDS / WAIT_PART_SECONDS)
+        while num_parts and not worker.results.poll(WAIT_PART_SECONDS):
+            num_parts -= 1
+            if is_stop_pending():
+                where = f"process {worker.process.pid}"
+                raise ResourceError("a batch is not waited for", where=where, why="the program is to stop")
+        if not num_parts:
             raise ResourceError(
                 "a data worker hangs",
                 where=f"process {worker.process.pid}",
@@ -155,9 +166,8 @@ def _start_worker(fill: Fill, slots: Tensor | None, row_shape: tuple[int, ...]) 
         pipes += context.Pipe(duplex=False)
         pipes += context.Pipe(duplex=False)
         their_tasks, tasks, results, their_results = pipes
-        inherited = (tasks, results) if HAS_FORK else ()
-        arguments = (fill, slots, row_shape, their_tasks, their_results, inherited)
-        process = context.Process(target=_work, args=arguments, daemon=True)
+        _ends_of_the_program.update((tasks, results))
+        process = context.Process(target=_work, args=(fill, slots, row_shape, their_tasks, their_results), daemon=True)
         process.start()
     except BaseException:
         for pipe in pipes:
@@ -174,18 +184,17 @@ def _work(
     row_shape: tuple[int, ...],
     tasks: Connection,
     results: Connection,
-    inherited: tuple[Connection, ...],
 ) -> None:
-    """Fill batches until the pipe of tasks is closed: the parent is gone, and workers that started later have left."""
+    """Fill batches until the pipe of tasks is closed, maybe in the middle of a message: the parent is gone."""
     outlive_stop_signals()
     _allow_stop_signals()
     torch.set_num_threads(1)
-    for pipe in inherited:
+    for pipe in _ends_of_the_program:  # copies of a fork
         pipe.close()
     while True:
         try:
             slot, positions, epoch = tasks.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         if slots is not None:
             pixels = slots[slot, : len(positions)]
@@ -212,9 +221,13 @@ def _result(fill: Fill, pixels: Tensor, positions: list[int], epoch: int) -> Any
 def _death_of(worker: _Worker) -> ResourceError:
     worker.process.join(END_SECONDS)
     code, pid = worker.process.exitcode, worker.process.pid
-    how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with code {code}"
-    what = "a data worker was killed (often out of memory)"
-    return ResourceError(what, why=f"process {pid} ended {how}", remedy="Lower train.num_workers")
+    if code == -signal.SIGKILL:
+        what, remedy = "a data worker was killed (often out of memory)", "Lower train.num_workers"
+        return ResourceError(what, why=f"process {pid} ended by SIGKILL", remedy=remedy)
+    how = f"with code {code}"
+    if code is not None and code < 0:
+        how = f"by {signal.Signals(-code).name if -code in list(signal.Signals) else f'signal {-code}'}"
+    return ResourceError("a data worker has ended", why=f"process {pid} ended {how}")
 
 
 def _kill(workers: list[_Worker]) -> None:
@@ -223,8 +236,9 @@ def _kill(workers: list[_Worker]) -> None:
         worker.process.kill()
         worker.tasks.close()
         worker.results.close()
+    deadline = time.monotonic() + END_SECONDS
     for worker in workers:
-        worker.process.join(END_SECONDS)
+        worker.process.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Run a model over a data set and collect its logits."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -58,19 +59,20 @@ def forward_batches(
     model.eval()
     center, scale = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     batches = sequential_batches(len(data), batch_size)
-    raw_batches = prefetch(data.batches(batches, epoch=0), device)
-    progress = tqdm(raw_batches, "evaluate", len(batches), leave=False, disable=None)
     try:
-        for positions, raw in zip(batches, progress, strict=True):
-            images = normalize(raw.images, center, scale)
-            for index, transform in enumerate(transforms):
-                handle(index, model(transform(images, positions)[:, None]).logits[:, 0].float(), raw)
+        with closing(prefetch(data.batches(batches, epoch=0), device)) as raw_batches:
+            progress = tqdm(raw_batches, "evaluate", len(batches), leave=False, disable=None)
+            for positions, raw in zip(batches, progress, strict=True):
+                images = normalize(raw.images, center, scale)
+                for index, transform in enumerate(transforms):
+                    handle(index, model(transform(images, positions)[:, None]).logits[:, 0].float(), raw)
     except (MemoryError, RuntimeError) as error:
         if not memory.is_full(error):
             raise
         why, remedy = memory.reason(error, device), f"Reduce evaluation.batch_size={batch_size}"
-        raise ResourceError(memory.WHAT, where="evaluation", why=why, remedy=remedy) from error
-    model.train(was_training)
+        raise ResourceError(memory.FULL_MEMORY, where="evaluation", why=why, remedy=remedy) from error
+    finally:
+        model.train(was_training)
 
 
 def predict(model: nn.Module, data: Loader, **options: Any) -> Predictions:

@@ -329,7 +329,7 @@ class Trainer:
         remedy = f"Reduce train.batch_size={self.plan.batch_size}" + (f", about {fitting} would fit" if fitting else "")
         if self.classifier.autocast is None:
             remedy += ", or compute in bf16 (train.precision=auto)"
-        return ResourceError(memory.WHAT, where=where, why=why, remedy=remedy)
+        return ResourceError(memory.FULL_MEMORY, where=where, why=why, remedy=remedy)
 
     def finish_epoch(self, *, seconds: float, num_images: int) -> None:
         """Evaluate if this epoch is evaluated, keep the best checkpoint, and write the epoch's row."""

@@ -68,7 +68,7 @@ def test_a_file_that_has_become_a_pipe_is_named_instead_of_waited_for(tmp_path: 
     os.mkfifo(tmp_path / "x.jpg")
     loader = stream(files_of(tmp_path / "x.jpg"), num_workers=num_workers)
     message = str(error_of(loader.batches([torch.tensor([0])], epoch=0)))
-    assert f"image cannot be read ({tmp_path / 'x.jpg'}): it is no plain file" in message
+    assert f"image cannot be read ({tmp_path / 'x.jpg'}): it is not a regular file" in message
 
 
 @pytest.mark.parametrize("target", ["gone.png", "x.png"])
@@ -85,8 +85,11 @@ def test_a_circle_of_links_as_a_folder_hides_nothing(tmp_path: Path) -> None:
     assert names(list_images(tmp_path / "class"), tmp_path / "class") == ["0.png"]
 
 
-def test_a_folder_that_cannot_be_read_is_an_error_and_no_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_images(tmp_path / "class" / "locked", 1, size=(8, 8))
+@pytest.mark.parametrize("place", ["class/locked", "locked/class"])
+def test_a_folder_that_cannot_be_read_is_an_error_and_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    write_images(tmp_path / place, 1, size=(8, 8))
     scan = os.scandir
 
     def refuse(path: str) -> object:
@@ -95,5 +98,22 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_no_gap(tmp_path: Path, mon
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataError, match=r"data folder not readable .*locked\): Permission denied; expected "):
-        list_images(tmp_path / "class")
+    refused = r"data folder not readable .*(locked|class)\): Permission denied; expected .*\. "
+    with pytest.raises(DataError, match=refused + "Let this user read it, or remove it$"):
+        load_files("folder", tmp_path / place.partition("/")[0], "test")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("nothing", "data folder not found .*: No such file or directory"),
+        ("file", "data folder not readable .*: Not a directory"),
+    ],
+)
+def test_only_a_data_set_that_is_missing_asks_for_another_root(tmp_path: Path, kind: str, message: str) -> None:
+    if kind == "file":
+        (tmp_path / "data").write_text("")
+    with pytest.raises(DataError, match=message + r"; expected .*\. Set dataset\.root to the folder that holds it$"):
+        load_files("folder", tmp_path / "data", "test")
+    with pytest.raises(DataError, match=message + "; expected images in it$"):
+        list_images(tmp_path / "data")

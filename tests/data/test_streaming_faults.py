@@ -69,22 +69,35 @@ def test_a_bug_in_a_worker_is_one_message_and_with_debug_one_traceback(
 
 @pytest.mark.parametrize(
     ("raised", "seen"),
-    [(MemoryError, ResourceError), (KeyboardInterrupt, KeyboardInterrupt)],
-    ids=lambda kind: kind.__name__,
+    [
+        (MemoryError(), ResourceError),
+        (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: 9 bytes."), ResourceError),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), ResourceError),
+        (OSError("out of memory error when reading image file"), ResourceError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["python", "torch", "system", "pillow", "interrupt"],
 )
-@pytest.mark.parametrize("operation", ["decode", "crop"])
+@pytest.mark.parametrize("operation", ["decode", "convert", "crop"])
 def test_a_full_memory_and_an_interrupt_are_not_taken_for_bad_images(
     photographs: FileDataset,
     monkeypatch: pytest.MonkeyPatch,
-    raised: type[BaseException],
+    raised: BaseException,
     seen: type[BaseException],
     operation: str,
 ) -> None:
-    module, name = (decode, "decode_jpeg") if operation == "decode" else (from_files, "resized_crop")
-    monkeypatch.setattr(module, name, raising(raised()))
-    for num_workers in (0, 1) if raised is MemoryError else (0,):
+    module, name = {
+        "decode": (decode, "decode_jpeg"),
+        "convert": (decode, "convert_channels"),
+        "crop": (from_files, "resized_crop"),
+    }[operation]
+    monkeypatch.setattr(module, name, raising(raised))
+    position = 1 if operation == "convert" else 0  # the one that Pillow decodes, to turn it
+    for num_workers in (0, 1) if seen is ResourceError else (0,):
         loader = stream(photographs, num_workers=num_workers, skip_bad_images=True, **CROPS)
-        assert type(error_of(loader.batches([torch.tensor([0])], epoch=0), seen)) is seen
+        error = error_of(loader.batches([torch.tensor([position])], epoch=0), seen)
+        assert type(error) is seen
+        assert seen is KeyboardInterrupt or str(error).startswith("the memory is full: while reading images. Lower ")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -160,3 +173,13 @@ def test_another_runtime_error_keeps_its_type(photographs: FileDataset, monkeypa
     for num_workers in (0, 1):
         with pytest.raises(RuntimeError, match="no space left"):
             epoch_of(stream(photographs, num_workers=num_workers))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_full_memory_outside_of_the_images_is_said_too(
+    photographs: FileDataset, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    monkeypatch.setattr(from_files._Views, "fill", raising(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
+    loader = stream(photographs, num_workers=num_workers)
+    message = str(error_of(loader.batches([torch.tensor([0])], epoch=0), ResourceError))
+    assert message.startswith("the memory is full: while reading images. Lower ")

@@ -130,6 +130,19 @@ def stopped_in_the_second_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(from_files._Views, "_write", stopping)
 
 
+def stopped_after_a_signal_to_the_program(patch: pytest.MonkeyPatch) -> None:
+    stopped_in_the_second_epoch(patch)
+    patch.setattr(workers, "WAIT_SECONDS", 40)
+    kill, main_process = os.kill, os.getpid()
+
+    def kill_both(pid: int, number: int) -> None:
+        if number == signal.SIGSTOP:
+            kill(main_process, signal.SIGTERM)
+        kill(pid, number)
+
+    patch.setattr(os, "kill", kill_both)
+
+
 def killed_in_the_second_epoch(patch: pytest.MonkeyPatch) -> None:
     stopped_in_the_second_epoch(patch)
     patch.setattr(signal, "SIGSTOP", signal.SIGKILL)
@@ -195,6 +208,22 @@ def test_a_fault_of_the_workers_ends_with_8_in_one_line_and_the_run_continues_to
     assert_same_weights(FOLDER / "checkpoints/step-00000006.pth", quiet / "checkpoints/step-00000006.pth")
     del newest
     assert not {worker for worker in set(multiprocessing.active_children()) - before if worker.is_alive()}
+
+
+@pytest.mark.usefixtures("images")
+def test_a_stop_signal_while_the_workers_hang_saves_the_last_step(
+    run: Run, monkeypatch: pytest.MonkeyPatch, quiet: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        stopped_after_a_signal_to_the_program(patch)
+        begin = time.monotonic()
+        answer = run(*WORDS)
+        assert time.monotonic() - begin < 30
+    assert answer.status == 143, answer.err
+    assert "stopped by SIGTERM after step 2 of 6, which is saved" in answer.err
+    resumed = run(*WORDS, "--resume")
+    assert resumed.status == 0, resumed.err
+    assert loss_log(FOLDER) == loss_log(quiet)
 
 
 def children_of(pid: int) -> list[int]:

@@ -8,10 +8,12 @@ import multiprocessing
 import os
 import pickle
 import signal
+import struct
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 
 from agmax.core.errors import ResourceError
+from agmax.core.signals import defer_stop
 from agmax.data import workers
 from agmax.data.splits import FileDataset
 from agmax.data.workers import Workers
@@ -158,6 +161,19 @@ def test_a_worker_that_hangs_is_killed_and_named(monkeypatch: pytest.MonkeyPatch
     assert time.perf_counter() - begin < workers.END_SECONDS and not worker.is_alive()
 
 
+def test_a_stop_signal_ends_the_wait_for_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "WAIT_SECONDS", 1)
+    hanging = started(asleep, num_workers=1)
+    with defer_stop() as pending:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(ResourceError, match=r"a batch is not waited for \(process \d+\): the program is to stop"):
+            next(hanging.fill(BATCHES, epoch=0))
+    hanging.stop()
+    assert pending.signal_number == signal.SIGTERM
+    with pytest.raises(ResourceError, match="a data worker hangs"), defer_stop():  # the signal of another block
+        next(started(asleep, num_workers=1).fill(BATCHES, epoch=0))
+
+
 def test_a_program_that_was_suspended_does_not_take_its_workers_for_hanging(monkeypatch: pytest.MonkeyPatch) -> None:
     poll, polls = Connection.poll, []
 
@@ -198,6 +214,79 @@ def test_a_dead_worker_is_noticed_at_once_also_when_it_is_to_begin() -> None:
         next(dead.fill(BATCHES, epoch=0))
     assert time.perf_counter() - begin < 1 and not dead.is_idle
     dead.stop()
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGUSR2), "by SIGUSR2"),
+        (lambda: os.kill(os.getpid(), signal.SIGRTMIN + 2), f"by signal {signal.SIGRTMIN + 2}"),
+        (lambda: os._exit(3), "with code 3"),
+    ],
+    ids=["a signal", "a signal without a name", "an exit"],
+)
+def test_only_a_worker_that_was_killed_is_taken_for_one_out_of_memory(end: Callable[[], None], how: str) -> None:
+    ending = started(lambda *_: end(), num_workers=1)
+    (worker,) = ending._workers
+    with pytest.raises(ResourceError) as failure:
+        next(ending.fill(BATCHES, epoch=0))
+    assert str(failure.value) == f"a data worker has ended: process {worker.process.pid} ended {how}"
+    ending.stop()
+
+
+def hang_beside_idle_workers(pids: Connection) -> None:
+    """Be a program with a loader whose workers wait, and a later one whose worker hangs."""
+    idle, hanging = started(num_workers=2), started(stopped, num_workers=1)
+    pids.send([worker.process.pid for worker in (*idle._workers, *hanging._workers)])
+    next(hanging.fill(BATCHES, epoch=0))
+
+
+def state_of(pid: int) -> str:
+    """Return Linux's letter of a process's state, Z if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
+def wait_for_state(pid: int, state: str) -> None:
+    deadline = time.monotonic() + 10
+    while state_of(pid) != state:
+        assert time.monotonic() < deadline, f"process {pid} is not in state {state} after 10 s"
+        time.sleep(0.01)
+
+
+def test_a_worker_that_hangs_when_the_program_is_killed_keeps_no_other_worker_alive() -> None:
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    program = context.Process(target=hang_beside_idle_workers, args=(sender,))
+    program.start()
+    assert receiver.poll(30)
+    *idle, hanging = receiver.recv()
+    try:
+        wait_for_state(hanging, "T")
+        program.kill()
+        program.join()
+        for pid in idle:
+            wait_for_state(pid, "Z")
+    finally:
+        for pid in (*idle, hanging):
+            if state_of(pid) != "Z":
+                os.kill(pid, signal.SIGKILL)
+    receiver.close()
+    sender.close()
+
+
+def test_a_worker_whose_program_dies_in_the_middle_of_a_message_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("outlive_stop_signals", "_allow_stop_signals"):
+        monkeypatch.setattr(workers, name, lambda: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    monkeypatch.setattr(workers, "_ends_of_the_program", set())
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    os.write(sender.fileno(), struct.pack("!i", 100) + b"a part of 100 bytes")
+    sender.close()
+    workers._work(numbered, None, (2, 5), receiver, receiver)
+    receiver.close()
 
 
 # --- the start -------------------------------------------------------------------------------------------------------

@@ -42,6 +42,9 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x10000000, 0x20000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 """Linux's constants; os.unshare came with Python 3.12."""
 
+CODE_SECONDS = 120.0
+"""Seconds that a process of `run_code` may take."""
+
 NO_NAMESPACES = 98
 """Exit code that says that this system has no user namespaces."""
 
@@ -149,11 +152,13 @@ def run_code(
     With `mounts` it can mount file systems, in a namespace of its own; without namespaces the test is skipped.
     """
     process = start_code(code, *words, folder=folder, mounts=mounts, **environment)
-    process.join(120)
-    process.kill()
+    process.join(CODE_SECONDS)
+    if process.is_alive():
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        raise AssertionError(f"not ended after {CODE_SECONDS:g} s: {(folder / 'code.stderr').read_text()[-2000:]}")
     if process.exitcode == NO_NAMESPACES:
         skip_or_fail("needs user namespaces")
-    assert process.exitcode is not None, "not ended after 120 s"
     out, err = (
         (folder / name).read_text(encoding="utf-8", errors="surrogateescape") for name in ("code.stdout", "code.stderr")
     )

@@ -6,12 +6,15 @@ import pty
 import subprocess
 import sys
 import termios
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agmax.core import logs
+from agmax.core import logs, streams
+from agmax.core.errors import AgmaxError
 from helpers.command import Answer
 from helpers.places import REPOSITORY
 from helpers.processes import Process
@@ -101,6 +104,33 @@ def test_a_result_on_a_full_stdout_is_lost_but_not_the_training(tmp_path: Path) 
     assert Process((*WORDS, "--json"), tmp_path, streams=(os.devnull, "/dev/full", "stderr")).wait() == 6
     assert (tmp_path / "stderr").read_text().endswith(FULL)
     assert_is_whole(tmp_path / FOLDER)
+
+
+@pytest.mark.parametrize("reads_all", [True, False])
+def test_a_stdout_that_does_not_block_is_waited_for(reads_all: bool) -> None:
+    """As a terminal or pipe that another program has set so; a pipe takes 64 KiB at once."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    received: list[bytes] = []
+
+    def read_late() -> None:
+        time.sleep(0.1)
+        while reads_all and (part := os.read(reader, 50_000)):
+            received.append(part)
+        os.close(reader)
+
+    thread = threading.Thread(target=read_late)
+    thread.start()
+    text = "0123456789" * 30_000
+    try:
+        with streams._text(streams._Stdout(writer, "w", closefd=False), sys.__stdout__) as stdout:
+            stdout.write(text)
+    except AgmaxError as error:
+        assert not reads_all and error.exit_code == streams.NoReaderError.exit_code
+    finally:
+        os.close(writer)
+        thread.join()
+    assert b"".join(received) == (text.encode() if reads_all else b"")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])

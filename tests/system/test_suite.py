@@ -4,10 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from helpers import processes
 from helpers.places import REPOSITORY
 
 PLUGIN = """
@@ -48,3 +50,20 @@ def test_a_warning_in_a_test_is_an_error_and_that_of_a_plug_in_is_shown(
     assert ends in answer.stdout, answer.stdout + answer.stderr
     assert "UserWarning: of a plug-in" in answer.stderr
     assert ("FAILED" in answer.stdout) == ("failed" in ends) == ("E       UserWarning: in a test" in answer.stdout)
+
+
+def test_code_that_takes_too_long_fails_its_test_and_is_ended_with_what_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes.run_code("", folder=tmp_path)  # the server that it is forked from has started
+    monkeypatch.setattr(processes, "CODE_SECONDS", 2)
+    code = "import os, signal, sys, time; os.fork() or signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    code += "open(str(os.getpid()), 'w'); print('waiting', file=sys.stderr, flush=True); time.sleep(60)"
+    with pytest.raises(AssertionError, match=r"not ended after 2 s: waiting"):
+        processes.run_code(code, folder=tmp_path)
+    started = [int(path.name) for path in tmp_path.iterdir() if path.name.isdecimal()]
+    assert len(started) == 2
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_text() for pid in started):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -2,10 +2,13 @@
 
 import json
 import re
+import resource
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,4 +230,27 @@ def test_the_peak_is_that_of_where_the_memory_is_full(monkeypatch: pytest.Monkey
     card, cuda = Card(monkeypatch), torch.device("cuda")
     card.peak = 70
     assert memory.reason(OUT_OF_MEMORY, cuda).endswith("GPU 0 has 1 GiB; peak 70.00 of 80.00 GiB on cuda:0")
+    monkeypatch.setattr(memory, "GROUP_LIMIT", memory.MEMINFO.with_name("no such file"))
     assert re.match(r"no memory is left; peak \d+\.\d\d GiB, .* of the machine's ", memory.reason(MemoryError(), cuda))
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("2147483648\n", ", this container may use 2.00 GiB"),
+        ("max\n", ", 6.00 of the machine's 8.00 GiB are available"),
+        ("17179869184\n", ", 6.00 of the machine's 8.00 GiB are available"),
+    ],
+)
+@pytest.mark.parametrize(("system", "peak"), [("linux", "3072.00 GiB"), ("darwin", "3.00 GiB")])
+def test_the_limit_of_a_container_counts_where_it_is_less_than_the_machine_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, said: str, system: str, peak: str
+) -> None:
+    """A peak of 3 * 2^30 is in KiB on Linux, in bytes on macOS."""
+    (tmp_path / "meminfo").write_text(f"MemTotal: {8 * 2**20} kB\nMemAvailable: {6 * 2**20} kB\n")
+    (tmp_path / "limit").write_text(limit)
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "GROUP_LIMIT", tmp_path / "limit")
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 * 2**30))
+    assert memory.reason(MemoryError("full"), torch.device("cpu")) == f"full; peak {peak}{said}"
