@@ -289,6 +289,21 @@ def test_a_worker_whose_program_dies_in_the_middle_of_a_message_ends_quietly(mon
     receiver.close()
 
 
+def test_workers_that_do_not_end_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those that a network folder holds; the program has a training to save."""
+    monkeypatch.setattr(workers, "END_SECONDS", 0.5)
+    endless = started(num_workers=4)
+    processes = [worker.process for worker in endless._workers]
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseProcess, "kill", lambda self: os.kill(self.pid, signal.SIGSTOP))
+        begin = time.perf_counter()
+        endless.stop()
+        assert time.perf_counter() - begin < 1.5
+    for process in processes:
+        process.kill()
+        process.join()
+
+
 # --- the start -------------------------------------------------------------------------------------------------------
 
 

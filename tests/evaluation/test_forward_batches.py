@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from agmax.core.batch import RawBatch
 from agmax.core.errors import ResourceError
-from agmax.evaluation.predict import forward_batches
+from agmax.evaluation import predict
 from helpers.datasets import CPU
 from helpers.streaming import raising
 
@@ -39,12 +40,13 @@ class Batches:
 )
 @pytest.mark.parametrize("is_training", [True, False])
 def test_an_evaluation_that_fails_closes_its_loader_and_gives_the_model_back_as_it_was(
-    raised: BaseException, seen: type[BaseException], is_training: bool
+    monkeypatch: pytest.MonkeyPatch, raised: BaseException, seen: type[BaseException], is_training: bool
 ) -> None:
+    monkeypatch.setattr(predict, "tqdm", lambda *words, **options: tqdm(*words, **{**options, "disable": False}))
     model, data = nn.Identity().train(is_training), Batches()
     fail: Callable[..., Tensor] = raising(raised)
     with pytest.raises(seen) as failure:
-        forward_batches(
+        predict.forward_batches(
             model, data, lambda *_: None, transforms=[fail], batch_size=2, mean=[0.0], std=[1.0], device=CPU
         )
     assert failure.value.__traceback__ is not None  # which keeps the frames, and the loader's generator in them
