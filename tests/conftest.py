@@ -6,15 +6,21 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # for the programs that tests start: they run side by side, one thread each
 
 import functools
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from agmax.core.signals import STOP_SIGNALS
 from agmax.experiments import environment
 from helpers.command import Answer
 from main import main
+
+for _number in STOP_SIGNALS:  # as in a terminal, also where the tests run under nohup or behind an &
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 torch.set_num_threads(1)  # a plug-in of pytest may have imported torch before the environment was set
 
