@@ -35,6 +35,11 @@ class RunFolder:
         return self.result() is not None
 
     @property
+    def has_damaged_result(self) -> bool:
+        """Return whether there is a result.json that cannot be read."""
+        return not self.is_finished and (self.path / "result.json").exists()
+
+    @property
     def has_epochs(self) -> bool:
         """Return whether an epoch has ended here, so that there must have been a checkpoint."""
         is_measured = self.metrics_path.is_file() and self.metrics_path.stat().st_size > 0

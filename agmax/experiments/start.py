@@ -105,7 +105,7 @@ def _start_from(request: ConfigRequest, locks: ExitStack) -> Start:
     else:
         resolved, old_config = _prepare(_resolve_for_training(checkpoint, request)), checkpoint.config
     if run is None or old_config is None or differences(old_config, resolved.config, ignore=NOT_TRAINING_SETTINGS):
-        if checkpoint is None and run is not None:
+        if run is not None:
             _check_files(run, checkpoint)
         return Start(resolved, checkpoint)  # a new run from these weights; nothing is written to the old folder
     locks.enter_context(run.lock())
@@ -129,7 +129,7 @@ def _checkpoint_to_continue(run: RunFolder, config: Config) -> Checkpoint | None
 
 
 def _warn_of_damaged_result(run: RunFolder) -> None:
-    if not run.is_finished and (run.path / "result.json").exists():
+    if run.has_damaged_result:
         log.warning("warning: %s is damaged, the run counts as unfinished", run.path / "result.json")
 
 
@@ -139,9 +139,10 @@ def _check_files(run: RunFolder, checkpoint: Checkpoint | None) -> None:
     Raises:
         CheckpointError: it has none.
     """
-    damaged = "" if run.is_finished or not (run.path / "result.json").exists() else str(run.path / "result.json")
     if run.has_epochs and checkpoint is None:
-        why = f"and {damaged} is damaged" if damaged else "its epochs are in metrics.jsonl"
+        why = "its epochs are in metrics.jsonl"
+        if run.has_damaged_result:
+            why = f"and {run.path / 'result.json'} is damaged"
         remedy = "Restore the checkpoints, or leave --resume out to start a new run"
         raise CheckpointError("no checkpoint left", where=run.checkpoints, why=why, remedy=remedy)
 

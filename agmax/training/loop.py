@@ -4,7 +4,7 @@ import math
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -84,7 +84,8 @@ class TrainStep:
         self.augment_seconds = 0.0  # since the last reset; on a GPU, only the time to launch the kernels
         self.num_views: int | None = None  # of the latest batch
         self.changed_step: int | None = None  # the latest step that has changed the model, perhaps only in part
-        self._statistics = [buffer.clone() for buffer in classifier.buffers()]  # before the latest step
+        self._statistics = _group_by_dtype(classifier.buffers())  # found once: a search takes longer than a copy
+        self._previous = [[tensor.clone() for tensor in group] for group in self._statistics]  # before the latest step
 
     def __call__(self, raw: RawBatch, *, step: int, lr: float) -> dict[str, Tensor]:
         """Perform step `step`, and return the named terms of its loss and the entropy of the targets, each a scalar.
@@ -97,11 +98,11 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
         self.changed_step = step
-        _copy(self.classifier.buffers(), self._statistics)
+        _copy(self._statistics, self._previous)
         try:
             terms = self._backward(raw, step=step, lr=lr)
         except Exception:
-            _copy(self._statistics, self.classifier.buffers())
+            _copy(self._previous, self._statistics)
             self.changed_step = None
             raise
         self.optimizer.step()
@@ -118,7 +119,7 @@ class TrainStep:
             reserve = 0 if self.optimizer.state else state_bytes
             return memory.images_that_fit(small_step, len(raw.labels), self.device, reserve=reserve)
         finally:
-            _copy(self._statistics, self.classifier.buffers())
+            _copy(self._previous, self._statistics)
 
     def _backward(self, raw: RawBatch, *, step: int, lr: float) -> dict[str, Tensor]:
         """Compute the gradients of a step, and return what `__call__` does."""
@@ -139,15 +140,17 @@ class TrainStep:
         }
 
 
-def _copy(source: Iterable[Tensor], target: Iterable[Tensor]) -> None:
-    """Copy tensors into others of the same shapes and dtypes; on a GPU in a few kernels for each dtype."""
-    pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-    for from_, to in zip(source, target, strict=True):
-        targets, sources = pairs.setdefault(to.dtype, ([], []))
-        targets.append(to)
-        sources.append(from_)
-    for targets, sources in pairs.values():
-        torch._foreach_copy_(targets, sources)
+def _group_by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return [*groups.values()]
+
+
+def _copy(sources: Sequence[list[Tensor]], targets: Sequence[list[Tensor]]) -> None:
+    """Copy groups of tensors, each of one dtype, into others; on a GPU a group takes a few kernels."""
+    for source, target in zip(sources, targets, strict=True):
+        torch._foreach_copy_(target, source)
 
 
 class TrainingPlan(NamedTuple):
